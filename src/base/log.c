@@ -1,0 +1,83 @@
+#include "base/log.h"
+
+#include "base/clock.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum log_level log_threshold = LOG_LEVEL_INFO;
+
+static const char *const level_names[] = {"error", "warn", "info", "debug"};
+static char role_text[32] = "main";
+
+bool log_level_parse(const char *name, enum log_level *level)
+{
+    for (unsigned i = 0; i < sizeof(level_names) / sizeof(level_names[0]); i++) {
+        if (strcmp(name, level_names[i]) == 0) {
+            *level = (enum log_level)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+void log_set_role(const char *role)
+{
+    snprintf(role_text, sizeof(role_text), "%s", role);
+}
+
+static size_t write_prefix(char *line, size_t size, enum log_level level)
+{
+    struct timespec now;
+    struct tm utc;
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &utc);
+    size_t len = strftime(line, size, "%Y-%m-%dT%H:%M:%S", &utc);
+    len += (size_t)snprintf(line + len, size - len, ".%03ldZ %s [%s] ", now.tv_nsec / 1000000,
+                            level_names[level], role_text);
+    return len;
+}
+
+void log_write(enum log_level level, const char *format, ...)
+{
+    char line[LOG_LINE_MAX_BYTES];
+    size_t len = write_prefix(line, sizeof(line), level);
+    size_t room = sizeof(line) - len - 1; /* one byte is kept for the newline */
+
+    va_list args;
+    va_start(args, format);
+    int body = vsnprintf(line + len, room, format, args);
+    va_end(args);
+    if (body < 0)
+        return;
+    if ((size_t)body >= room) {
+        len += room - 1;
+        memcpy(line + len - 3, "...", 3);
+    } else {
+        len += (size_t)body;
+    }
+    line[len++] = '\n';
+    /* A log that cannot be written must not stop traffic: the result is deliberately unused. */
+    ssize_t written = write(STDERR_FILENO, line, len);
+    (void)written;
+}
+
+bool log_limit_pass(struct log_limit *limit, uint32_t burst, uint32_t *suppressed)
+{
+    int64_t now = clock_now_ms();
+    if (limit->written == 0 || now - limit->window_start_ms >= 1000) {
+        limit->window_start_ms = now;
+        limit->written = 0;
+    }
+    if (limit->written >= burst) {
+        limit->suppressed++;
+        return false;
+    }
+    limit->written++;
+    *suppressed = limit->suppressed;
+    limit->suppressed = 0;
+    return true;
+}

@@ -1,0 +1,79 @@
+#include "coro/stack.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102 /* Linux 6.13: a guard without a mapping of its own */
+#endif
+
+#ifdef __SANITIZE_ADDRESS__
+#define STACK_BYTES (512 * 1024) /* instrumented frames are several times larger */
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define STACK_BYTES (512 * 1024)
+#endif
+#endif
+#ifndef STACK_BYTES
+#define STACK_BYTES (64 * 1024)
+#endif
+
+enum { GUARD_BYTES = 4096, CACHED_MAX = 1024 };
+
+static struct stack cached[CACHED_MAX];
+static size_t cached_count;
+static bool no_light_guard; /* the kernel has no MADV_GUARD_INSTALL */
+
+static int guard(char *mapping)
+{
+    if (!no_light_guard) {
+        if (madvise(mapping, GUARD_BYTES, MADV_GUARD_INSTALL) == 0)
+            return 0;
+        no_light_guard = true;
+    }
+    return mprotect(mapping, GUARD_BYTES, PROT_NONE);
+}
+
+int stack_get(struct stack *stack)
+{
+    if (cached_count) {
+        *stack = cached[--cached_count];
+        return 0;
+    }
+    char *mapping = mmap(NULL, GUARD_BYTES + STACK_BYTES, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+    if (mapping == MAP_FAILED)
+        return -ENOMEM;
+    if (guard(mapping) != 0) {
+        munmap(mapping, GUARD_BYTES + STACK_BYTES);
+        return -ENOMEM;
+    }
+    *stack = (struct stack){mapping + GUARD_BYTES, STACK_BYTES};
+    return 0;
+}
+
+static void unmap(struct stack *stack)
+{
+    munmap(stack->base - GUARD_BYTES, GUARD_BYTES + stack->bytes);
+}
+
+void stack_put(struct stack *stack)
+{
+    if (cached_count < CACHED_MAX)
+        cached[cached_count++] = *stack;
+    else
+        unmap(stack);
+}
+
+size_t stack_cached(void)
+{
+    return cached_count;
+}
+
+void stack_drop_cached(void)
+{
+    while (cached_count)
+        unmap(&cached[--cached_count]);
+}

@@ -1,0 +1,21 @@
+/* Coroutine stacks: guarded mappings, reused last-in first-out so that warm pages stay warm. */
+#ifndef CORO_STACK_H
+#define CORO_STACK_H
+
+#include <stddef.h>
+
+struct stack {
+    char *base;   /* lowest usable byte, just above the guard */
+    size_t bytes; /* usable */
+};
+
+/* Takes a stack. Returns 0, or -ENOMEM. */
+int stack_get(struct stack *stack);
+
+/* Gives it back; kept for reuse up to a bound. */
+void stack_put(struct stack *stack);
+
+size_t stack_cached(void);
+void stack_drop_cached(void);
+
+#endif

@@ -1,0 +1,135 @@
+/*
+ * Input and output as completions: the caller owns an io_op, submits it, and its `done` is called
+ * from the loop when the operation has ended (or, for the multishot ones, at every event). Two
+ * back ends, io_uring and epoll, behave alike; uring.c and epoll.c are the only files that know
+ * the kernel's interface. Nothing here suspends.
+ *
+ *   io_submit ──▶ in flight ──▶ done(op, result)          one-shot: ended, op is the caller's again
+ *                    │  └─────▶ done(op, result), more    multishot: goes on
+ *                    └ io_cancel ──▶ done(op, -ECANCELED) or the real result, whichever was first
+ *
+ * `done` is never called from inside io_submit or io_cancel, only from io_turn.
+ * Memory that an operation refers to must stay until its last `done`.
+ */
+#ifndef IO_IO_H
+#define IO_IO_H
+
+#include "base/list.h"
+#include "io/timer.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+struct io;
+
+enum io_kind { IO_KIND_AUTO, IO_KIND_URING, IO_KIND_EPOLL };
+
+/* One pooled receive buffer. Whoever holds the pointer owns it and gives it back with
+ * io_buf_release; `data` and `len` may be moved and shortened as bytes are consumed. */
+struct io_buf {
+    char *data;          /* first byte not yet consumed */
+    uint32_t len;        /* bytes from data */
+    uint32_t slot;       /* private to the pool */
+    struct io_buf *next; /* for the holder's queue */
+    char *base;          /* start of the block; private to the pool */
+};
+
+enum io_op_kind {
+    IO_OP_ACCEPT,  /* multishot: result is a connected, non-blocking, close-on-exec descriptor */
+    IO_OP_RECV,    /* multishot: result > 0 with `buf`; 0 is the end of the stream */
+    IO_OP_SEND,    /* sends all of `msg`, however many kernel operations that takes; result is the
+                      byte count of the whole message, or negative (some may have been sent) */
+    IO_OP_CONNECT, /* result 0 when connected */
+    IO_OP_POLL,    /* one-shot poll(2) events; result is the ready mask */
+    IO_OP_READ,    /* one pread(2) of a regular file; result is the byte count */
+};
+
+struct io_op {
+    /* Filled by the caller. */
+    enum io_op_kind kind;
+    int fd;
+    union {
+        struct msghdr msg; /* SEND: iovecs are consumed (changed) as they are sent */
+        struct {
+            const struct sockaddr *address;
+            socklen_t address_len;
+        } connect;
+        short events; /* POLL */
+        struct {
+            void *data;
+            size_t len;
+            int64_t offset;
+        } read;
+    };
+    /* Result: >= 0 or a negative errno. `buf` is non-NULL only for RECV with result > 0 and then
+     * belongs to the callee. `more`: the operation stays in flight; otherwise it has ended. */
+    void (*done)(struct io_op *op, int result, struct io_buf *buf, bool more);
+    void *owner; /* for the caller's use */
+
+    /* Private to src/io. */
+    struct {
+        struct list link;   /* parked (no buffers), deferred (epoll), or alone */
+        struct io_op *peer; /* epoll: next operation on the same descriptor */
+        uint64_t sent;      /* SEND: bytes so far */
+        int result;         /* deferred result */
+        bool in_flight;
+        bool cancelled;
+        bool kernel; /* the kernel holds a reference */
+    } state;
+};
+
+struct io_options {
+    enum io_kind kind;
+    uint32_t buffer_bytes;     /* one receive buffer; 0: 32768 */
+    uint64_t buffer_max_bytes; /* all receive buffers of this worker; 0: 256 MiB */
+    uint32_t entries;          /* io_uring submission entries; 0: 4096 */
+};
+
+/* Opens a loop. With IO_KIND_AUTO io_uring is tried first, and epoll is taken (and logged, with the
+ * reason) where it is missing or forbidden. Returns 0 or a negative errno, logged. */
+int io_create(struct io **io, const struct io_options *options);
+
+/* Closes it. No operation may be in flight. */
+void io_destroy(struct io *io);
+
+/* "io_uring" or "epoll". */
+const char *io_backend_name(const struct io *io);
+
+/* Submits what is queued, waits for at least one completion, timer or (with wait_ms >= 0) at most
+ * wait_ms milliseconds (-1: no bound; 0: do not wait), then calls done callbacks and due timers.
+ * One kernel entry when all goes well. Returns 0 or a negative errno. */
+int io_turn(struct io *io, int wait_ms);
+
+/* Starts an operation. Always succeeds: failures are reported to `done`. */
+void io_submit(struct io *io, struct io_op *op);
+
+/* Asks for an early end of an operation in flight; harmless on one that is not. */
+void io_cancel(struct io *io, struct io_op *op);
+
+static inline bool io_op_in_flight(const struct io_op *op)
+{
+    return op->state.in_flight;
+}
+
+/* Closes a descriptor on which no operation is in flight (a plain close, batched if possible). */
+void io_close_fd(struct io *io, int fd);
+
+/* Gives a receive buffer back to the pool. */
+void io_buf_release(struct io *io, struct io_buf *buf);
+
+/* Time of this turn (monotonic milliseconds; read once a turn) and the timers. */
+int64_t io_now_ms(const struct io *io);
+struct timer_wheel *io_timers(struct io *io);
+
+/* Figures for the log and for tests. */
+struct io_stats {
+    uint64_t turns;             /* kernel entries */
+    uint64_t completions;
+    uint64_t buffers_allocated; /* blocks that exist now */
+    uint64_t buffers_held;      /* of these, owned by callers */
+    uint64_t buffer_waits;      /* times a receive had to wait for a buffer */
+};
+struct io_stats io_stats(const struct io *io);
+
+#endif

@@ -1,0 +1,90 @@
+/*
+ * A byte stream: a connected socket with its queue of received buffers. Coroutines read and write
+ * it with deadlines; while no coroutine reads, the owner's callback hears of arrivals, so that an
+ * idle connection costs one armed receive and no stack.
+ *
+ * Back-pressure: received and unread buffers are bounded (STREAM_QUEUE_MAX); at the bound the
+ * receive is stopped, and started again when the reader catches up.
+ */
+#ifndef NET_STREAM_H
+#define NET_STREAM_H
+
+#include "io/io.h"
+#include "net/address.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+enum { STREAM_QUEUE_MAX = 4 }; /* buffers received ahead of the reader */
+
+struct coro;
+
+struct stream {
+    struct io *io;
+    int fd;                  /* -1 when closed */
+    struct io_op recv;       /* multishot, in flight while more may be queued */
+    struct io_buf *first;    /* received and unread, oldest first; owned */
+    struct io_buf *last;
+    uint32_t queued;         /* buffers in that list */
+    int end;                 /* STREAM_OPEN, STREAM_EOF, or the negative error that ended it */
+    bool recv_wanted;        /* the receive is to be armed */
+    bool closing;            /* stream_close was called */
+    bool reset;              /* close with RST */
+    bool written_shut;       /* our side has sent FIN */
+    uint16_t writers;        /* stream_send calls under way; the close waits for them */
+    struct coro *reader;     /* suspended in stream_recv, or NULL */
+    /* Called from the loop when something arrives while no coroutine reads; may be NULL. */
+    void (*on_arrival)(struct stream *stream);
+    /* Called when a close has finished and the memory may be freed; may be NULL. */
+    void (*on_closed)(struct stream *stream);
+    void *owner;             /* for the callbacks */
+    struct address remote;
+    struct address local;
+    uint64_t bytes_in;
+    uint64_t bytes_out;
+};
+
+enum { STREAM_OPEN = 1, STREAM_EOF = 0 };
+
+/* Prepares a stream over a connected descriptor, which it then owns. */
+void stream_init(struct stream *stream, struct io *io, int fd);
+
+/* Connects to an address and prepares the stream. Returns 0 or a negative errno; on failure
+ * nothing is left open. */
+int stream_connect(struct stream *stream, struct io *io, const struct address *to,
+                   int64_t deadline);
+
+/* Arms receiving; arrivals are queued. */
+void stream_start(struct stream *stream);
+
+/* Waits until something is queued. Returns 1 (stream->first is readable), 0 at the end of the
+ * stream, or a negative errno. With DEADLINE_NOW it never suspends: -ETIMEDOUT if nothing is there. */
+int stream_wait_readable(struct stream *stream, int64_t deadline);
+
+/* Takes the oldest queued buffer, or NULL; the caller owns it. */
+struct io_buf *stream_take(struct stream *stream);
+
+/* Puts a buffer that was taken back in front of the queue (for bytes read too far). */
+void stream_untake(struct stream *stream, struct io_buf *buf);
+
+/* Drops `count` bytes from the front of the oldest queued buffer. */
+void stream_consume(struct stream *stream, uint32_t count);
+
+/* Sends all bytes of the iovecs (which it changes). Returns 0 or a negative errno. */
+int stream_send(struct stream *stream, struct iovec *iov, unsigned count, int64_t deadline);
+
+/* Sends FIN; more may still be received. */
+void stream_shutdown(struct stream *stream);
+
+/* Closes: ends what is in flight, then the descriptor, then calls on_closed. Readers are woken with
+ * -ECANCELED. Does not suspend. */
+void stream_close(struct stream *stream);
+
+/* As stream_close, with a TCP reset. */
+void stream_abort(struct stream *stream);
+
+/* True if nothing unread, no end and no error is known: an idle connection fit for reuse. */
+bool stream_quiet(const struct stream *stream);
+
+#endif
