@@ -1,0 +1,52 @@
+/*
+ * A message body: a source that its consumer pulls. The slices of one read stay valid until the
+ * next read or the release, so bytes go from the receive buffer to the send without a copy, and
+ * nothing is received that nobody takes. Reading may suspend.
+ */
+#ifndef HTTP_BODY_H
+#define HTTP_BODY_H
+
+#include "base/slice.h"
+
+#include <stdint.h>
+
+enum { BODY_SLICES_MAX = 8 }; /* most slices that consumers ask for at once */
+
+struct body;
+
+struct body_ops {
+    /* Fills up to `max` slices. Returns their number (at least 1), 0 at the end of the body, or a
+     * negative errno: -ETIMEDOUT, -ECANCELED, -EPROTO (malformed), -ECONNRESET (cut short: a body
+     * that ends before its framing says so is never an end), -EMSGSIZE (over a limit).
+     * After a failure other than -ETIMEDOUT every later read fails in the same way. */
+    int (*read)(struct body *body, struct slice *out, unsigned max, int64_t deadline);
+    /* Called once when nobody will read any more, read to its end or not. */
+    void (*release)(struct body *body);
+};
+
+struct body {
+    const struct body_ops *ops; /* NULL: there is no body, or it has been released */
+    void *source;               /* for the ops */
+    int64_t length;             /* total bytes as declared, or -1 when not known beforehand */
+    int64_t bytes_read;         /* pulled so far */
+    bool ended;                 /* read to its end: the source may be reused */
+};
+
+/* A body of length 0 that reads as ended at once. */
+void body_init_empty(struct body *body);
+
+/* A body of borrowed bytes, which must live as long as the body. */
+void body_init_bytes(struct body *body, struct slice bytes);
+
+/* Reads as body_ops.read does; an empty body gives 0. */
+int body_read(struct body *body, struct slice *out, unsigned max, int64_t deadline);
+
+/* Releases it; harmless if it is empty or was released. It then reads as ended. */
+void body_release(struct body *body);
+
+static inline bool body_is_empty(const struct body *body)
+{
+    return body->length == 0;
+}
+
+#endif

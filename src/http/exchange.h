@@ -1,0 +1,59 @@
+/*
+ * One exchange: a request, its way through the chain and its response, whatever the protocol
+ * version. Exchanges come from a pool whose memory is never given back to the allocator, so that a
+ * handle in Lua may compare generations safely long after the request ended.
+ */
+#ifndef HTTP_EXCHANGE_H
+#define HTTP_EXCHANGE_H
+
+#include "base/arena.h"
+#include "base/list.h"
+#include "http/message.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct coro;
+struct io;
+struct exchange;
+
+/* What a protocol version does for its exchanges; h1_server.c now, h2 later. */
+struct exchange_codec {
+    /* Sends an interim response (1xx) at once. Returns 0 or a negative errno. May suspend. */
+    int (*send_interim)(struct exchange *exchange, uint16_t status, const struct headers *headers);
+};
+
+/* What serves requests: the chain of one generation of a listener. */
+struct service {
+    /* Answers a request, in its coroutine; may suspend. NULL only if the exchange is cancelled. */
+    struct response *(*handle)(struct service *service, struct request *request);
+    /* Held by every exchange that began on it. */
+    void (*retain)(struct service *service);
+    void (*release)(struct service *service);
+};
+
+struct exchange {
+    struct request request;   /* first, so that a request's address is its exchange's */
+    struct arena arena;       /* reset when the exchange ends */
+    struct io *io;
+    struct coro *coro;        /* the coroutine it runs in */
+    const struct exchange_codec *codec;
+    void *connection;         /* for the codec */
+    struct service *service;  /* retained */
+    int64_t started_us;       /* monotonic */
+    int64_t total_deadline;   /* monotonic milliseconds; every wait is bounded by it */
+    uint64_t bytes_sent;      /* of the response, head included */
+    void *script;             /* the Lua side of this request, or NULL; for src/script */
+    struct list link;         /* in the worker's list of active exchanges */
+};
+
+/* Takes an exchange from the pool; request.generation is already valid. NULL when exhausted. */
+struct exchange *exchange_begin(struct io *io);
+
+/* Ends it: releases bodies and service, runs the arena's clean-ups, bumps the generation. */
+void exchange_end(struct exchange *exchange);
+
+/* How many are active in this worker. */
+uint32_t exchange_active_count(void);
+
+#endif

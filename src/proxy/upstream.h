@@ -1,0 +1,68 @@
+/*
+ * Upstreams: named groups of peers with a balancing rule, passive health and pools of idle
+ * connections. They outlive generations: a reload that names the same upstream keeps its pools and
+ * health. Resolving names and acquiring connections may suspend.
+ */
+#ifndef PROXY_UPSTREAM_H
+#define PROXY_UPSTREAM_H
+
+#include "base/arena.h"
+#include "base/slice.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct io;
+struct request;
+struct upstream;
+
+enum balance { BALANCE_ROUND_ROBIN, BALANCE_LEAST_CONN, BALANCE_RANDOM, BALANCE_HASH };
+
+/* Defaults stand in upstream_config_init. All times in milliseconds. */
+struct upstream_config {
+    const char *name;              /* unique; default: the first peer's address */
+    const char **peers;            /* "127.0.0.1:80", "host:80", "[::1]:80", "unix:/path" */
+    unsigned *weights;             /* 1..1000 each, or NULL: all 1 */
+    unsigned peer_count;
+    enum balance balance;
+    const char *hash_header;       /* BALANCE_HASH: field to hash; NULL: the client's address */
+    uint32_t connect_timeout_ms;   /* 5,000: TCP connect, per attempt */
+    uint32_t response_timeout_ms;  /* 60,000: request sent to response head */
+    uint32_t read_timeout_ms;      /* 60,000: between two reads of the body */
+    uint32_t send_timeout_ms;      /* 60,000: one send without progress */
+    uint32_t idle_timeout_ms;      /* 60,000: an unused connection is closed */
+    unsigned idle_max;             /* 64: unused connections kept per peer and worker */
+    unsigned connections_max;      /* 0: no bound; open connections per peer and worker */
+    unsigned retries;              /* 2: further attempts where a retry is safe */
+    unsigned fail_max;             /* 3: failures in a row after which a peer is down */
+    uint32_t fail_timeout_ms;      /* 10,000: how long it stays down */
+    bool forwarded;                /* add Forwarded (RFC 7239) */
+    bool x_forwarded;              /* add X-Forwarded-For, -Proto, -Host */
+    bool pass_host;                /* true (default): Host as the client sent it; false: the peer's */
+    uint64_t response_head_max_bytes; /* 65,536 */
+};
+
+void upstream_config_init(struct upstream_config *config);
+
+/* The upstream of that name, created or brought up to date; retained. The config is copied. NULL
+ * with *error (arena text) when an address is wrong. */
+struct upstream *upstream_open(struct io *io, const struct upstream_config *config,
+                               struct arena *arena, const char **error);
+void upstream_release(struct upstream *upstream);
+
+const char *upstream_name(const struct upstream *upstream);
+
+/* For -t: resolves every peer's name now (blocking). Returns 0, or -1 with *error in the arena. */
+int upstream_check(const struct upstream_config *config, struct arena *arena, const char **error);
+
+/* Forwards the request to a peer and returns its response, or a 502/503/504 of ours with the error
+ * set; NULL if the exchange was cancelled. */
+struct response *upstream_forward(struct upstream *upstream, struct request *request);
+
+/* Drops idle connections; at worker exit. */
+void upstreams_close_idle(void);
+
+/* The native leaf: self is a struct upstream. */
+extern const struct ml_layer upstream_layer;
+
+#endif

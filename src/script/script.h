@@ -1,0 +1,29 @@
+/*
+ * The Lua side: one state per generation. Loading runs the site's script to its end and fills a
+ * struct site; afterwards chains run Lua layers on the main stack (coro_on_main), each request in
+ * pooled Lua coroutines. lua.h is included nowhere but in this folder.
+ */
+#ifndef SCRIPT_SCRIPT_H
+#define SCRIPT_SCRIPT_H
+
+#include "proxy/site.h"
+
+#include <stdbool.h>
+
+struct io;
+
+struct script_options {
+    struct io *io;        /* NULL in the probe: nothing is opened or connected */
+    uint64_t generation;
+    bool probe;           /* -t and the check before a reload */
+};
+
+/* Compiles and runs the script at `path`. Returns the site (users = 1), or NULL with *error: a
+ * malloc'ed text "file:line: message" followed by a traceback. */
+struct site *script_load_site(const char *path, const struct script_options *options,
+                              char **error);
+
+/* The summary tree that -t prints: listeners, chains, upstreams. Writes to `out`. */
+struct slice site_describe(struct site *site, struct arena *arena);
+
+#endif
