@@ -20,18 +20,18 @@
 #endif
 
 struct coro {
-    struct list ready;        /* in the ready queue, or alone */
-    void *context;            /* saved stack pointer while not running */
-    struct stack stack;       /* owned */
-    void (*fn)(void *arg);    /* what it runs */
-    void *arg;                /* borrowed */
-    void (*cancel)(void *);   /* ends the present wait; NULL when uncancellable */
-    void *cancel_arg;         /* borrowed */
-    int result;               /* of the present wait, set by coro_wake */
-    bool queued;              /* in the ready queue */
-    bool waiting;             /* inside coro_wait */
-    bool cancelled;           /* for good */
-    bool finished;            /* fn has returned */
+    struct list ready;      /* in the ready queue, or alone */
+    void *context;          /* saved stack pointer while not running */
+    struct stack stack;     /* owned */
+    void (*fn)(void *arg);  /* what it runs */
+    void *arg;              /* borrowed */
+    void (*cancel)(void *); /* ends the present wait; NULL when uncancellable */
+    void *cancel_arg;       /* borrowed */
+    int result;             /* of the present wait, set by coro_wake */
+    bool queued;            /* in the ready queue */
+    bool waiting;           /* inside coro_wait */
+    bool cancelled;         /* for good */
+    bool finished;          /* fn has returned */
 #ifdef WITH_ASAN
     void *fake_stack;
 #endif
@@ -55,8 +55,8 @@ static struct {
 static void switch_to_main(struct coro *coro)
 {
 #ifdef WITH_ASAN
-    __sanitizer_start_switch_fiber(coro->finished ? NULL : &coro->fake_stack,
-                                   sched.main_stack_base, sched.main_stack_bytes);
+    __sanitizer_start_switch_fiber(coro->finished ? NULL : &coro->fake_stack, sched.main_stack_base,
+                                   sched.main_stack_bytes);
 #endif
     coro_switch(&coro->context, sched.main_context);
 #ifdef WITH_ASAN

@@ -3,8 +3,12 @@
  * it with deadlines; while no coroutine reads, the owner's callback hears of arrivals, so that an
  * idle connection costs one armed receive and no stack.
  *
- * Back-pressure: received and unread buffers are bounded (STREAM_QUEUE_MAX); at the bound the
- * receive is stopped, and started again when the reader catches up.
+ * Back-pressure: received and unread buffers are bounded (STREAM_QUEUE_MAX, plus what the kernel
+ * completes in the turn in which the bound is met); at the bound the receive is stopped, and started
+ * again when the reader catches up.
+ *
+ *   arm ──▶ receiving ──(queue full)──▶ stopped ──(queue drained)──▶ receiving
+ *               └──(end or error)──▶ ended ──(watch_hangup)──▶ polling for a reset
  */
 #ifndef NET_STREAM_H
 #define NET_STREAM_H
@@ -24,15 +28,19 @@ struct stream {
     struct io *io;
     int fd;                  /* -1 when closed */
     struct io_op recv;       /* multishot, in flight while more may be queued */
+    struct io_op hangup;     /* behind the end: a poll that hears of a later reset */
+    struct io_op *send;      /* the send under way, on its coroutine's stack; NULL if none */
     struct io_buf *first;    /* received and unread, oldest first; owned */
     struct io_buf *last;
     uint32_t queued;         /* buffers in that list */
     int end;                 /* STREAM_OPEN, STREAM_EOF, or the negative error that ended it */
-    bool recv_wanted;        /* the receive is to be armed */
+    bool started;            /* stream_start was called */
+    bool watch_hangup;       /* after an end, hear of a reset too (reported as an arrival) */
     bool closing;            /* stream_close was called */
     bool reset;              /* close with RST */
-    bool written_shut;       /* our side has sent FIN */
-    uint16_t writers;        /* stream_send calls under way; the close waits for them */
+    bool closed;             /* the close has finished */
+    uint32_t send_stall_ms;  /* a send that the peer acknowledges nothing of for so long fails with
+                                -ETIMEDOUT; 0: only the deadline counts */
     struct coro *reader;     /* suspended in stream_recv, or NULL */
     /* Called from the loop when something arrives while no coroutine reads; may be NULL. */
     void (*on_arrival)(struct stream *stream);
@@ -71,7 +79,8 @@ void stream_untake(struct stream *stream, struct io_buf *buf);
 /* Drops `count` bytes from the front of the oldest queued buffer. */
 void stream_consume(struct stream *stream, uint32_t count);
 
-/* Sends all bytes of the iovecs (which it changes). Returns 0 or a negative errno. */
+/* Sends all bytes of the iovecs (which it changes); one caller at a time. Returns 0 or a negative
+ * errno: -ETIMEDOUT at the deadline or when the peer stalls (send_stall_ms). */
 int stream_send(struct stream *stream, struct iovec *iov, unsigned count, int64_t deadline);
 
 /* Sends FIN; more may still be received. */

@@ -1,0 +1,335 @@
+#include "net/stream.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <linux/tcp.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "coro/coro.h"
+#include "io/wait.h"
+
+static void arm(struct stream *stream);
+static void finish_close(struct stream *stream);
+
+static void notify(struct stream *stream)
+{
+    if (stream->reader)
+        coro_wake(stream->reader, 0);
+    else if (stream->on_arrival)
+        stream->on_arrival(stream);
+}
+
+static void hangup_done(struct io_op *op, int result, struct io_buf *buf, bool more)
+{
+    (void)buf;
+    (void)more;
+    struct stream *stream = op->owner;
+    if (stream->closing) {
+        finish_close(stream);
+        return;
+    }
+    if (result < 0)
+        return;
+    stream->end = -ECONNRESET;
+    notify(stream);
+}
+
+/* Behind the peer's FIN nothing is received any more, yet a reset still tells that it is gone. */
+static void watch_hangup(struct stream *stream)
+{
+    if (!stream->watch_hangup || stream->closing)
+        return;
+    stream->hangup = (struct io_op){
+        .kind = IO_OP_POLL, .fd = stream->fd, .events = 0, .done = hangup_done, .owner = stream};
+    io_submit(stream->io, &stream->hangup);
+}
+
+static void enqueue(struct stream *stream, struct io_buf *buf)
+{
+    buf->next = NULL;
+    if (stream->last)
+        stream->last->next = buf;
+    else
+        stream->first = buf;
+    stream->last = buf;
+    stream->queued++;
+    stream->bytes_in += buf->len;
+}
+
+static void recv_done(struct io_op *op, int result, struct io_buf *buf, bool more)
+{
+    struct stream *stream = op->owner;
+    if (buf) {
+        if (stream->closing)
+            io_buf_release(stream->io, buf);
+        else
+            enqueue(stream, buf);
+    }
+    if (stream->closing) {
+        if (!more)
+            finish_close(stream);
+        return;
+    }
+    if (more) {
+        if (stream->queued >= STREAM_QUEUE_MAX)
+            io_cancel(stream->io, &stream->recv);
+    } else if (result == 0) {
+        stream->end = STREAM_EOF;
+        watch_hangup(stream);
+    } else if (result < 0 && result != -ECANCELED) {
+        stream->end = result;
+    } else {
+        arm(stream);
+        if (result < 0)
+            return; /* only the end of a stopped receive: nobody needs to hear */
+    }
+    notify(stream);
+}
+
+static void arm(struct stream *stream)
+{
+    if (!stream->started || stream->closing || stream->end != STREAM_OPEN ||
+        stream->queued >= STREAM_QUEUE_MAX || io_op_in_flight(&stream->recv))
+        return;
+    stream->recv =
+        (struct io_op){.kind = IO_OP_RECV, .fd = stream->fd, .done = recv_done, .owner = stream};
+    io_submit(stream->io, &stream->recv);
+}
+
+void stream_init(struct stream *stream, struct io *io, int fd)
+{
+    *stream = (struct stream){.io = io, .fd = fd, .end = STREAM_OPEN};
+}
+
+int stream_connect(struct stream *stream, struct io *io, const struct address *to, int64_t deadline)
+{
+    int fd = socket(to->any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    if (to->any.sa_family != AF_UNIX) {
+        int on = 1;
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    }
+    struct io_op op = {
+        .kind = IO_OP_CONNECT, .fd = fd, .connect = {.address = &to->any, .address_len = to->len}};
+    int result = wait_op(io, &op, deadline);
+    if (result < 0) {
+        io_close_fd(io, fd);
+        return result;
+    }
+    stream_init(stream, io, fd);
+    stream->remote = *to;
+    return 0;
+}
+
+void stream_start(struct stream *stream)
+{
+    stream->started = true;
+    arm(stream);
+}
+
+int stream_wait_readable(struct stream *stream, int64_t deadline)
+{
+    assert(!stream->reader);
+    while (!stream->first && stream->end == STREAM_OPEN) {
+        if (stream->closing)
+            return -ECANCELED;
+        if (deadline == 0)
+            return -ETIMEDOUT;
+        stream->reader = coro_self();
+        int result = wait_wake(stream->io, deadline);
+        stream->reader = NULL;
+        if (result < 0)
+            return result;
+    }
+    if (stream->closing)
+        return -ECANCELED;
+    return stream->first ? 1 : stream->end;
+}
+
+struct io_buf *stream_take(struct stream *stream)
+{
+    struct io_buf *buf = stream->first;
+    if (!buf)
+        return NULL;
+    stream->first = buf->next;
+    if (!stream->first)
+        stream->last = NULL;
+    stream->queued--;
+    buf->next = NULL;
+    arm(stream);
+    return buf;
+}
+
+void stream_untake(struct stream *stream, struct io_buf *buf)
+{
+    buf->next = stream->first;
+    stream->first = buf;
+    if (!stream->last)
+        stream->last = buf;
+    stream->queued++;
+}
+
+void stream_consume(struct stream *stream, uint32_t count)
+{
+    struct io_buf *buf = stream->first;
+    assert(buf && count <= buf->len);
+    buf->data += count;
+    buf->len -= count;
+    if (buf->len == 0)
+        io_buf_release(stream->io, stream_take(stream));
+}
+
+/* A send with its stall timer; lives on the sender's stack. */
+struct send_wait {
+    struct stream *stream;
+    struct io_op op;
+    struct coro *coro;
+    struct timer timer;
+    int64_t deadline;
+    uint64_t acknowledged; /* by the peer's TCP when last looked at */
+    int reason;            /* why an early end was asked for */
+};
+
+static uint64_t bytes_acknowledged(struct stream *stream)
+{
+    struct tcp_info info = {0};
+    socklen_t len = sizeof(info);
+    if (getsockopt(stream->fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
+        return 0;
+    return info.tcpi_bytes_acked;
+}
+
+static void send_done(struct io_op *op, int result, struct io_buf *buf, bool more)
+{
+    (void)buf;
+    (void)more;
+    struct send_wait *wait = op->owner;
+    coro_wake(wait->coro, result);
+}
+
+static void end_early(struct send_wait *wait, int reason)
+{
+    wait->reason = reason;
+    io_cancel(wait->stream->io, &wait->op);
+}
+
+static void send_cancelled(void *arg)
+{
+    end_early(arg, -ECANCELED);
+}
+
+static int64_t next_check(const struct send_wait *wait)
+{
+    if (!wait->stream->send_stall_ms)
+        return wait->deadline;
+    int64_t stall_at = io_now_ms(wait->stream->io) + wait->stream->send_stall_ms;
+    return stall_at < wait->deadline ? stall_at : wait->deadline;
+}
+
+/* A slow reader is not a dead one: while it acknowledges bytes, the send goes on. */
+static void send_timer(struct timer *timer)
+{
+    struct send_wait *wait = timer->owner;
+    uint64_t acknowledged = bytes_acknowledged(wait->stream);
+    if (io_now_ms(wait->stream->io) >= wait->deadline || acknowledged == wait->acknowledged) {
+        end_early(wait, -ETIMEDOUT);
+        return;
+    }
+    wait->acknowledged = acknowledged;
+    timer_start(io_timers(wait->stream->io), timer, next_check(wait));
+}
+
+int stream_send(struct stream *stream, struct iovec *iov, unsigned count, int64_t deadline)
+{
+    assert(!stream->send);
+    if (stream->closing || coro_cancelled())
+        return -ECANCELED;
+    struct send_wait wait = {
+        .stream = stream,
+        .op = {.kind = IO_OP_SEND,
+               .fd = stream->fd,
+               .msg = {.msg_iov = iov, .msg_iovlen = count},
+               .done = send_done},
+        .coro = coro_self(),
+        .deadline = deadline,
+    };
+    wait.op.owner = &wait;
+    timer_init(&wait.timer, send_timer, &wait);
+    timer_start(io_timers(stream->io), &wait.timer, next_check(&wait));
+    stream->send = &wait.op;
+    io_submit(stream->io, &wait.op);
+    int result = coro_wait(send_cancelled, &wait);
+    timer_stop(&wait.timer);
+    stream->send = NULL;
+    if (result > 0)
+        stream->bytes_out += (uint64_t)result;
+    if (stream->closing)
+        finish_close(stream);
+    if (result < 0)
+        return result == -ECANCELED && wait.reason ? wait.reason : result;
+    return 0;
+}
+
+void stream_shutdown(struct stream *stream)
+{
+    if (!stream->closing)
+        shutdown(stream->fd, SHUT_WR);
+}
+
+static void reset_on_close(int fd)
+{
+    struct linger linger = {.l_onoff = 1, .l_linger = 0};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
+/* The descriptor is closed only when the kernel refers to none of our memory any more. */
+static void finish_close(struct stream *stream)
+{
+    if (stream->closed || io_op_in_flight(&stream->recv) || io_op_in_flight(&stream->hangup) ||
+        stream->send)
+        return;
+    stream->closed = true;
+    if (stream->reset)
+        reset_on_close(stream->fd);
+    io_close_fd(stream->io, stream->fd);
+    stream->fd = -1;
+    if (stream->on_closed)
+        stream->on_closed(stream);
+}
+
+void stream_close(struct stream *stream)
+{
+    if (stream->closing)
+        return;
+    stream->closing = true;
+    while (stream->first) {
+        struct io_buf *buf = stream->first;
+        stream->first = buf->next;
+        io_buf_release(stream->io, buf);
+    }
+    stream->last = NULL;
+    stream->queued = 0;
+    if (stream->reader)
+        coro_wake(stream->reader, -ECANCELED);
+    if (io_op_in_flight(&stream->recv))
+        io_cancel(stream->io, &stream->recv);
+    if (io_op_in_flight(&stream->hangup))
+        io_cancel(stream->io, &stream->hangup);
+    if (stream->send)
+        io_cancel(stream->io, stream->send);
+    finish_close(stream);
+}
+
+void stream_abort(struct stream *stream)
+{
+    stream->reset = true;
+    stream_close(stream);
+}
+
+bool stream_quiet(const struct stream *stream)
+{
+    return !stream->first && stream->end == STREAM_OPEN && !stream->closing;
+}
