@@ -51,8 +51,7 @@ struct request {
     struct headers headers;
     struct headers trailers;   /* filled when the body has ended */
     struct body body;
-    struct param params[REQUEST_PARAMS_MAX];
-    unsigned param_count;
+    unsigned param_count;      /* of params, below */
     bool keep_alive;           /* the client's side allows another request */
     bool expects_continue;     /* Expect: 100-continue, and no 100 has been sent */
     bool wants_upgrade;        /* Upgrade with Connection: upgrade (RFC 9110 section 7.8) */
@@ -61,6 +60,7 @@ struct request {
     uint64_t id;               /* unique in this worker; never 0 */
     struct arena *arena;       /* of the exchange */
     struct exchange *exchange; /* owner */
+    struct param params[REQUEST_PARAMS_MAX]; /* last: not cleared between requests */
 };
 
 /* Why a response is one of ours for a failed upstream. */

@@ -1,0 +1,84 @@
+#include "http/exchange.h"
+
+#include "base/clock.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Slabs are never freed: a stale handle may read the generation of any exchange that ever was. */
+enum { SLAB_EXCHANGES = 64, WARM_ARENAS = 512 };
+
+static struct list idle = {&idle, &idle};
+static struct list active = {&active, &active};
+static uint32_t active_count;
+static uint32_t idle_count;
+static uint64_t next_id = 1;
+
+static bool add_slab(void)
+{
+    struct exchange *slab = calloc(SLAB_EXCHANGES, sizeof(*slab));
+    if (!slab)
+        return false;
+    for (unsigned i = 0; i < SLAB_EXCHANGES; i++) {
+        slab[i].request.generation = 1;
+        arena_init(&slab[i].arena);
+        list_push_back(&idle, &slab[i].link);
+        idle_count++;
+    }
+    return true;
+}
+
+struct exchange *exchange_begin(struct io *io)
+{
+    if (list_empty(&idle) && !add_slab())
+        return NULL;
+    struct exchange *exchange = container_of(idle.next, struct exchange, link);
+    list_remove(&exchange->link);
+    idle_count--;
+    list_push_back(&active, &exchange->link);
+    active_count++;
+
+    struct arena arena = exchange->arena;
+    struct list link = exchange->link;
+    uint32_t generation = exchange->request.generation;
+    memset(&exchange->request, 0, offsetof(struct request, params));
+    memset((char *)exchange + offsetof(struct exchange, arena), 0,
+           sizeof(*exchange) - offsetof(struct exchange, arena));
+    exchange->arena = arena;
+    exchange->link = link;
+    exchange->io = io;
+    exchange->started_us = clock_now_us();
+    exchange->total_deadline = DEADLINE_NEVER;
+
+    struct request *request = &exchange->request;
+    request->generation = generation;
+    request->id = next_id++;
+    request->arena = &exchange->arena;
+    request->exchange = exchange;
+    headers_init(&request->headers, &exchange->arena);
+    headers_init(&request->trailers, &exchange->arena);
+    body_init_empty(&request->body);
+    return exchange;
+}
+
+void exchange_end(struct exchange *exchange)
+{
+    body_release(&exchange->request.body);
+    exchange->request.generation++;
+    if (idle_count < WARM_ARENAS)
+        arena_reset(&exchange->arena);
+    else
+        arena_fini(&exchange->arena);
+    if (exchange->service)
+        exchange->service->release(exchange->service);
+    exchange->service = NULL;
+    list_remove(&exchange->link);
+    active_count--;
+    list_push_front(&idle, &exchange->link);
+    idle_count++;
+}
+
+uint32_t exchange_active_count(void)
+{
+    return active_count;
+}
