@@ -107,8 +107,10 @@ void h1_input_begin_body(struct h1_input *input, const struct h1_head *head, str
     input->left = head->content_length;
     input->seen_bytes = 0;
     input->failed = 0;
+    input->ended = false;
     if (head->framing == H1_BODY_NONE ||
         (head->framing == H1_BODY_LENGTH && head->content_length == 0)) {
+        input->ended = true;
         body_init_empty(body);
         return;
     }
@@ -237,18 +239,18 @@ static int count_bytes(struct h1_input *input, const struct slice *out, int coun
     return input->max_bytes && input->seen_bytes > input->max_bytes ? -EMSGSIZE : count;
 }
 
-int h1_input_read_body(struct h1_input *input, struct body *body, struct slice *out, unsigned max,
-                       int64_t deadline)
+/* Reads up to `max` slices; 0 at the end. */
+static int read_some(struct h1_input *input, struct slice *out, unsigned max, int64_t deadline)
 {
     h1_input_release_held(input);
     if (input->failed)
         return input->failed;
     int result = 0;
-    while (!body->ended) {
-        result = read_queued(input, out, max, &body->ended);
+    while (!input->ended) {
+        result = read_queued(input, out, max, &input->ended);
         if (result > 0)
             result = count_bytes(input, out, result);
-        if (result || body->ended)
+        if (result || input->ended)
             break;
         result = wait_body(input, deadline);
         if (result < 0)
@@ -258,4 +260,29 @@ int h1_input_read_body(struct h1_input *input, struct body *body, struct slice *
     if (result < 0 && result != -ETIMEDOUT)
         input->failed = result;
     return result;
+}
+
+int h1_input_read_body(struct h1_input *input, struct body *body, struct slice *out, unsigned max,
+                       int64_t deadline)
+{
+    int result = read_some(input, out, max, deadline);
+    body->ended = input->ended;
+    return result;
+}
+
+int h1_input_discard_body(struct h1_input *input, uint64_t max_bytes, int64_t deadline)
+{
+    uint64_t dropped = 0;
+    while (!input->ended) {
+        struct slice pieces[BODY_SLICES_MAX];
+        int count = read_some(input, pieces, BODY_SLICES_MAX, deadline);
+        if (count < 0)
+            return count;
+        for (int i = 0; i < count; i++)
+            dropped += pieces[i].len;
+        if (dropped > max_bytes)
+            return -EMSGSIZE;
+    }
+    h1_input_release_held(input);
+    return 0;
 }

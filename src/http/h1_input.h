@@ -31,6 +31,7 @@ struct h1_input {
     uint32_t timeout_ms;        /* between two reads; 0: none */
     struct h1_chunk_decoder chunks;
     struct io_buf *held;        /* lent out by the last read; owned */
+    bool ended;                 /* the body was read to its end */
     int failed;                 /* the negative error that every later read repeats */
 };
 
@@ -61,6 +62,10 @@ void h1_input_begin_body(struct h1_input *input, const struct h1_head *head, str
 /* The read of body_ops. */
 int h1_input_read_body(struct h1_input *input, struct body *body, struct slice *out, unsigned max,
                        int64_t deadline);
+
+/* Reads and drops what is left of the body, at most `max_bytes`. Returns 0 when it has ended, or a
+ * negative errno: -EMSGSIZE when there is more. */
+int h1_input_discard_body(struct h1_input *input, uint64_t max_bytes, int64_t deadline);
 
 /* Gives back the buffers that the last read lent out. */
 void h1_input_release_held(struct h1_input *input);

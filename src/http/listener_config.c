@@ -1,0 +1,15 @@
+#include "http/listener_config.h"
+
+void listener_config_init(struct listener_config *config)
+{
+    *config = (struct listener_config){
+        .head_timeout_ms = 10000,
+        .body_timeout_ms = 30000,
+        .send_timeout_ms = 30000,
+        .idle_timeout_ms = 75000,
+        .request_line_max_bytes = 8192,
+        .head_max_bytes = 32768,
+        .header_count_max = 100,
+        .server_name = "monolake-lua",
+    };
+}
