@@ -33,18 +33,18 @@ struct service {
 };
 
 struct exchange {
-    struct request request;   /* first, so that a request's address is its exchange's */
-    struct arena arena;       /* reset when the exchange ends */
+    struct request request; /* first, so that a request's address is its exchange's */
+    struct arena arena;     /* reset when the exchange ends */
     struct io *io;
-    struct coro *coro;        /* the coroutine it runs in */
+    struct coro *coro; /* the coroutine it runs in */
     const struct exchange_codec *codec;
-    void *connection;         /* for the codec */
-    struct service *service;  /* retained */
-    int64_t started_us;       /* monotonic */
-    int64_t total_deadline;   /* monotonic milliseconds; every wait is bounded by it */
-    uint64_t bytes_sent;      /* of the response, head included */
-    void *script;             /* the Lua side of this request, or NULL; for src/script */
-    struct list link;         /* in the worker's list of active exchanges */
+    void *connection;        /* for the codec */
+    struct service *service; /* retained */
+    int64_t started_us;      /* monotonic */
+    int64_t total_deadline;  /* monotonic milliseconds; every wait is bounded by it */
+    uint64_t bytes_sent;     /* of the response, head included */
+    void *script;            /* the Lua side of this request, or NULL; for src/script */
+    struct list link;        /* in the worker's list of active exchanges */
 };
 
 /* Takes an exchange from the pool; request.generation is already valid. NULL when exhausted. */

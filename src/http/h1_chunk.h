@@ -15,22 +15,22 @@
 #include <stdint.h>
 
 enum {
-    H1_CHUNK_EXTENSION_MAX_BYTES = 256,  /* of one chunk's extensions */
-    H1_TRAILER_MAX_BYTES = 8192,         /* of the whole trailer section */
-    H1_CHUNK_HEADER_MAX_BYTES = 20,      /* "ffffffffffffffff\r\n" with NUL */
+    H1_CHUNK_EXTENSION_MAX_BYTES = 256, /* of one chunk's extensions */
+    H1_TRAILER_MAX_BYTES = 8192,        /* of the whole trailer section */
+    H1_CHUNK_HEADER_MAX_BYTES = 20,     /* "ffffffffffffffff\r\n" with NUL */
 };
 
 /* Zero it to begin. */
 struct h1_chunk_decoder {
-    uint64_t left;        /* of the present chunk's size or data */
+    uint64_t left; /* of the present chunk's size or data */
     uint8_t state;
-    uint8_t digits;       /* of the size line */
-    uint16_t extension;   /* bytes of the present extension */
+    uint8_t digits;            /* of the size line */
+    uint16_t extension;        /* bytes of the present extension */
     uint64_t extensions_total; /* bytes of framing that carries no data, bounded against floods */
-    char *trailer;        /* trailer lines gathered so far, in the arena */
+    char *trailer;             /* trailer lines gathered so far, in the arena */
     uint32_t trailer_len;
     uint32_t trailer_capacity;
-    struct arena *arena;  /* for trailers; set by the caller */
+    struct arena *arena;      /* for trailers; set by the caller */
     struct headers *trailers; /* receives the fields at the end; may be NULL (then dropped) */
 };
 

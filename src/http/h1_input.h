@@ -14,25 +14,25 @@
 #include <stdint.h>
 
 struct h1_input {
-    struct stream *stream;      /* borrowed */
+    struct stream *stream; /* borrowed */
     bool is_request;
 
     /* The head being gathered. */
     struct h1_scan scan;
-    char *partial;              /* bytes of an unfinished head, or NULL; owned */
+    char *partial; /* bytes of an unfinished head, or NULL; owned */
     uint32_t partial_len;
     uint32_t partial_capacity;
 
     /* The body behind the last head. */
     enum h1_framing framing;
-    uint64_t left;              /* H1_BODY_LENGTH: bytes to come */
-    uint64_t max_bytes;         /* of the body; 0: no bound */
-    uint64_t seen_bytes;        /* of the body */
-    uint32_t timeout_ms;        /* between two reads; 0: none */
+    uint64_t left;       /* H1_BODY_LENGTH: bytes to come */
+    uint64_t max_bytes;  /* of the body; 0: no bound */
+    uint64_t seen_bytes; /* of the body */
+    uint32_t timeout_ms; /* between two reads; 0: none */
     struct h1_chunk_decoder chunks;
-    struct io_buf *held;        /* lent out by the last read; owned */
-    bool ended;                 /* the body was read to its end */
-    int failed;                 /* the negative error that every later read repeats */
+    struct io_buf *held; /* lent out by the last read; owned */
+    bool ended;          /* the body was read to its end */
+    int failed;          /* the negative error that every later read repeats */
 };
 
 void h1_input_init(struct h1_input *input, struct stream *stream, bool is_request);
@@ -44,8 +44,8 @@ void h1_input_fini(struct h1_input *input);
 bool h1_input_inside_head(const struct h1_input *input);
 
 enum {
-    H1_INPUT_HEAD = 1,     /* *head is complete */
-    H1_INPUT_END = 0,      /* the peer closed before the first byte of a head */
+    H1_INPUT_HEAD = 1,        /* *head is complete */
+    H1_INPUT_END = 0,         /* the peer closed before the first byte of a head */
     H1_INPUT_REFUSED = -1000, /* *refusal (enum h1_refusal) and *why say what is wrong */
 };
 
@@ -56,8 +56,7 @@ int h1_input_read_head(struct h1_input *input, struct arena *arena, const struct
 
 /* Makes `body` the source of what follows the head; trailers go to `trailers`, in `arena`. */
 void h1_input_begin_body(struct h1_input *input, const struct h1_head *head, struct body *body,
-                         const struct body_ops *ops, struct headers *trailers,
-                         struct arena *arena);
+                         const struct body_ops *ops, struct headers *trailers, struct arena *arena);
 
 /* The read of body_ops. */
 int h1_input_read_body(struct h1_input *input, struct body *body, struct slice *out, unsigned max,

@@ -16,8 +16,8 @@
 #include <stdint.h>
 
 struct h1_limits {
-    uint32_t line_max_bytes;  /* first line -> H1_LINE_TOO_LONG */
-    uint32_t head_max_bytes;  /* whole head -> H1_HEAD_TOO_LONG */
+    uint32_t line_max_bytes;   /* first line -> H1_LINE_TOO_LONG */
+    uint32_t head_max_bytes;   /* whole head -> H1_HEAD_TOO_LONG */
     uint32_t header_count_max; /* -> H1_TOO_MANY_HEADERS */
 };
 
@@ -35,9 +35,9 @@ enum h1_refusal {
 
 /* Progress of a scan; zero it before the first byte of a head. */
 struct h1_scan {
-    uint32_t scanned;      /* bytes looked at */
-    uint32_t line_start;   /* offset of the present line */
-    uint32_t lines;        /* lines that have ended */
+    uint32_t scanned;    /* bytes looked at */
+    uint32_t line_start; /* offset of the present line */
+    uint32_t lines;      /* lines that have ended */
 };
 
 /* Looks at bytes[scan->scanned..len) for the end of the head, refusing as early as it can: bare CR
@@ -52,8 +52,8 @@ enum h1_framing { H1_BODY_NONE, H1_BODY_LENGTH, H1_BODY_CHUNKED, H1_BODY_UNTIL_C
 
 struct h1_head {
     enum h1_framing framing;
-    uint64_t content_length; /* H1_BODY_LENGTH */
-    bool keep_alive;         /* the sender allows another message on this connection */
+    uint64_t content_length;     /* H1_BODY_LENGTH */
+    bool keep_alive;             /* the sender allows another message on this connection */
     bool has_connection_options; /* Connection names fields other than close, keep-alive, upgrade */
 };
 

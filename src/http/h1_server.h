@@ -25,9 +25,9 @@ struct h1_server {
     struct list connections;
     uint32_t connection_count;
     bool draining;
-    uint64_t accepted;             /* connections */
-    uint64_t requests;             /* complete heads */
-    uint64_t refused;              /* heads that were answered with an error of ours */
+    uint64_t accepted; /* connections */
+    uint64_t requests; /* complete heads */
+    uint64_t refused;  /* heads that were answered with an error of ours */
 };
 
 void h1_server_init(struct h1_server *server, struct io *io);

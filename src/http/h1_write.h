@@ -25,7 +25,8 @@ void h1_out_field(struct h1_out *out, struct slice name, struct slice value);
 /* Writes every field but the hop-by-hop ones: Connection and what it names, Keep-Alive,
  * Proxy-Connection, TE, Trailer (kept if keep_trailer), Transfer-Encoding, Upgrade,
  * Content-Length, Proxy-Authenticate and -Authorization stay, as they are end-to-end for a gateway
- * (RFC 9110 section 7.6.1). Fields in `skip` (a bit set over enum header_id) are left out as well. */
+ * (RFC 9110 section 7.6.1). Fields in `skip` (a bit set over enum header_id) are left out as well.
+ */
 void h1_out_end_to_end_fields(struct h1_out *out, const struct headers *headers,
                               bool has_connection_options, uint64_t skip);
 

@@ -45,17 +45,17 @@ enum header_id {
 };
 
 struct header {
-    struct slice name; /* as received or set; case kept */
+    struct slice name;  /* as received or set; case kept */
     struct slice value; /* without surrounding white space */
-    uint16_t id;       /* enum header_id */
-    bool removed;      /* a hole: skipped by every function here */
+    uint16_t id;        /* enum header_id */
+    bool removed;       /* a hole: skipped by every function here */
 };
 
 struct headers {
     struct header *items; /* in the arena */
     uint32_t count;       /* of items, holes included */
     uint32_t capacity;
-    struct arena *arena;  /* borrowed */
+    struct arena *arena; /* borrowed */
 };
 
 void headers_init(struct headers *headers, struct arena *arena);

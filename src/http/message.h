@@ -40,7 +40,7 @@ struct exchange;
 struct stream;
 
 struct request {
-    uint32_t generation;       /* first: FFI handles compare it to learn that the request is over */
+    uint32_t generation; /* first: FFI handles compare it to learn that the request is over */
     enum http_method method;
     enum http_version version; /* as received */
     struct slice method_name;  /* "GET" */
@@ -49,17 +49,17 @@ struct request {
     struct slice scheme;       /* "http" or "https" */
     struct slice authority;    /* host[:port]: of the target if absolute, else of Host */
     struct headers headers;
-    struct headers trailers;   /* filled when the body has ended */
+    struct headers trailers; /* filled when the body has ended */
     struct body body;
-    unsigned param_count;      /* of params, below */
-    bool keep_alive;           /* the client's side allows another request */
-    bool expects_continue;     /* Expect: 100-continue, and no 100 has been sent */
-    bool wants_upgrade;        /* Upgrade with Connection: upgrade (RFC 9110 section 7.8) */
+    unsigned param_count;         /* of params, below */
+    bool keep_alive;              /* the client's side allows another request */
+    bool expects_continue;        /* Expect: 100-continue, and no 100 has been sent */
+    bool wants_upgrade;           /* Upgrade with Connection: upgrade (RFC 9110 section 7.8) */
     const struct address *remote; /* the client; borrowed from the connection */
     const struct address *local;
-    uint64_t id;               /* unique in this worker; never 0 */
-    struct arena *arena;       /* of the exchange */
-    struct exchange *exchange; /* owner */
+    uint64_t id;                             /* unique in this worker; never 0 */
+    struct arena *arena;                     /* of the exchange */
+    struct exchange *exchange;               /* owner */
     struct param params[REQUEST_PARAMS_MAX]; /* last: not cleared between requests */
 };
 
@@ -77,15 +77,15 @@ enum response_error {
 };
 
 struct response {
-    uint16_t status;              /* 200..599, or 101 with a tunnel */
-    enum response_error error;    /* set on responses made for failures */
-    struct slice error_text;      /* for the log and res.error: what, where */
+    uint16_t status;           /* 200..599, or 101 with a tunnel */
+    enum response_error error; /* set on responses made for failures */
+    struct slice error_text;   /* for the log and res.error: what, where */
     struct headers headers;
-    struct headers trailers;      /* filled when the body has ended */
+    struct headers trailers; /* filled when the body has ended */
     struct body body;
-    struct stream *tunnel;        /* 101 or CONNECT: the upstream's stream, taken over; else NULL */
-    struct request *request;      /* what it answers */
-    struct arena *arena;          /* of the exchange */
+    struct stream *tunnel;   /* 101 or CONNECT: the upstream's stream, taken over; else NULL */
+    struct request *request; /* what it answers */
+    struct arena *arena;     /* of the exchange */
 };
 
 /* A response without fields or body, in the request's arena; NULL when memory is exhausted. */

@@ -1,0 +1,377 @@
+#include "http/h1_server.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <linux/tcp.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "coro/coro.h"
+#include "http/h1_connection.h"
+#include "io/wait.h"
+#include "net/tunnel.h"
+
+enum {
+    LINGER_QUIET_MS = 2000,  /* a closing connection is dropped when the client says nothing */
+    LINGER_TOTAL_MS = 10000, /* and in any case */
+    DRAIN_IDLE_MS = 1000,    /* how long a draining server waits for a request in flight */
+    DISCARD_MAX_BYTES = 262144,
+    DISCARD_MS = 2000,
+};
+
+static const struct exchange_codec h1_codec = {.send_interim = h1_send_interim};
+
+/* --- Life of a connection ------------------------------------------------------------------ */
+
+static void connection_closed(struct stream *stream)
+{
+    struct h1_connection *connection = stream->owner;
+    list_remove(&connection->link);
+    connection->server->connection_count--;
+    free(connection);
+}
+
+static void close_connection(struct h1_connection *connection, bool reset)
+{
+    timer_stop(&connection->idle);
+    h1_input_fini(&connection->input);
+    if (reset)
+        stream_abort(&connection->stream);
+    else
+        stream_close(&connection->stream);
+}
+
+static void idle_expired(struct timer *timer)
+{
+    close_connection(timer->owner, false);
+}
+
+static void connection_main(void *arg);
+
+/* Something arrived and no coroutine is reading. */
+static void connection_arrival(struct stream *stream)
+{
+    struct h1_connection *connection = stream->owner;
+    if (connection->coro) {
+        /* Inside an exchange: pipelined bytes wait, a FIN too (the client still gets its answer),
+         * but a client that is gone has no use for one. */
+        if (stream->end < 0)
+            coro_cancel(connection->coro);
+        return;
+    }
+    if (!stream->first) {
+        close_connection(connection, false);
+        return;
+    }
+    timer_stop(&connection->idle);
+    stream->watch_hangup = true;
+    connection->coro = coro_start(connection_main, connection);
+    if (!connection->coro) {
+        log_warn("no memory for another coroutine: a connection is closed");
+        close_connection(connection, true);
+    }
+}
+
+static void go_idle(struct h1_connection *connection)
+{
+    struct h1_server *server = connection->server;
+    connection->stream.watch_hangup = false;
+    uint32_t wait_ms =
+        connection->requests ? server->config.idle_timeout_ms : server->config.head_timeout_ms;
+    if (server->draining)
+        wait_ms = DRAIN_IDLE_MS;
+    timer_start(io_timers(server->io), &connection->idle, io_now_ms(server->io) + wait_ms);
+}
+
+void h1_server_init(struct h1_server *server, struct io *io)
+{
+    *server = (struct h1_server){.io = io};
+    list_init(&server->connections);
+    listener_config_init(&server->config);
+}
+
+void h1_server_set_service(struct h1_server *server, struct service *service,
+                           const struct listener_config *config)
+{
+    struct service *old = server->service;
+    service->retain(service);
+    server->service = service;
+    server->config = *config;
+    if (old)
+        old->release(old);
+}
+
+void h1_server_accept(struct h1_server *server, int fd)
+{
+    struct h1_connection *connection = calloc(1, sizeof(*connection));
+    if (!connection) {
+        log_warn("no memory for another connection: it is closed");
+        io_close_fd(server->io, fd);
+        return;
+    }
+    connection->server = server;
+    list_push_back(&server->connections, &connection->link);
+    server->connection_count++;
+    server->accepted++;
+
+    struct stream *stream = &connection->stream;
+    stream_init(stream, server->io, fd);
+    stream->owner = connection;
+    stream->on_arrival = connection_arrival;
+    stream->on_closed = connection_closed;
+    stream->remote.len = stream->local.len = sizeof(struct sockaddr_un);
+    if (getpeername(fd, &stream->remote.any, &stream->remote.len) != 0)
+        stream->remote.len = 0;
+    if (getsockname(fd, &stream->local.any, &stream->local.len) != 0)
+        stream->local.len = 0;
+    if (stream->local.any.sa_family != AF_UNIX) {
+        int on = 1;
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    }
+    h1_input_init(&connection->input, stream, true);
+    timer_init(&connection->idle, idle_expired, connection);
+    go_idle(connection);
+    stream_start(stream);
+}
+
+void h1_server_drain(struct h1_server *server)
+{
+    server->draining = true;
+    list_for_each(node, &server->connections)
+    {
+        struct h1_connection *connection = container_of(node, struct h1_connection, link);
+        if (timer_armed(&connection->idle))
+            go_idle(connection);
+    }
+}
+
+void h1_server_abort(struct h1_server *server)
+{
+    struct list doomed;
+    list_move_all(&doomed, &server->connections);
+    while (!list_empty(&doomed)) {
+        struct h1_connection *connection = container_of(doomed.next, struct h1_connection, link);
+        list_remove(&connection->link);
+        list_push_back(&server->connections, &connection->link);
+        if (connection->tunnel)
+            tunnel_cancel(connection->tunnel);
+        else if (connection->coro)
+            coro_cancel(connection->coro);
+        else
+            close_connection(connection, true);
+    }
+}
+
+void h1_server_fini(struct h1_server *server)
+{
+    if (server->service)
+        server->service->release(server->service);
+    server->service = NULL;
+}
+
+/* --- One request ----------------------------------------------------------------------------- */
+
+static int request_body_read(struct body *body, struct slice *out, unsigned max, int64_t deadline)
+{
+    struct h1_input *input = body->source;
+    struct h1_connection *connection = container_of(input, struct h1_connection, input);
+    struct request *request = container_of(body, struct request, body);
+    if (request->expects_continue && deadline != DEADLINE_NOW && !connection->stream.first) {
+        int result = h1_send_interim(request->exchange, 100, NULL);
+        if (result < 0)
+            return result;
+    }
+    return h1_input_read_body(input, body, out, max, deadline);
+}
+
+static void request_body_release(struct body *body)
+{
+    h1_input_release_held(body->source);
+}
+
+static const struct body_ops request_body_ops = {
+    .read = request_body_read,
+    .release = request_body_release,
+};
+
+static uint16_t refusal_status(int refusal)
+{
+    switch (refusal) {
+    case H1_LINE_TOO_LONG:
+        return 414;
+    case H1_HEAD_TOO_LONG:
+    case H1_TOO_MANY_HEADERS:
+        return 431;
+    case H1_BAD_VERSION:
+        return 505;
+    case H1_NO_MEMORY:
+        return 503;
+    default:
+        return 400;
+    }
+}
+
+static enum h1_verdict refuse(struct h1_connection *connection, uint16_t status, const char *why)
+{
+    connection->server->refused++;
+    log_debug("request refused with %u: %s", status, why);
+    h1_send_refusal(connection, status, why);
+    return H1_LINGER;
+}
+
+static void describe_request(struct h1_connection *connection, struct exchange *exchange)
+{
+    struct h1_server *server = connection->server;
+    struct request *request = &exchange->request;
+    request->scheme = SLICE("http");
+    request->remote = &connection->stream.remote;
+    request->local = &connection->stream.local;
+    exchange->codec = &h1_codec;
+    exchange->connection = connection;
+    exchange->coro = connection->coro;
+    exchange->service = server->service;
+    exchange->service->retain(exchange->service);
+    exchange->started_us = clock_now_us();
+    if (server->config.total_timeout_ms)
+        exchange->total_deadline = io_now_ms(server->io) + server->config.total_timeout_ms;
+}
+
+/* From here on both streams are the tunnel's: it closes them, which frees their connections. */
+static void start_tunnel(struct h1_connection *connection, struct stream *peer)
+{
+    struct tunnel_options options = {
+        .idle_timeout_ms = connection->server->config.tunnel_idle_timeout_ms,
+        .deadline = DEADLINE_NEVER,
+    };
+    h1_input_fini(&connection->input);
+    connection->tunnel = tunnel_start(&connection->stream, peer, &options, NULL, NULL);
+}
+
+static enum h1_verdict answer(struct h1_connection *connection, struct exchange *exchange)
+{
+    struct request *request = &exchange->request;
+    struct response *response = exchange->service->handle(exchange->service, request);
+    if (!response) {
+        if (coro_cancelled())
+            return H1_ABORT;
+        response = response_create_error(request, 503, RESPONSE_OVERLOADED, SLICE("out of memory"));
+        if (!response)
+            return H1_ABORT;
+    }
+    enum h1_verdict verdict = h1_send_response(connection, exchange, response);
+    body_release(&response->body);
+    if (verdict == H1_TUNNEL)
+        start_tunnel(connection, response->tunnel);
+    return verdict;
+}
+
+static enum h1_verdict handle_head(struct h1_connection *connection, struct exchange *exchange,
+                                   const struct h1_limits *limits, struct slice head)
+{
+    const char *why = "";
+    struct h1_head parsed;
+    const struct listener_config *config = &connection->server->config;
+    int refusal =
+        h1_parse_request(&exchange->request, head.ptr, (uint32_t)head.len, limits, &parsed, &why);
+    if (refusal < 0)
+        return refuse(connection, refusal_status(refusal), why);
+    if (config->body_max_bytes && parsed.framing == H1_BODY_LENGTH &&
+        parsed.content_length > config->body_max_bytes)
+        return refuse(connection, 413, "the request body is longer than this server accepts");
+
+    connection->requests++;
+    connection->server->requests++;
+    exchange->request.keep_alive = parsed.keep_alive;
+    connection->input.timeout_ms = config->body_timeout_ms;
+    connection->input.max_bytes = config->body_max_bytes;
+    h1_input_begin_body(&connection->input, &parsed, &exchange->request.body, &request_body_ops,
+                        &exchange->request.trailers, &exchange->arena);
+    describe_request(connection, exchange);
+    return answer(connection, exchange);
+}
+
+static enum h1_verdict read_and_answer(struct h1_connection *connection, struct exchange *exchange)
+{
+    struct h1_server *server = connection->server;
+    struct h1_limits limits = {
+        .line_max_bytes = server->config.request_line_max_bytes,
+        .head_max_bytes = server->config.head_max_bytes,
+        .header_count_max = server->config.header_count_max,
+    };
+    struct slice head;
+    int refusal = 0;
+    const char *why = "";
+    int64_t deadline = io_now_ms(server->io) + server->config.head_timeout_ms;
+    int result = h1_input_read_head(&connection->input, &exchange->arena, &limits, &head, &refusal,
+                                    &why, deadline);
+    if (result == H1_INPUT_HEAD)
+        return handle_head(connection, exchange, &limits, head);
+    if (result == H1_INPUT_REFUSED)
+        return refuse(connection, refusal_status(refusal), why);
+    if (result == -ETIMEDOUT && h1_input_inside_head(&connection->input))
+        return refuse(connection, 408, "the request head did not arrive in time");
+    return result == H1_INPUT_END ? H1_LINGER : H1_ABORT;
+}
+
+/* Drops what the handler left of the request's body, so that the next head can be read. */
+static enum h1_verdict skip_body(struct h1_connection *connection, enum h1_verdict verdict)
+{
+    if (verdict != H1_KEEP || connection->input.ended)
+        return verdict;
+    int64_t deadline = io_now_ms(connection->server->io) + DISCARD_MS;
+    int result = h1_input_discard_body(&connection->input, DISCARD_MAX_BYTES, deadline);
+    return result < 0 ? H1_LINGER : H1_KEEP;
+}
+
+static enum h1_verdict serve_one(struct h1_connection *connection)
+{
+    struct exchange *exchange = exchange_begin(connection->server->io);
+    if (!exchange) {
+        log_warn("no memory for another request: its connection is closed");
+        return H1_ABORT;
+    }
+    connection->input.ended = true; /* until a head says that a body follows */
+    enum h1_verdict verdict = read_and_answer(connection, exchange);
+    exchange_end(exchange);
+    return skip_body(connection, verdict);
+}
+
+/* Half-closes, then drains for a while: closing with unread bytes would reset the connection and
+ * could destroy the response on its way (RFC 9112 section 9.6). */
+static void linger(struct h1_connection *connection)
+{
+    struct stream *stream = &connection->stream;
+    stream_shutdown(stream);
+    int64_t end_ms = io_now_ms(stream->io) + LINGER_TOTAL_MS;
+    for (;;) {
+        int64_t quiet_ms = io_now_ms(stream->io) + LINGER_QUIET_MS;
+        if (stream_wait_readable(stream, quiet_ms < end_ms ? quiet_ms : end_ms) <= 0)
+            return;
+        io_buf_release(stream->io, stream_take(stream));
+    }
+}
+
+/* The coroutine of a connection that has something to say: answers until nothing is queued. */
+static void connection_main(void *arg)
+{
+    struct h1_connection *connection = arg;
+    struct stream *stream = &connection->stream;
+    enum h1_verdict verdict;
+    do
+        verdict = serve_one(connection);
+    while (verdict == H1_KEEP && stream->first);
+
+    if (verdict == H1_TUNNEL)
+        return; /* the tunnel owns the stream now and closes it */
+    if (verdict == H1_KEEP && stream->end == STREAM_OPEN) {
+        connection->coro = NULL;
+        go_idle(connection);
+        return;
+    }
+    if (verdict == H1_LINGER)
+        linger(connection);
+    connection->coro = NULL;
+    close_connection(connection, verdict == H1_ABORT);
+}
