@@ -239,7 +239,7 @@ static void describe_request(struct h1_connection *connection, struct exchange *
 }
 
 /* From here on both streams are the tunnel's: it closes them, which frees their connections. */
-static void start_tunnel(struct h1_connection *connection, struct stream *peer)
+static enum h1_verdict start_tunnel(struct h1_connection *connection, struct stream *peer)
 {
     struct tunnel_options options = {
         .idle_timeout_ms = connection->server->config.tunnel_idle_timeout_ms,
@@ -247,6 +247,11 @@ static void start_tunnel(struct h1_connection *connection, struct stream *peer)
     };
     h1_input_fini(&connection->input);
     connection->tunnel = tunnel_start(&connection->stream, peer, &options, NULL, NULL);
+    if (connection->tunnel)
+        return H1_TUNNEL;
+    log_warn("no memory for a tunnel: its connections are closed");
+    stream_abort(peer);
+    return H1_ABORT;
 }
 
 static enum h1_verdict answer(struct h1_connection *connection, struct exchange *exchange)
@@ -262,9 +267,7 @@ static enum h1_verdict answer(struct h1_connection *connection, struct exchange 
     }
     enum h1_verdict verdict = h1_send_response(connection, exchange, response);
     body_release(&response->body);
-    if (verdict == H1_TUNNEL)
-        start_tunnel(connection, response->tunnel);
-    return verdict;
+    return verdict == H1_TUNNEL ? start_tunnel(connection, response->tunnel) : verdict;
 }
 
 static enum h1_verdict handle_head(struct h1_connection *connection, struct exchange *exchange,

@@ -39,7 +39,7 @@ struct tunnel;
 /* Takes over two started streams, with whatever is queued in them; no coroutine may be using them.
  * Their on_arrival is replaced; their on_closed and owner stay, and are called when the tunnel has
  * closed them. `done` (may be NULL) is called once, from the loop, before that. Returns NULL when
- * memory is exhausted: then both streams are closed at once. Does not suspend. */
+ * memory is exhausted: then nothing was taken over. Does not suspend. */
 struct tunnel *tunnel_start(struct stream *client, struct stream *peer,
                             const struct tunnel_options *options,
                             void (*done)(const struct tunnel_result *result, void *owner),
