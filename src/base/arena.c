@@ -43,7 +43,7 @@ static bool add_chunk(struct arena *arena, size_t size)
     return true;
 }
 
-static void run_defers(struct arena *arena)
+void arena_run_defers(struct arena *arena)
 {
     while (arena->defers) {
         struct arena_defer *defer = arena->defers;
@@ -59,7 +59,7 @@ void arena_init(struct arena *arena)
 
 void arena_reset(struct arena *arena)
 {
-    run_defers(arena);
+    arena_run_defers(arena);
     struct arena_chunk *keep = NULL;
     for (struct arena_chunk *chunk = arena->chunks, *next; chunk; chunk = next) {
         next = chunk->next;
@@ -79,7 +79,7 @@ void arena_reset(struct arena *arena)
 
 void arena_fini(struct arena *arena)
 {
-    run_defers(arena);
+    arena_run_defers(arena);
     for (struct arena_chunk *chunk = arena->chunks, *next; chunk; chunk = next) {
         next = chunk->next;
         free(chunk);

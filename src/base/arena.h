@@ -24,6 +24,9 @@ struct arena {
 /* Makes an empty arena; allocates nothing. */
 void arena_init(struct arena *arena);
 
+/* Runs the deferred clean-ups now, newest first. */
+void arena_run_defers(struct arena *arena);
+
 /* Runs the deferred clean-ups, frees everything but one standard chunk kept for reuse. */
 void arena_reset(struct arena *arena);
 

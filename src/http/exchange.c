@@ -63,6 +63,7 @@ struct exchange *exchange_begin(struct io *io)
 
 void exchange_end(struct exchange *exchange)
 {
+    arena_run_defers(&exchange->arena); /* they may still use the request, and suspend */
     body_release(&exchange->request.body);
     exchange->request.generation++;
     if (idle_count < WARM_ARENAS)

@@ -33,6 +33,13 @@ int h1_client_open(struct h1_client **out, struct io *io, const struct address *
     return 0;
 }
 
+void h1_client_begin_request(struct h1_client *client)
+{
+    client->head.keep_alive = false;
+    client->input.ended = false;
+    client->input.failed = 0;
+}
+
 int h1_client_send(struct h1_client *client, struct iovec *iov, unsigned count, int64_t deadline)
 {
     return stream_send(&client->stream, iov, count, deadline);

@@ -27,6 +27,10 @@ struct h1_client {
 int h1_client_open(struct h1_client **client, struct io *io, const struct address *address,
                    int64_t deadline);
 
+/* To be called before the first byte of a request: until its response has been read to the end the
+ * connection is fit for nothing else. */
+void h1_client_begin_request(struct h1_client *client);
+
 /* Sends bytes of a request. Returns 0 or a negative errno. */
 int h1_client_send(struct h1_client *client, struct iovec *iov, unsigned count, int64_t deadline);
 

@@ -239,19 +239,22 @@ static void describe_request(struct h1_connection *connection, struct exchange *
 }
 
 /* From here on both streams are the tunnel's: it closes them, which frees their connections. */
-static enum h1_verdict start_tunnel(struct h1_connection *connection, struct stream *peer)
+static enum h1_verdict start_tunnel(struct h1_connection *connection, struct response *response)
 {
     struct tunnel_options options = {
         .idle_timeout_ms = connection->server->config.tunnel_idle_timeout_ms,
         .deadline = DEADLINE_NEVER,
     };
+    struct tunnel *tunnel =
+        tunnel_start(&connection->stream, response->tunnel, &options, NULL, NULL);
+    if (!tunnel) {
+        log_warn("no memory for a tunnel: its connections are closed");
+        return H1_ABORT;
+    }
     h1_input_fini(&connection->input);
-    connection->tunnel = tunnel_start(&connection->stream, peer, &options, NULL, NULL);
-    if (connection->tunnel)
-        return H1_TUNNEL;
-    log_warn("no memory for a tunnel: its connections are closed");
-    stream_abort(peer);
-    return H1_ABORT;
+    connection->tunnel = tunnel;
+    response->tunnel = NULL;
+    return H1_TUNNEL;
 }
 
 static enum h1_verdict answer(struct h1_connection *connection, struct exchange *exchange)
@@ -267,7 +270,7 @@ static enum h1_verdict answer(struct h1_connection *connection, struct exchange 
     }
     enum h1_verdict verdict = h1_send_response(connection, exchange, response);
     body_release(&response->body);
-    return verdict == H1_TUNNEL ? start_tunnel(connection, response->tunnel) : verdict;
+    return verdict == H1_TUNNEL ? start_tunnel(connection, response) : verdict;
 }
 
 static enum h1_verdict handle_head(struct h1_connection *connection, struct exchange *exchange,

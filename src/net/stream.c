@@ -75,6 +75,8 @@ static void recv_done(struct io_op *op, int result, struct io_buf *buf, bool mor
     if (more) {
         if (stream->queued >= STREAM_QUEUE_MAX)
             io_cancel(stream->io, &stream->recv);
+    } else if (stream->end != STREAM_OPEN) {
+        return; /* stream_fail has ended it already */
     } else if (result == 0) {
         stream->end = STREAM_EOF;
         watch_hangup(stream);
@@ -271,6 +273,17 @@ int stream_send(struct stream *stream, struct iovec *iov, unsigned count, int64_
     if (result < 0)
         return result == -ECANCELED && wait.reason ? wait.reason : result;
     return 0;
+}
+
+void stream_fail(struct stream *stream, int error)
+{
+    if (stream->end != STREAM_OPEN)
+        return;
+    stream->end = error;
+    if (io_op_in_flight(&stream->recv))
+        io_cancel(stream->io, &stream->recv);
+    if (stream->reader)
+        coro_wake(stream->reader, 0);
 }
 
 void stream_shutdown(struct stream *stream)

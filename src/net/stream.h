@@ -83,6 +83,10 @@ void stream_consume(struct stream *stream, uint32_t count);
  * errno: -ETIMEDOUT at the deadline or when the peer stalls (send_stall_ms). */
 int stream_send(struct stream *stream, struct iovec *iov, unsigned count, int64_t deadline);
 
+/* Ends receiving with an error of ours: what is queued can still be read, then readers get `error`
+ * (negative). Nothing is closed. */
+void stream_fail(struct stream *stream, int error);
+
 /* Sends FIN; more may still be received. */
 void stream_shutdown(struct stream *stream);
 

@@ -1,0 +1,596 @@
+/*
+ * Forwarding: one exchange with an upstream, with as many attempts as are safe.
+ *
+ *   pick a peer ─▶ a connection (idle or new) ─▶ send head and body ─▶ response head ─▶ response
+ *        ▲               │ cannot connect              │ closed without an answer
+ *        └── next peer ◀─┴── same peer, new connection ◀┘ (only what may be sent twice)
+ *
+ * The response's body is pulled later, by whoever sends it on; when it is released the connection
+ * goes back to its peer or is closed. Suspends.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "coro/coro.h"
+#include "http/exchange.h"
+#include "io/wait.h"
+#include "proxy/forward_request.h"
+#include "proxy/upload.h"
+#include "proxy/upstream_internal.h"
+
+enum {
+    /* An origin that never says 100 gets the body all the same (RFC 9110 section 10.1.1). */
+    CONTINUE_WAIT_MS = 1000,
+    INTERIM_MAX = 32, /* 1xx responses to one request */
+    LINE_MAX_BYTES = 8192,
+    RESPONSE_HEADERS_MAX = 256,
+};
+
+/* One exchange with an upstream; lives in the request's arena. */
+struct forwarding {
+    struct upstream *upstream;
+    struct request *request;
+    struct io *io;
+    struct exchange *exchange;
+    struct tried tried;
+    struct upstream_peer *entry; /* of the present attempt */
+    struct h1_client *client;    /* of the present attempt; NULL when settled */
+    struct response *response;
+    struct upload upload;
+    struct slice body_start; /* body bytes that go along with the head */
+    bool body_begun;         /* body_start is filled */
+    bool replayable;         /* all that was read of the body can be sent again */
+    bool force_new;          /* an idle connection has just let us down */
+    bool sent;               /* the head of the present attempt is out */
+    unsigned attempts;       /* that count against the retries */
+};
+
+/* What became of an attempt. */
+enum outcome {
+    DONE,      /* there is a response */
+    STALE,     /* a reused connection closed without an answer */
+    NO_ANSWER, /* a new one did */
+    UNREACHABLE,
+    FAILED, /* a response of ours is made; no further attempt */
+    CANCELLED,
+};
+
+static void settle(void *arg);
+
+/* --- Failures --------------------------------------------------------------------------------- */
+
+static enum outcome fail(struct forwarding *forwarding, uint16_t status, enum response_error error,
+                         const char *what, const char *why)
+{
+    struct slice text =
+        arena_printf(forwarding->request->arena, "%s: upstream \"%s\"%s%s: %s", what,
+                     forwarding->upstream->config.name, forwarding->entry ? ", peer " : "",
+                     forwarding->entry ? forwarding->entry->peer->text : "", why);
+    forwarding->response = response_create_error(forwarding->request, status, error, text);
+    static struct log_limit limit;
+    uint32_t suppressed;
+    if (log_limit_pass(&limit, 10, &suppressed))
+        log_warn("request %llu %.*s %.*s: %.*s%s", (unsigned long long)forwarding->request->id,
+                 (int)forwarding->request->method_name.len, forwarding->request->method_name.ptr,
+                 (int)forwarding->request->path.len, forwarding->request->path.ptr, (int)text.len,
+                 text.ptr, suppressed ? " (and more like it)" : "");
+    return FAILED;
+}
+
+/* The client's side failed while its body was being sent on. */
+static enum outcome fail_client(struct forwarding *forwarding, int error)
+{
+    if (error == -ECANCELED || error == -ECONNRESET)
+        return CANCELLED;
+    uint16_t status = error == -ETIMEDOUT ? 408 : error == -EMSGSIZE ? 413 : 400;
+    enum response_error reason = error == -EMSGSIZE ? RESPONSE_BODY_TOO_LARGE : RESPONSE_MALFORMED;
+    return fail(forwarding, status, reason, "request body", strerror(-error));
+}
+
+/* --- Sending ---------------------------------------------------------------------------------- */
+
+/* Takes what is there of the body, so that a small one goes out with the head in one send and can
+ * be sent again on another connection. */
+static void begin_body(struct forwarding *forwarding)
+{
+    struct request *request = forwarding->request;
+    struct body *body = &request->body;
+    forwarding->body_begun = true;
+    forwarding->replayable = true;
+    if (body_is_empty(body) || request->expects_continue)
+        return;
+    struct slice piece;
+    int count = body_read(body, &piece, 1, DEADLINE_NOW);
+    if (count <= 0)
+        return; /* an error shows again in the upload */
+    forwarding->body_start = arena_copy(request->arena, piece);
+    forwarding->replayable = forwarding->body_start.ptr && body->ended;
+}
+
+static void append_body(struct forwarding *forwarding, struct h1_out *out)
+{
+    struct slice start = forwarding->body_start;
+    bool ended = forwarding->request->body.ended;
+    if (!forward_chunked(forwarding->request)) {
+        h1_out_append(out, start);
+        return;
+    }
+    if (start.len) {
+        char header[H1_CHUNK_HEADER_MAX_BYTES];
+        h1_out_append(out, slice_of(header, h1_chunk_header(header, start.len)));
+        h1_out_append(out, start);
+        h1_out_append(out, SLICE("\r\n"));
+    }
+    if (!ended)
+        return;
+    h1_out_append(out, SLICE("0\r\n"));
+    h1_out_end_to_end_fields(out, &forwarding->request->trailers, false, 0);
+    h1_out_append(out, SLICE("\r\n"));
+}
+
+static bool body_left(const struct request *request)
+{
+    return !body_is_empty(&request->body) && !request->body.ended;
+}
+
+/* Returns 0 or a negative errno of the peer's side. */
+static int send_request(struct forwarding *forwarding)
+{
+    struct request *request = forwarding->request;
+    if (!forwarding->body_begun)
+        begin_body(forwarding);
+    struct h1_out out = {.arena = request->arena};
+    h1_out_reserve(&out, 512 + forwarding->body_start.len);
+    forward_write_head(&out, request, &forwarding->upstream->config, forwarding->entry->peer->text);
+    append_body(forwarding, &out);
+    if (out.failed)
+        return -ENOMEM;
+
+    h1_client_begin_request(forwarding->client);
+    struct iovec iov = {out.data, out.len};
+    int result = h1_client_send(forwarding->client, &iov, 1, forwarding->exchange->total_deadline);
+    if (result < 0 || !body_left(request))
+        return result;
+    forwarding->upload = (struct upload){
+        .request = request,
+        .client = forwarding->client,
+        .chunked = forward_chunked(request),
+        .wait_continue = request->expects_continue,
+    };
+    return upload_start(&forwarding->upload);
+}
+
+/* --- Receiving -------------------------------------------------------------------------------- */
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Tells the client to send its body. Returns 0 or a negative errno of the client's side. */
+static int let_body_come(struct forwarding *forwarding)
+{
+    int result = 0;
+    if (forwarding->request->expects_continue)
+        result = forwarding->exchange->codec->send_interim(forwarding->exchange, 100, NULL);
+    upload_continue(&forwarding->upload);
+    return result;
+}
+
+/* When to stop waiting for a head. While the upload makes progress the origin's time to answer has
+ * not begun. */
+static int64_t head_deadline(const struct forwarding *forwarding, int64_t sent_ms)
+{
+    int64_t progress_ms = forwarding->upload.progress_ms;
+    int64_t since = progress_ms > sent_ms ? progress_ms : sent_ms;
+    return earlier(since + forwarding->upstream->config.response_timeout_ms,
+                   forwarding->exchange->total_deadline);
+}
+
+/* Waits for a head; meanwhile decides for an origin that does not answer to "100-continue". */
+static int read_head(struct forwarding *forwarding, const struct h1_limits *limits,
+                     const char **why, int64_t sent_ms)
+{
+    for (;;) {
+        int64_t deadline = head_deadline(forwarding, sent_ms);
+        int64_t continue_at = sent_ms + CONTINUE_WAIT_MS;
+        bool undecided = forwarding->request->expects_continue;
+        if (deadline <= io_now_ms(forwarding->io))
+            return -ETIMEDOUT;
+        if (undecided && continue_at <= io_now_ms(forwarding->io)) {
+            int result = let_body_come(forwarding);
+            if (result < 0)
+                return -ECANCELED;
+            continue;
+        }
+        int result = h1_client_read_head(forwarding->client, forwarding->response, limits, why,
+                                         undecided ? earlier(deadline, continue_at) : deadline);
+        if (result != -ETIMEDOUT)
+            return result;
+    }
+}
+
+/* Hands an interim response on. Returns 0 or a negative errno of the client's side. */
+static int relay_interim(struct forwarding *forwarding)
+{
+    struct response *interim = forwarding->response;
+    if (interim->status == 100)
+        return let_body_come(forwarding);
+    return forwarding->exchange->codec->send_interim(forwarding->exchange, interim->status,
+                                                     &interim->headers);
+}
+
+/* Removes what is between us and the origin only (RFC 9110 section 7.6.1), so that no layer sees
+ * it; Upgrade stays for a 101. */
+static void strip_hop_by_hop(struct response *response)
+{
+    struct headers *headers = &response->headers;
+    for (struct header *header = headers_find_id(headers, HEADER_CONNECTION, NULL); header;
+         header = headers_find_id(headers, HEADER_CONNECTION, header)) {
+        struct slice rest = header->value;
+        while (rest.len) {
+            const char *comma = memchr(rest.ptr, ',', rest.len);
+            size_t len = comma ? (size_t)(comma - rest.ptr) : rest.len;
+            struct slice token = slice_trim(slice_of(rest.ptr, len));
+            if (token.len && !slice_equal_nocase(token, SLICE("upgrade")))
+                headers_remove(headers, token);
+            size_t used = comma ? len + 1 : len;
+            rest = slice_of(rest.ptr + used, rest.len - used);
+        }
+    }
+    headers_remove_id(headers, HEADER_CONNECTION);
+    headers_remove_id(headers, HEADER_KEEP_ALIVE);
+    headers_remove_id(headers, HEADER_PROXY_CONNECTION);
+    headers_remove_id(headers, HEADER_TRANSFER_ENCODING);
+    headers_remove_id(headers, HEADER_TE);
+    if (response->status != 101)
+        headers_remove_id(headers, HEADER_UPGRADE);
+}
+
+static int read_body(struct body *body, struct slice *out, unsigned max, int64_t deadline)
+{
+    struct forwarding *forwarding = body->source;
+    int result = h1_input_read_body(&forwarding->client->input, body, out, max, deadline);
+    if (result < 0 && result != -ECANCELED && deadline != DEADLINE_NOW) {
+        static struct log_limit limit;
+        uint32_t suppressed;
+        if (log_limit_pass(&limit, 10, &suppressed))
+            log_warn("request %llu: the response of peer %s broke off: %s",
+                     (unsigned long long)forwarding->request->id, forwarding->entry->peer->text,
+                     result == -ECONNRESET ? "closed before its end" : strerror(-result));
+    }
+    return result;
+}
+
+static void release_body(struct body *body)
+{
+    settle(body->source);
+}
+
+static const struct body_ops response_body_ops = {.read = read_body, .release = release_body};
+
+/* Closes an upgraded connection that nobody has made a tunnel of. */
+static void close_unclaimed(void *arg)
+{
+    struct response *response = arg;
+    if (response->tunnel)
+        h1_client_close(response->tunnel->owner);
+}
+
+static enum outcome accept_upgrade(struct forwarding *forwarding)
+{
+    struct h1_client *client = forwarding->client;
+    if (!forward_wants_upgrade(forwarding->request))
+        return fail(forwarding, 502, RESPONSE_MALFORMED, "unasked 101",
+                    "the origin switched protocols although nobody asked");
+    struct response *response = forwarding->response;
+    if (arena_defer(response->arena, close_unclaimed, response) != 0)
+        return fail(forwarding, 503, RESPONSE_OVERLOADED, "upgrade", "out of memory");
+    upload_join(&forwarding->upload, true);
+    forwarding->client = NULL;
+    forwarding->entry->peer->active--;
+    h1_input_fini(&client->input);
+    response->tunnel = &client->stream;
+    return DONE;
+}
+
+/* The final head has come: the response is ready for the layers. */
+static enum outcome accept_response(struct forwarding *forwarding)
+{
+    struct h1_client *client = forwarding->client;
+    struct response *response = forwarding->response;
+    peer_succeeded(forwarding->entry->peer);
+    strip_hop_by_hop(response);
+    if (response->status == 101)
+        return accept_upgrade(forwarding);
+    client->input.timeout_ms = forwarding->upstream->config.read_timeout_ms;
+    client->input.max_bytes = 0;
+    h1_client_begin_body(client, response, &response_body_ops);
+    response->body.source = forwarding;
+    if (!response->body.ops && !forwarding->upload.active)
+        settle(forwarding);
+    return DONE;
+}
+
+static enum outcome read_response(struct forwarding *forwarding)
+{
+    struct h1_limits limits = {
+        .line_max_bytes = LINE_MAX_BYTES,
+        .head_max_bytes = (uint32_t)forwarding->upstream->config.response_head_max_bytes,
+        .header_count_max = RESPONSE_HEADERS_MAX,
+    };
+    int64_t sent_ms = io_now_ms(forwarding->io);
+    bool reused = forwarding->client->answers > 0;
+    for (unsigned i = 0; i < INTERIM_MAX; i++) {
+        const char *why = "";
+        forwarding->response = response_create(forwarding->request, 0);
+        int result = forwarding->response ? read_head(forwarding, &limits, &why, sent_ms) : -ENOMEM;
+        if (forwarding->upload.client_error)
+            return fail_client(forwarding, forwarding->upload.client_error);
+        if (result == -ECANCELED)
+            return CANCELLED;
+        if (result == -ETIMEDOUT)
+            return fail(forwarding, 504, RESPONSE_TIMED_OUT, "timed out",
+                        "no response head in time");
+        if (result == -EPROTO)
+            return fail(forwarding, 502, RESPONSE_MALFORMED, "malformed response", why);
+        if (result == -ENOMEM)
+            return fail(forwarding, 503, RESPONSE_OVERLOADED, "response head", "out of memory");
+        if (result < 0)
+            return reused && i == 0 && !h1_client_heard(forwarding->client) ? STALE : NO_ANSWER;
+        if (forwarding->response->status >= 200 || forwarding->response->status == 101)
+            return accept_response(forwarding);
+        result = relay_interim(forwarding);
+        if (result < 0)
+            return CANCELLED;
+    }
+    return fail(forwarding, 502, RESPONSE_MALFORMED, "malformed response",
+                "too many interim responses");
+}
+
+/* --- Attempts --------------------------------------------------------------------------------- */
+
+/* Ends the part of the connection: back to the peer, or closed. Idempotent. */
+static void settle(void *arg)
+{
+    struct forwarding *forwarding = arg;
+    struct h1_client *client = forwarding->client;
+    if (!client)
+        return;
+    struct upload *upload = &forwarding->upload;
+    /* All of the body was read and only its last send is under way: worth waiting for. */
+    bool nearly_done = client->input.ended && forwarding->request->body.ended;
+    upload_join(upload, !nearly_done);
+    forwarding->client = NULL;
+    struct peer *peer = forwarding->entry->peer;
+    peer->active--;
+    if (upload->coro && !upload->finished)
+        client->head.keep_alive = false;
+    peer_give_back(peer, client, &forwarding->upstream->config);
+    upstream_wake_waiter(forwarding->upstream);
+}
+
+static int acquire(struct forwarding *forwarding)
+{
+    struct peer *peer = forwarding->entry->peer;
+    const struct upstream_config *config = &forwarding->upstream->config;
+    if (!forwarding->force_new) {
+        bool verify = !http_method_idempotent(forwarding->request->method);
+        forwarding->client = peer_take_idle(peer, verify);
+    }
+    if (!forwarding->client) {
+        int64_t deadline = earlier(io_now_ms(forwarding->io) + config->connect_timeout_ms,
+                                   forwarding->exchange->total_deadline);
+        int result = peer_connect(peer, &forwarding->client, deadline);
+        if (result < 0) {
+            forwarding->client = NULL;
+            return result;
+        }
+    }
+    forwarding->client->stream.send_stall_ms = config->send_timeout_ms;
+    peer->active++;
+    return 0;
+}
+
+static enum outcome attempt(struct forwarding *forwarding)
+{
+    struct upload none = {0};
+    forwarding->upload = none;
+    int result = acquire(forwarding);
+    if (result < 0) {
+        if (result == -ECANCELED)
+            return CANCELLED;
+        fail(forwarding, result == -ETIMEDOUT ? 504 : 502,
+             result == -ETIMEDOUT ? RESPONSE_TIMED_OUT : RESPONSE_CONNECT_FAILED, "connect failed",
+             strerror(-result));
+        return UNREACHABLE;
+    }
+    result = send_request(forwarding);
+    if (result == -ECANCELED)
+        return CANCELLED;
+    if (result == -ENOMEM)
+        return fail(forwarding, 503, RESPONSE_OVERLOADED, "request", "out of memory");
+    if (result == -ETIMEDOUT)
+        return fail(forwarding, 504, RESPONSE_TIMED_OUT, "timed out",
+                    "the origin does not read the request");
+    /* A send that failed may still have been answered: reading tells. */
+    return read_response(forwarding);
+}
+
+static bool remember_tried(struct forwarding *forwarding)
+{
+    struct balancer *balancer = &forwarding->upstream->balancer;
+    if (!forwarding->tried.words)
+        forwarding->tried.words =
+            arena_zalloc(forwarding->request->arena, (balancer->count + 63) / 64 * 8);
+    if (!forwarding->tried.words)
+        return false;
+    size_t index = (size_t)(forwarding->entry - balancer->peers);
+    forwarding->tried.words[index / 64] |= UINT64_C(1) << (index % 64);
+    return true;
+}
+
+static bool may_replay(const struct forwarding *forwarding)
+{
+    return http_method_idempotent(forwarding->request->method) &&
+           (!forwarding->body_begun || forwarding->replayable) && !forwarding->upload.coro;
+}
+
+static bool retries_left(struct forwarding *forwarding)
+{
+    return forwarding->attempts++ < forwarding->upstream->config.retries;
+}
+
+/* A place in the queue for a connection; on the waiter's stack. */
+struct room_wait {
+    struct list link;
+    struct coro *coro;
+};
+
+void upstream_wake_waiter(struct upstream *upstream)
+{
+    if (list_empty(&upstream->waiters))
+        return;
+    struct room_wait *wait = container_of(upstream->waiters.next, struct room_wait, link);
+    list_remove(&wait->link);
+    coro_wake(wait->coro, 0);
+}
+
+/* Every peer has connections_max open connections in use: waits for one to become free. */
+static int wait_for_room(struct forwarding *forwarding, int64_t deadline)
+{
+    struct upstream *upstream = forwarding->upstream;
+    if (upstream->waiter_count >= UPSTREAM_WAITERS_MAX)
+        return -EAGAIN;
+    struct room_wait wait = {.coro = coro_self()};
+    list_push_back(&upstream->waiters, &wait.link);
+    upstream->waiter_count++;
+    int result = wait_wake(forwarding->io, deadline);
+    list_remove(&wait.link);
+    upstream->waiter_count--;
+    return result;
+}
+
+/* Chooses a peer. Returns DONE when there is one. */
+static enum outcome choose(struct forwarding *forwarding)
+{
+    struct upstream *upstream = forwarding->upstream;
+    const struct upstream_config *config = &upstream->config;
+    int64_t deadline = earlier(io_now_ms(forwarding->io) + config->connect_timeout_ms,
+                               forwarding->exchange->total_deadline);
+    for (;;) {
+        bool full = false;
+        int index = balance_pick(&upstream->balancer, forwarding->request, &forwarding->tried,
+                                 config->connections_max, &full);
+        if (index >= 0) {
+            forwarding->entry = &upstream->balancer.peers[index];
+            return DONE;
+        }
+        if (!full)
+            break;
+        int result = wait_for_room(forwarding, deadline);
+        if (result == -ECANCELED)
+            return CANCELLED;
+        if (result < 0) {
+            fail(forwarding, 503, RESPONSE_OVERLOADED, "overloaded",
+                 "no connection became free in time");
+            return FAILED;
+        }
+    }
+    if (!forwarding->response) /* nobody was tried at all */
+        fail(forwarding, 503, RESPONSE_NO_PEER, "no peer", "the upstream has no peers");
+    return FAILED;
+}
+
+/* Decides on what follows a failed attempt: true if another one does. */
+static bool try_again(struct forwarding *forwarding, enum outcome outcome)
+{
+    const struct upstream_config *config = &forwarding->upstream->config;
+    settle(forwarding);
+    if (outcome == STALE) {
+        forwarding->force_new = true;
+        if (may_replay(forwarding))
+            return true;
+        fail(forwarding, 502, RESPONSE_RESET, "reset", "the origin closed without an answer");
+        return false;
+    }
+    peer_failed(forwarding->entry->peer, config);
+    forwarding->force_new = false;
+    bool again = (outcome == UNREACHABLE || may_replay(forwarding)) && retries_left(forwarding) &&
+                 remember_tried(forwarding);
+    if (outcome == NO_ANSWER)
+        fail(forwarding, 502, RESPONSE_RESET, "reset", "the origin closed without an answer");
+    if (again)
+        forwarding->entry = NULL;
+    return again;
+}
+
+/* Was it the peer that made the attempt fail, and not the client or ourselves? */
+static bool blame_peer(const struct forwarding *forwarding)
+{
+    const struct response *response = forwarding->response;
+    return response && !forwarding->upload.client_error &&
+           (response->error == RESPONSE_TIMED_OUT || response->error == RESPONSE_MALFORMED);
+}
+
+static enum outcome run(struct forwarding *forwarding)
+{
+    for (;;) {
+        if (!forwarding->entry) {
+            enum outcome chosen = choose(forwarding);
+            if (chosen != DONE)
+                return chosen;
+        }
+        enum outcome outcome = attempt(forwarding);
+        if (outcome == DONE || outcome == CANCELLED)
+            return outcome;
+        if (outcome == FAILED && blame_peer(forwarding))
+            peer_failed(forwarding->entry->peer, &forwarding->upstream->config);
+        if (outcome == FAILED || !try_again(forwarding, outcome))
+            return FAILED;
+    }
+}
+
+/* What a gateway answers itself (RFC 9110 sections 7.6.2 and 9.3.6). NULL: forward it. */
+static struct response *answer_self(struct request *request)
+{
+    if (request->method == METHOD_CONNECT)
+        return response_create_text(request, 405, SLICE("CONNECT is not offered here\n"));
+    if (request->method != METHOD_TRACE && request->method != METHOD_OPTIONS)
+        return NULL;
+    struct slice hops = headers_get(&request->headers, SLICE("max-forwards"));
+    if (!hops.ptr)
+        return NULL;
+    if (slice_equal(hops, SLICE("0")))
+        return request->method == METHOD_OPTIONS
+                   ? response_create(request, 204)
+                   : response_create_text(request, 405, SLICE("TRACE is not offered here\n"));
+    unsigned long count = strtoul(hops.ptr, NULL, 10);
+    struct slice fewer = arena_printf(request->arena, "%lu", count ? count - 1 : 0);
+    if (fewer.ptr)
+        headers_set(&request->headers, SLICE("Max-Forwards"), fewer);
+    return NULL;
+}
+
+struct response *upstream_forward(struct upstream *upstream, struct request *request)
+{
+    struct response *own = answer_self(request);
+    if (own)
+        return own;
+    struct forwarding *forwarding = arena_zalloc(request->arena, sizeof(*forwarding));
+    /* The clean-up is registered first: a response that a layer throws away settles there. */
+    if (!forwarding || arena_defer(request->arena, settle, forwarding) != 0)
+        return NULL;
+    forwarding->upstream = upstream;
+    forwarding->request = request;
+    forwarding->exchange = request->exchange;
+    forwarding->io = request->exchange->io;
+    enum outcome outcome = run(forwarding);
+    if (outcome == DONE)
+        return forwarding->response;
+    settle(forwarding);
+    return outcome == CANCELLED ? NULL : forwarding->response;
+}

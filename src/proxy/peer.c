@@ -1,0 +1,296 @@
+#include "proxy/peer.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "coro/coro.h"
+#include "net/dns.h"
+
+enum {
+    RESOLVE_MIN_MS = 1000, /* a name is not asked for again sooner, whatever its TTL */
+    RESOLVE_MAX_MS = 300000,
+    RESOLVE_RETRY_MS = 5000, /* after a failed refresh the old addresses serve on */
+    RESOLVE_TIMEOUT_MS = 10000,
+};
+
+static struct list peers = {&peers, &peers};
+
+static struct peer *find(const char *key)
+{
+    list_for_each(node, &peers)
+    {
+        struct peer *peer = container_of(node, struct peer, link);
+        if (strcmp(peer->key, key) == 0)
+            return peer;
+    }
+    return NULL;
+}
+
+/* A numeric address is final; a name is resolved when it is first needed. */
+static int init_address(struct peer *peer, const char **why)
+{
+    struct slice text = slice_from_cstr(peer->text);
+    if (address_parse(text, &peer->addresses[0], why) == 0) {
+        peer->address_count = 1;
+        peer->resolved_until_ms = DEADLINE_NEVER;
+        return 0;
+    }
+    struct slice host;
+    uint16_t port;
+    return address_split(text, &host, &port, why);
+}
+
+static char *make_key(const char *upstream, const char *text, size_t *text_at)
+{
+    char *key = NULL;
+    *text_at = strlen(upstream) + 1;
+    if (asprintf(&key, "%s\n%s", upstream, text) < 0)
+        return NULL;
+    return key;
+}
+
+struct peer *peer_get(struct io *io, const char *upstream, const char *text, const char **why)
+{
+    size_t text_at;
+    *why = "out of memory";
+    char *key = make_key(upstream, text, &text_at);
+    if (!key)
+        return NULL;
+    struct peer *peer = find(key);
+    if (peer) {
+        free(key);
+        peer->users++;
+        return peer;
+    }
+    peer = calloc(1, sizeof(*peer));
+    if (!peer) {
+        free(key);
+        return NULL;
+    }
+    peer->users = 1;
+    peer->key = key;
+    peer->text = key + text_at;
+    peer->io = io;
+    list_init(&peer->idle);
+    if (init_address(peer, why) != 0) {
+        free(key);
+        free(peer);
+        return NULL;
+    }
+    list_push_back(&peers, &peer->link);
+    return peer;
+}
+
+static void close_idle(struct peer *peer)
+{
+    while (!list_empty(&peer->idle)) {
+        struct h1_client *client = container_of(peer->idle.next, struct h1_client, link);
+        peer->idle_count--;
+        h1_client_close(client);
+    }
+}
+
+static void unref(struct peer *peer)
+{
+    if (--peer->users)
+        return;
+    list_remove(&peer->link);
+    free(peer->key);
+    free(peer);
+}
+
+void peer_release(struct peer *peer)
+{
+    /* The last upstream has gone: what is left are its connections, which hold the peer. */
+    if (peer->users == peer->open + 1)
+        close_idle(peer);
+    unref(peer);
+}
+
+bool peer_up(const struct peer *peer)
+{
+    return !peer->down_until_ms || peer->down_until_ms <= io_now_ms(peer->io);
+}
+
+void peer_succeeded(struct peer *peer)
+{
+    if (peer->down_until_ms)
+        log_info("peer %s answers again", peer->text);
+    peer->fails = 0;
+    peer->down_until_ms = 0;
+}
+
+void peer_failed(struct peer *peer, const struct upstream_config *config)
+{
+    peer->fails++;
+    if (!config->fail_max || peer->fails < config->fail_max)
+        return;
+    if (peer_up(peer))
+        log_warn("peer %s of upstream \"%s\" failed %u times in a row: not used for %u ms",
+                 peer->text, config->name, peer->fails, config->fail_timeout_ms);
+    peer->down_until_ms = io_now_ms(peer->io) + config->fail_timeout_ms;
+}
+
+/* --- Names ------------------------------------------------------------------------------------ */
+
+static int resolve(struct peer *peer, int64_t deadline)
+{
+    char name[256];
+    const char *why;
+    struct slice host;
+    uint16_t port;
+    if (address_split(slice_from_cstr(peer->text), &host, &port, &why) != 0 ||
+        host.len >= sizeof(name))
+        return -EINVAL;
+    memcpy(name, host.ptr, host.len);
+    name[host.len] = '\0';
+
+    struct address found[PEER_ADDRESSES_MAX];
+    unsigned ttl_s = 0;
+    int count = dns_resolve(peer->io, name, port, found, PEER_ADDRESSES_MAX, &ttl_s, deadline);
+    if (count <= 0)
+        return count < 0 ? count : -EHOSTUNREACH;
+    memcpy(peer->addresses, found, (size_t)count * sizeof(found[0]));
+    peer->address_count = (unsigned)count;
+    int64_t keep_ms = (int64_t)ttl_s * 1000;
+    keep_ms = keep_ms < RESOLVE_MIN_MS ? RESOLVE_MIN_MS : keep_ms;
+    keep_ms = keep_ms > RESOLVE_MAX_MS ? RESOLVE_MAX_MS : keep_ms;
+    peer->resolved_until_ms = io_now_ms(peer->io) + keep_ms;
+    return 0;
+}
+
+static void refresh_main(void *arg)
+{
+    struct peer *peer = arg;
+    int result = resolve(peer, io_now_ms(peer->io) + RESOLVE_TIMEOUT_MS);
+    if (result < 0) {
+        log_warn("cannot resolve %s again: %s; its old addresses stay in use", peer->text,
+                 strerror(-result));
+        peer->resolved_until_ms = io_now_ms(peer->io) + RESOLVE_RETRY_MS;
+    }
+    peer->resolving = false;
+    unref(peer);
+}
+
+/* Makes sure that there is an address: waits for the first one, refreshes later ones behind. */
+static int ensure_address(struct peer *peer, int64_t deadline)
+{
+    if (!peer->address_count)
+        return resolve(peer, deadline);
+    if (peer->resolved_until_ms > io_now_ms(peer->io) || peer->resolving)
+        return 0;
+    peer->resolving = true;
+    peer->users++;
+    if (!coro_start(refresh_main, peer)) {
+        peer->resolving = false;
+        peer->users--;
+    }
+    return 0;
+}
+
+/* --- Connections ------------------------------------------------------------------------------ */
+
+static void client_closed(struct h1_client *client)
+{
+    struct peer *peer = client->owner;
+    peer->open--;
+    unref(peer);
+}
+
+int peer_connect(struct peer *peer, struct h1_client **client, int64_t deadline)
+{
+    peer->users++; /* while connecting, then by the client */
+    peer->open++;
+    int result = ensure_address(peer, deadline);
+    if (result == 0) {
+        struct address to = peer->addresses[peer->next_address++ % peer->address_count];
+        result = h1_client_open(client, peer->io, &to, deadline);
+    }
+    if (result < 0) {
+        peer->open--;
+        unref(peer);
+        return result;
+    }
+    (*client)->owner = peer;
+    (*client)->on_closed = client_closed;
+    return 0;
+}
+
+static void drop_idle(struct h1_client *client)
+{
+    struct peer *peer = client->owner;
+    peer->idle_count--;
+    h1_client_close(client);
+}
+
+static void idle_arrival(struct stream *stream)
+{
+    drop_idle(stream->owner); /* the origin closed it, or speaks unasked */
+}
+
+static void idle_expired(struct timer *timer)
+{
+    drop_idle(timer->owner);
+}
+
+/* Has the kernel something that the loop has not told us yet? */
+static bool kernel_quiet(const struct h1_client *client)
+{
+    char byte;
+    return recv(client->stream.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+}
+
+struct h1_client *peer_take_idle(struct peer *peer, bool verify)
+{
+    while (!list_empty(&peer->idle)) {
+        struct h1_client *client = container_of(peer->idle.next, struct h1_client, link);
+        if (!stream_quiet(&client->stream) || (verify && !kernel_quiet(client))) {
+            drop_idle(client);
+            continue;
+        }
+        list_remove(&client->link);
+        timer_stop(&client->idle);
+        peer->idle_count--;
+        client->stream.on_arrival = NULL;
+        return client;
+    }
+    return NULL;
+}
+
+void peer_give_back(struct peer *peer, struct h1_client *client,
+                    const struct upstream_config *config)
+{
+    bool orphaned = peer->users == peer->open; /* no upstream names it any more */
+    if (orphaned || !h1_client_reusable(client)) {
+        h1_client_close(client);
+        return;
+    }
+    if (peer->idle_count >= config->idle_max) {
+        if (!config->idle_max) {
+            h1_client_close(client);
+            return;
+        }
+        drop_idle(container_of(peer->idle.prev, struct h1_client, link));
+    }
+    client->stream.on_arrival = idle_arrival;
+    timer_init(&client->idle, idle_expired, client);
+    timer_start(io_timers(peer->io), &client->idle, io_now_ms(peer->io) + config->idle_timeout_ms);
+    list_push_front(&peer->idle, &client->link);
+    peer->idle_count++;
+}
+
+void peers_close_idle(void)
+{
+    for (struct list *node = peers.next, *next; node != &peers; node = next) {
+        struct peer *peer = container_of(node, struct peer, link);
+        next = node->next;
+        peer->users++; /* outlive its connections here */
+        close_idle(peer);
+        unref(peer);
+    }
+}

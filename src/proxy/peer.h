@@ -1,0 +1,70 @@
+/*
+ * Peers: the origins behind upstreams, with their health and idle connections. A peer is shared by
+ * all generations that name the same upstream and address, so a reload keeps both. Connecting and
+ * resolving may suspend.
+ */
+#ifndef PROXY_PEER_H
+#define PROXY_PEER_H
+
+#include "base/list.h"
+#include "http/h1_client.h"
+#include "net/address.h"
+#include "proxy/upstream.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { PEER_ADDRESSES_MAX = 8 }; /* of one host name */
+
+struct peer {
+    struct list link;            /* in the worker's list of peers */
+    uint32_t users;              /* upstreams that hold it, and clients open on it */
+    char *key;                   /* "upstream name\naddress"; owned */
+    const char *text;            /* "host:port" as configured; points into key */
+    struct io *io;
+
+    /* Where it is. */
+    struct address addresses[PEER_ADDRESSES_MAX];
+    unsigned address_count;      /* 0: not resolved yet */
+    unsigned next_address;
+    int64_t resolved_until_ms;   /* DEADLINE_NEVER for numeric addresses */
+    bool resolving;              /* a refresh is under way */
+
+    /* Passive health. */
+    uint32_t fails;              /* in a row */
+    int64_t down_until_ms;       /* 0: up */
+
+    /* Connections. */
+    struct list idle;            /* most recently used first */
+    uint32_t idle_count;
+    uint32_t open;               /* idle ones included */
+    uint32_t active;             /* exchanges now */
+};
+
+/* The peer of that upstream and address, created if new; retained. NULL when memory is exhausted
+ * or, with *why, when the address is wrong. */
+struct peer *peer_get(struct io *io, const char *upstream, const char *text, const char **why);
+void peer_release(struct peer *peer);
+
+/* Is it worth a try now? */
+bool peer_up(const struct peer *peer);
+
+/* Takes note of a success, or of a failure: `fail_max` in a row take the peer out for a while. */
+void peer_succeeded(struct peer *peer);
+void peer_failed(struct peer *peer, const struct upstream_config *config);
+
+/* Takes an idle connection that is fit for reuse, or NULL. With `verify` the kernel is asked too,
+ * for requests that must not be sent into a connection that is about to close. */
+struct h1_client *peer_take_idle(struct peer *peer, bool verify);
+
+/* Opens a connection. Returns 0 or a negative errno. */
+int peer_connect(struct peer *peer, struct h1_client **client, int64_t deadline);
+
+/* Gives a connection back: kept idle if it may be reused and there is room, else closed. */
+void peer_give_back(struct peer *peer, struct h1_client *client,
+                    const struct upstream_config *config);
+
+/* Closes every idle connection of this worker. */
+void peers_close_idle(void);
+
+#endif

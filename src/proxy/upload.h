@@ -1,0 +1,37 @@
+/*
+ * The sending of a request's body while its response is awaited, in a coroutine of its own: an
+ * origin may answer before it has read everything. Suspends.
+ */
+#ifndef PROXY_UPLOAD_H
+#define PROXY_UPLOAD_H
+
+#include "http/h1_client.h"
+#include "http/message.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct upload {
+    struct request *request;
+    struct h1_client *client;
+    bool chunked;
+    bool wait_continue;       /* hold back until upload_continue */
+    struct coro *coro;        /* runs while active */
+    struct coro *waiter;      /* suspended in upload_join, or NULL */
+    bool active;
+    bool finished;            /* all was sent, framing included */
+    int client_error;         /* the client's side failed: negative errno */
+    int peer_error;           /* the origin's side failed */
+    int64_t progress_ms;      /* when something was last sent */
+};
+
+/* Begins in the background. Returns 0 or -ENOMEM. */
+int upload_start(struct upload *upload);
+
+/* The client has been told to go on: the body will come. */
+void upload_continue(struct upload *upload);
+
+/* Waits for its end; with `cancel` it is ended early. Harmless if it never began. */
+void upload_join(struct upload *upload, bool cancel);
+
+#endif
