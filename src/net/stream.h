@@ -23,6 +23,7 @@
 enum { STREAM_QUEUE_MAX = 4 }; /* buffers received ahead of the reader */
 
 struct coro;
+struct tunnel;
 
 struct stream {
     struct io *io;
@@ -47,6 +48,7 @@ struct stream {
     /* Called when a close has finished and the memory may be freed; may be NULL. */
     void (*on_closed)(struct stream *stream);
     void *owner;             /* for the callbacks */
+    struct tunnel *tunnel;   /* that has taken the stream over, or NULL */
     struct address remote;
     struct address local;
     uint64_t bytes_in;
