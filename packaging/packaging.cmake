@@ -1,0 +1,23 @@
+# What is installed, and the Debian package made of it (./dev deb).
+set(MONOLAKE_DATA ${CMAKE_INSTALL_DATADIR}/monolake-lua)
+set(MONOLAKE_DOC ${CMAKE_INSTALL_DATADIR}/doc/monolake-lua)
+
+install(FILES include/monolake.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(DIRECTORY lualib DESTINATION ${MONOLAKE_DATA})
+install(TARGETS core LIBRARY DESTINATION ${MONOLAKE_DATA}/lualib/monolake)
+install(DIRECTORY examples DESTINATION ${MONOLAKE_DOC})
+install(FILES packaging/copyright README.md DESTINATION ${MONOLAKE_DOC})
+install(FILES docs/monolake-lua.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+
+set(CPACK_GENERATOR DEB)
+set(CPACK_PACKAGE_NAME monolake-lua)
+set(CPACK_PACKAGE_CONTACT "The monolake-lua authors <monolake-lua@localhost>")
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY ${PROJECT_DESCRIPTION})
+set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
+set(CPACK_STRIP_FILES ON)
+set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_DEBIAN_PACKAGE_SECTION httpd)
+set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
+set(CPACK_DEBIAN_PACKAGE_DEPENDS "lua-cjson")
+set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "luajit2, lua-busted")
+include(CPack)
