@@ -79,11 +79,11 @@ ML_API int ml_headers_setf(ml_headers *headers, const char *name, const char *fo
     _Generic((message), ml_request *                                                               \
              : ml_request_headers, ml_response *                                                   \
              : ml_response_headers)(message)
-#define ml_header_get(message, name)         ml_headers_get(ML_HEADERS(message), (name))
-#define ml_header_set(message, name, value)  ml_headers_set(ML_HEADERS(message), (name), (value))
-#define ml_header_add(message, name, value)  ml_headers_add(ML_HEADERS(message), (name), (value))
-#define ml_header_remove(message, name)      ml_headers_remove(ML_HEADERS(message), (name))
-#define ml_header_setf(message, name, ...)   ml_headers_setf(ML_HEADERS(message), (name), __VA_ARGS__)
+#define ml_header_get(message, name)        ml_headers_get(ML_HEADERS(message), (name))
+#define ml_header_set(message, name, value) ml_headers_set(ML_HEADERS(message), (name), (value))
+#define ml_header_add(message, name, value) ml_headers_add(ML_HEADERS(message), (name), (value))
+#define ml_header_remove(message, name)     ml_headers_remove(ML_HEADERS(message), (name))
+#define ml_header_setf(message, name, ...)  ml_headers_setf(ML_HEADERS(message), (name), __VA_ARGS__)
 #endif
 
 /* Monotonic time in microseconds. */

@@ -39,7 +39,8 @@ void *arena_alloc(struct arena *arena, size_t size);
 /* Like arena_alloc, zeroed. */
 void *arena_zalloc(struct arena *arena, size_t size);
 
-/* A copy of the bytes, with a NUL behind them that `len` does not count; NULL ptr when exhausted. */
+/* A copy of the bytes, with a NUL behind them that `len` does not count; NULL ptr when exhausted.
+ */
 struct slice arena_copy(struct arena *arena, struct slice bytes);
 
 /* Formatted text in the arena, with a NUL that `len` does not count; NULL ptr when exhausted. */

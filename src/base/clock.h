@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <time.h>
 
-#define DEADLINE_NEVER INT64_MAX /* wait for ever */
+#define DEADLINE_NEVER INT64_MAX  /* wait for ever */
 #define DEADLINE_NOW   INT64_C(0) /* do not wait at all: -ETIMEDOUT where waiting is needed */
 
 static inline int64_t clock_now_us(void)

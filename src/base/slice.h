@@ -12,8 +12,11 @@ struct slice {
 };
 
 /* A slice of a string literal, usable in static initialisers. */
-#define SLICE_INIT(literal) {(literal), sizeof(literal) - 1}
-#define SLICE(literal)      ((struct slice)SLICE_INIT(literal))
+#define SLICE_INIT(literal)                                                                        \
+    {                                                                                              \
+        (literal), sizeof(literal) - 1                                                             \
+    }
+#define SLICE(literal) ((struct slice)SLICE_INIT(literal))
 
 static inline struct slice slice_of(const char *ptr, size_t len)
 {

@@ -15,11 +15,11 @@
 struct h1_client {
     struct stream stream;
     struct h1_input input;
-    struct h1_head head;   /* of the last response */
-    uint32_t answers;      /* final responses so far; more than 0: the connection is reused */
-    struct list link;      /* for the owner's pool */
-    struct timer idle;     /* for the owner's pool */
-    void *owner;           /* the pool */
+    struct h1_head head; /* of the last response */
+    uint32_t answers;    /* final responses so far; more than 0: the connection is reused */
+    struct list link;    /* for the owner's pool */
+    struct timer idle;   /* for the owner's pool */
+    void *owner;         /* the pool */
     void (*on_closed)(struct h1_client *client); /* before its memory is freed; may be NULL */
 };
 

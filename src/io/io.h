@@ -124,7 +124,7 @@ struct timer_wheel *io_timers(struct io *io);
 
 /* Figures for the log and for tests. */
 struct io_stats {
-    uint64_t turns;             /* kernel entries */
+    uint64_t turns; /* kernel entries */
     uint64_t completions;
     uint64_t buffers_allocated; /* blocks that exist now */
     uint64_t buffers_held;      /* of these, owned by callers */

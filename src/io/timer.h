@@ -20,7 +20,7 @@ struct timer {
 };
 
 struct timer_wheel {
-    int64_t now_ms; /* everything due at or before it has fired */
+    int64_t now_ms;                  /* everything due at or before it has fired */
     uint64_t occupied[TIMER_LEVELS]; /* a bit for every slot that may hold a timer */
     struct list slots[TIMER_LEVELS][TIMER_SLOTS];
 };

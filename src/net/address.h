@@ -1,4 +1,5 @@
-/* Socket addresses: "127.0.0.1:80", "[::1]:80", "unix:/run/site.sock", "host:80". Never suspends. */
+/* Socket addresses: "127.0.0.1:80", "[::1]:80", "unix:/run/site.sock", "host:80". Never suspends.
+ */
 #ifndef NET_ADDRESS_H
 #define NET_ADDRESS_H
 

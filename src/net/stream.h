@@ -4,8 +4,8 @@
  * idle connection costs one armed receive and no stack.
  *
  * Back-pressure: received and unread buffers are bounded (STREAM_QUEUE_MAX, plus what the kernel
- * completes in the turn in which the bound is met); at the bound the receive is stopped, and started
- * again when the reader catches up.
+ * completes in the turn in which the bound is met); at the bound the receive is stopped, and
+ * started again when the reader catches up.
  *
  *   arm ──▶ receiving ──(queue full)──▶ stopped ──(queue drained)──▶ receiving
  *               └──(end or error)──▶ ended ──(watch_hangup)──▶ polling for a reset
@@ -27,28 +27,28 @@ struct tunnel;
 
 struct stream {
     struct io *io;
-    int fd;                  /* -1 when closed */
-    struct io_op recv;       /* multishot, in flight while more may be queued */
-    struct io_op hangup;     /* behind the end: a poll that hears of a later reset */
-    struct io_op *send;      /* the send under way, on its coroutine's stack; NULL if none */
-    struct io_buf *first;    /* received and unread, oldest first; owned */
+    int fd;               /* -1 when closed */
+    struct io_op recv;    /* multishot, in flight while more may be queued */
+    struct io_op hangup;  /* behind the end: a poll that hears of a later reset */
+    struct io_op *send;   /* the send under way, on its coroutine's stack; NULL if none */
+    struct io_buf *first; /* received and unread, oldest first; owned */
     struct io_buf *last;
-    uint32_t queued;         /* buffers in that list */
-    int end;                 /* STREAM_OPEN, STREAM_EOF, or the negative error that ended it */
-    bool started;            /* stream_start was called */
-    bool watch_hangup;       /* after an end, hear of a reset too (reported as an arrival) */
-    bool closing;            /* stream_close was called */
-    bool reset;              /* close with RST */
-    bool closed;             /* the close has finished */
-    uint32_t send_stall_ms;  /* a send that the peer acknowledges nothing of for so long fails with
-                                -ETIMEDOUT; 0: only the deadline counts */
-    struct coro *reader;     /* suspended in stream_recv, or NULL */
+    uint32_t queued;        /* buffers in that list */
+    int end;                /* STREAM_OPEN, STREAM_EOF, or the negative error that ended it */
+    bool started;           /* stream_start was called */
+    bool watch_hangup;      /* after an end, hear of a reset too (reported as an arrival) */
+    bool closing;           /* stream_close was called */
+    bool reset;             /* close with RST */
+    bool closed;            /* the close has finished */
+    uint32_t send_stall_ms; /* a send that the peer acknowledges nothing of for so long fails with
+                               -ETIMEDOUT; 0: only the deadline counts */
+    struct coro *reader;    /* suspended in stream_recv, or NULL */
     /* Called from the loop when something arrives while no coroutine reads; may be NULL. */
     void (*on_arrival)(struct stream *stream);
     /* Called when a close has finished and the memory may be freed; may be NULL. */
     void (*on_closed)(struct stream *stream);
-    void *owner;             /* for the callbacks */
-    struct tunnel *tunnel;   /* that has taken the stream over, or NULL */
+    void *owner;           /* for the callbacks */
+    struct tunnel *tunnel; /* that has taken the stream over, or NULL */
     struct address remote;
     struct address local;
     uint64_t bytes_in;
@@ -69,7 +69,8 @@ int stream_connect(struct stream *stream, struct io *io, const struct address *t
 void stream_start(struct stream *stream);
 
 /* Waits until something is queued. Returns 1 (stream->first is readable), 0 at the end of the
- * stream, or a negative errno. With DEADLINE_NOW it never suspends: -ETIMEDOUT if nothing is there. */
+ * stream, or a negative errno. With DEADLINE_NOW it never suspends: -ETIMEDOUT if nothing is there.
+ */
 int stream_wait_readable(struct stream *stream, int64_t deadline);
 
 /* Takes the oldest queued buffer, or NULL; the caller owns it. */

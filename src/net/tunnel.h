@@ -19,7 +19,7 @@ struct tunnel_options {
 };
 
 enum tunnel_reason {
-    TUNNEL_ENDED,     /* both sides said FIN */
+    TUNNEL_ENDED, /* both sides said FIN */
     TUNNEL_IDLE,
     TUNNEL_DEADLINE,
     TUNNEL_CLIENT_FAILED, /* an error on the first stream */
@@ -29,9 +29,9 @@ enum tunnel_reason {
 
 struct tunnel_result {
     enum tunnel_reason reason;
-    int error;              /* negative errno of a failure, else 0 */
-    uint64_t client_bytes;  /* sent on from the first stream to the second */
-    uint64_t peer_bytes;    /* and back */
+    int error;             /* negative errno of a failure, else 0 */
+    uint64_t client_bytes; /* sent on from the first stream to the second */
+    uint64_t peer_bytes;   /* and back */
 };
 
 struct tunnel;

@@ -10,25 +10,25 @@
 
 /* A peer's place in one upstream. */
 struct upstream_peer {
-    struct peer *peer;     /* retained */
-    uint32_t weight;       /* 1..1000 */
-    int32_t current;       /* smooth weighted round robin: credit */
-    uint64_t hash;         /* of its text, for BALANCE_HASH */
+    struct peer *peer; /* retained */
+    uint32_t weight;   /* 1..1000 */
+    int32_t current;   /* smooth weighted round robin: credit */
+    uint64_t hash;     /* of its text, for BALANCE_HASH */
 };
 
 struct balancer {
     enum balance rule;
     struct upstream_peer *peers;
     unsigned count;
-    bool weighted;         /* the weights differ */
-    unsigned next;         /* plain round robin: whose turn it is */
-    uint64_t random;       /* state of the generator; never 0 */
+    bool weighted;   /* the weights differ */
+    unsigned next;   /* plain round robin: whose turn it is */
+    uint64_t random; /* state of the generator; never 0 */
     const char *hash_header;
 };
 
 /* Peers that an exchange has tried already: one bit each. */
 struct tried {
-    uint64_t *words;       /* NULL: none yet */
+    uint64_t *words; /* NULL: none yet */
 };
 
 static inline bool tried_has(const struct tried *tried, unsigned index)

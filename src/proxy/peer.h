@@ -17,28 +17,28 @@
 enum { PEER_ADDRESSES_MAX = 8 }; /* of one host name */
 
 struct peer {
-    struct list link;            /* in the worker's list of peers */
-    uint32_t users;              /* upstreams that hold it, and clients open on it */
-    char *key;                   /* "upstream name\naddress"; owned */
-    const char *text;            /* "host:port" as configured; points into key */
+    struct list link; /* in the worker's list of peers */
+    uint32_t users;   /* upstreams that hold it, and clients open on it */
+    char *key;        /* "upstream name\naddress"; owned */
+    const char *text; /* "host:port" as configured; points into key */
     struct io *io;
 
     /* Where it is. */
     struct address addresses[PEER_ADDRESSES_MAX];
-    unsigned address_count;      /* 0: not resolved yet */
+    unsigned address_count; /* 0: not resolved yet */
     unsigned next_address;
-    int64_t resolved_until_ms;   /* DEADLINE_NEVER for numeric addresses */
-    bool resolving;              /* a refresh is under way */
+    int64_t resolved_until_ms; /* DEADLINE_NEVER for numeric addresses */
+    bool resolving;            /* a refresh is under way */
 
     /* Passive health. */
-    uint32_t fails;              /* in a row */
-    int64_t down_until_ms;       /* 0: up */
+    uint32_t fails;        /* in a row */
+    int64_t down_until_ms; /* 0: up */
 
     /* Connections. */
-    struct list idle;            /* most recently used first */
+    struct list idle; /* most recently used first */
     uint32_t idle_count;
-    uint32_t open;               /* idle ones included */
-    uint32_t active;             /* exchanges now */
+    uint32_t open;   /* idle ones included */
+    uint32_t active; /* exchanges now */
 };
 
 /* The peer of that upstream and address, created if new; retained. NULL when memory is exhausted

@@ -15,32 +15,32 @@
 #include <stdint.h>
 
 struct site_listener {
-    const char **addresses;        /* as written; at least one */
+    const char **addresses; /* as written; at least one */
     unsigned address_count;
     struct listener_config config;
     struct chain chain;
-    const char *where;             /* "site.lua:7", for messages */
+    const char *where; /* "site.lua:7", for messages */
 };
 
 struct site_upstream {
     struct upstream_config config;
-    struct upstream *upstream;     /* NULL in the probe, which opens none */
+    struct upstream *upstream; /* NULL in the probe, which opens none */
     const char *where;
 };
 
 struct site {
-    struct arena arena;            /* of everything below */
-    const char *path;              /* the script */
+    struct arena arena; /* of everything below */
+    const char *path;   /* the script */
     struct site_listener **listeners;
     unsigned listener_count;
     struct site_upstream **upstreams;
     unsigned upstream_count;
-    const char **files;            /* every file that was loaded, for --watch */
+    const char **files; /* every file that was loaded, for --watch */
     unsigned file_count;
-    uint32_t grace_ms;             /* 30,000: how long a drain may take; ml.options{grace=} */
-    uint32_t users;                /* exchanges and the server that hold it */
-    uint64_t generation;           /* 1, 2, ... */
-    struct script *script;         /* its Lua state; owned */
+    uint32_t grace_ms;     /* 30,000: how long a drain may take; ml.options{grace=} */
+    uint32_t users;        /* exchanges and the server that hold it */
+    uint64_t generation;   /* 1, 2, ... */
+    struct script *script; /* its Lua state; owned */
     /* Called when users reaches 0; frees the script and the site. */
     void (*destroy)(struct site *site);
 };

@@ -15,14 +15,14 @@ struct upload {
     struct request *request;
     struct h1_client *client;
     bool chunked;
-    bool wait_continue;       /* hold back until upload_continue */
-    struct coro *coro;        /* runs while active */
-    struct coro *waiter;      /* suspended in upload_join, or NULL */
+    bool wait_continue;  /* hold back until upload_continue */
+    struct coro *coro;   /* runs while active */
+    struct coro *waiter; /* suspended in upload_join, or NULL */
     bool active;
-    bool finished;            /* all was sent, framing included */
-    int client_error;         /* the client's side failed: negative errno */
-    int peer_error;           /* the origin's side failed */
-    int64_t progress_ms;      /* when something was last sent */
+    bool finished;       /* all was sent, framing included */
+    int client_error;    /* the client's side failed: negative errno */
+    int peer_error;      /* the origin's side failed */
+    int64_t progress_ms; /* when something was last sent */
 };
 
 /* Begins in the background. Returns 0 or -ENOMEM. */

@@ -20,25 +20,25 @@ enum balance { BALANCE_ROUND_ROBIN, BALANCE_LEAST_CONN, BALANCE_RANDOM, BALANCE_
 
 /* Defaults stand in upstream_config_init. All times in milliseconds. */
 struct upstream_config {
-    const char *name;              /* unique; default: the first peer's address */
-    const char **peers;            /* "127.0.0.1:80", "host:80", "[::1]:80", "unix:/path" */
-    unsigned *weights;             /* 1..1000 each, or NULL: all 1 */
+    const char *name;   /* unique; default: the first peer's address */
+    const char **peers; /* "127.0.0.1:80", "host:80", "[::1]:80", "unix:/path" */
+    unsigned *weights;  /* 1..1000 each, or NULL: all 1 */
     unsigned peer_count;
     enum balance balance;
-    const char *hash_header;       /* BALANCE_HASH: field to hash; NULL: the client's address */
-    uint32_t connect_timeout_ms;   /* 5,000: TCP connect, per attempt */
-    uint32_t response_timeout_ms;  /* 60,000: request sent to response head */
-    uint32_t read_timeout_ms;      /* 60,000: between two reads of the body */
-    uint32_t send_timeout_ms;      /* 60,000: one send without progress */
-    uint32_t idle_timeout_ms;      /* 60,000: an unused connection is closed */
-    unsigned idle_max;             /* 64: unused connections kept per peer and worker */
-    unsigned connections_max;      /* 0: no bound; open connections per peer and worker */
-    unsigned retries;              /* 2: further attempts where a retry is safe */
-    unsigned fail_max;             /* 3: failures in a row after which a peer is down */
-    uint32_t fail_timeout_ms;      /* 10,000: how long it stays down */
-    bool forwarded;                /* add Forwarded (RFC 7239) */
-    bool x_forwarded;              /* add X-Forwarded-For, -Proto, -Host */
-    bool pass_host;                /* true (default): Host as the client sent it; false: the peer's */
+    const char *hash_header;      /* BALANCE_HASH: field to hash; NULL: the client's address */
+    uint32_t connect_timeout_ms;  /* 5,000: TCP connect, per attempt */
+    uint32_t response_timeout_ms; /* 60,000: request sent to response head */
+    uint32_t read_timeout_ms;     /* 60,000: between two reads of the body */
+    uint32_t send_timeout_ms;     /* 60,000: one send without progress */
+    uint32_t idle_timeout_ms;     /* 60,000: an unused connection is closed */
+    unsigned idle_max;            /* 64: unused connections kept per peer and worker */
+    unsigned connections_max;     /* 0: no bound; open connections per peer and worker */
+    unsigned retries;             /* 2: further attempts where a retry is safe */
+    unsigned fail_max;            /* 3: failures in a row after which a peer is down */
+    uint32_t fail_timeout_ms;     /* 10,000: how long it stays down */
+    bool forwarded;               /* add Forwarded (RFC 7239) */
+    bool x_forwarded;             /* add X-Forwarded-For, -Proto, -Host */
+    bool pass_host; /* true (default): Host as the client sent it; false: the peer's */
     uint64_t response_head_max_bytes; /* 65,536 */
 };
 

@@ -10,10 +10,10 @@ enum { UPSTREAM_WAITERS_MAX = 1024 };
 struct upstream {
     uint32_t users;
     struct io *io;
-    struct arena arena;            /* of the config's texts and the peers */
+    struct arena arena; /* of the config's texts and the peers */
     struct upstream_config config;
     struct balancer balancer;
-    struct list waiters;           /* exchanges that wait for room under connections_max */
+    struct list waiters; /* exchanges that wait for room under connections_max */
     uint32_t waiter_count;
 };
 

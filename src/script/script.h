@@ -13,15 +13,14 @@
 struct io;
 
 struct script_options {
-    struct io *io;        /* NULL in the probe: nothing is opened or connected */
+    struct io *io; /* NULL in the probe: nothing is opened or connected */
     uint64_t generation;
-    bool probe;           /* -t and the check before a reload */
+    bool probe; /* -t and the check before a reload */
 };
 
 /* Compiles and runs the script at `path`. Returns the site (users = 1), or NULL with *error: a
  * malloc'ed text "file:line: message" followed by a traceback. */
-struct site *script_load_site(const char *path, const struct script_options *options,
-                              char **error);
+struct site *script_load_site(const char *path, const struct script_options *options, char **error);
 
 /* The summary tree that -t prints: listeners, chains, upstreams. Writes to `out`. */
 struct slice site_describe(struct site *site, struct arena *arena);
