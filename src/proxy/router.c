@@ -460,7 +460,7 @@ static bool match(struct search *search, const struct node *node, unsigned index
         if (match_param(search, node, index))
             return true;
     }
-    /* "/a/*" matches "/a/" and below, not "/a". */
+    // "/a/*" matches "/a/" and what is below, not "/a"
     return node->rest && index < search->path->count && choose(search, node->rest, true, index);
 }
 
