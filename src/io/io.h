@@ -69,13 +69,14 @@ struct io_op {
 
     /* Private to src/io. */
     struct {
-        struct list link;   /* parked (no buffers), deferred (epoll), or alone */
-        struct io_op *peer; /* epoll: next operation on the same descriptor */
+        struct list link;   /* parked, deferred or (epoll) runnable; or alone */
+        struct io_op *peer; /* epoll: next operation that waits for the same descriptor */
         uint64_t sent;      /* SEND: bytes so far */
         int result;         /* deferred result */
         bool in_flight;
-        bool cancelled;
-        bool kernel; /* the kernel holds a reference */
+        bool cancelled; /* io_cancel was called */
+        bool parked;    /* RECV: waits for a buffer */
+        bool deferred;  /* has ended; `done` is to be called in the next turn */
     } state;
 };
 

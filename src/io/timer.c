@@ -54,7 +54,7 @@ void timer_wheel_advance(struct timer_wheel *wheel, int64_t now_ms)
      * a callback may stop a timer that was about to fire. */
     struct list due;
     list_init(&due);
-    unsigned level, slot;
+    unsigned level = 0, slot = 0;
     int64_t at_ms;
     while ((at_ms = next_slot(wheel, &level, &slot)) <= now_ms) {
         struct list timers;

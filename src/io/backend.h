@@ -1,0 +1,78 @@
+/*
+ * What the two back ends share; private to src/io.
+ *
+ * An operation in flight is with the kernel (io_uring) or waits for its descriptor (epoll), or is
+ * parked (a receive without a buffer) or deferred (its result is known, `done` is to be called).
+ */
+#ifndef IO_BACKEND_H
+#define IO_BACKEND_H
+
+#include "io/bufpool.h"
+#include "io/io.h"
+
+struct io_backend {
+    const char *name;
+    /* Opens what it needs and sets io->impl. Returns 0 or a negative errno with nothing left. */
+    int (*create)(struct io *io, const struct io_options *options);
+    void (*destroy)(struct io *io);
+    /* Waits (-1: no bound), calls io_tick and reports completions. Returns 0 or a negative errno.
+     */
+    int (*turn)(struct io *io, int64_t wait_ms);
+    void (*submit)(struct io *io, struct io_op *op);
+    /* The operation is in flight and not deferred; it may be parked. */
+    void (*cancel)(struct io *io, struct io_op *op);
+    void (*close_fd)(struct io *io, int fd);
+};
+
+extern const struct io_backend uring_backend;
+extern const struct io_backend epoll_backend;
+
+struct io {
+    const struct io_backend *backend;
+    void *impl; /* the back end's own; owned by it */
+    struct timer_wheel timers;
+    int64_t now_ms;
+    struct bufpool pool;
+    struct timer trim;    /* armed while the pool may have blocks to spare */
+    struct list deferred; /* operations whose end is reported in the next turn */
+    struct list parked;   /* receives that wait for a buffer */
+    uint64_t in_flight;   /* operations */
+    struct io_stats stats;
+};
+
+/* Reads the clock; once a turn, after waiting. */
+void io_tick(struct io *io);
+
+/* Ends the operation: it is the caller's again, and may be gone when this returns. */
+static inline void io_finish(struct io *io, struct io_op *op, int result)
+{
+    op->state.in_flight = false;
+    io->in_flight--;
+    io->stats.completions++;
+    op->done(op, result, NULL, false);
+}
+
+/* Reports an event of a multishot operation that goes on; it may be cancelled when this returns. */
+static inline void io_report(struct io *io, struct io_op *op, int result, struct io_buf *buf)
+{
+    io->stats.completions++;
+    io->stats.buffers_held += buf != NULL;
+    op->done(op, result, buf, true);
+}
+
+/* Has the end reported in the next turn. */
+void io_defer(struct io *io, struct io_op *op, int result);
+
+/* A receive found no buffer: it waits in io->parked until the back end takes it up again. */
+void io_park(struct io *io, struct io_op *op);
+
+/* Does a failed accept concern only the connection that was to be accepted? */
+bool io_accept_transient(int error);
+
+/* Bytes that the message has left to send. */
+size_t io_message_left(const struct msghdr *msg);
+
+/* Takes the first `count` bytes out of the message. */
+void io_message_consume(struct msghdr *msg, size_t count);
+
+#endif

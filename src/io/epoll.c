@@ -1,0 +1,510 @@
+/*
+ * The epoll back end, for kernels without io_uring. Edge-triggered: a descriptor is registered when
+ * an operation first has to wait for it and stays so until it is closed; what was learnt about its
+ * readiness is kept in a slot by descriptor number.
+ *
+ *   submit ─▶ tried at once ─▶ deferred ─────────────────────────────▶ done
+ *                  │ would block                                        ▲
+ *                  └▶ in its slot ─ event ─▶ runnable ─▶ performed ─────┘
+ *                          ▲                             │ would block
+ *                          └─────────────────────────────┘
+ *
+ * Work on one descriptor in one turn is bounded; an operation with more to do stays runnable.
+ */
+#include "io/backend.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+enum {
+    EVENTS_MAX = 256,   /* fetched by one epoll_wait */
+    RECV_BURST = 4,     /* receives on one descriptor in one turn */
+    ACCEPT_BURST = 64,  /* accepted connections of one listener in one turn */
+    SLOTS_FIRST = 1024, /* descriptors that the table holds at first */
+};
+
+#define HANGUP_EVENTS (EPOLLRDHUP | EPOLLHUP | EPOLLERR)
+
+/* What is known of one descriptor. */
+struct slot {
+    struct io_op *in;    /* the receive or accept in flight */
+    struct io_op *out;   /* connects and sends that wait to go on, oldest first */
+    struct io_op *polls; /* polls in flight */
+    uint32_t watched;    /* events it is registered for; 0: not registered */
+    uint32_t generation; /* tells late events of a closed descriptor from those of its successor */
+    bool readable;       /* an edge came and the descriptor has not been read empty since */
+    bool hangup;         /* the peer has shut down: read to the end, no edge will follow */
+};
+
+struct epoll {
+    int fd;
+    bool polled; /* the last turn asked the kernel */
+    struct slot *slots;
+    size_t slot_count;
+    struct list runnable; /* operations that may make progress */
+    struct epoll_event events[EVENTS_MAX];
+};
+
+static int create(struct io *io, const struct io_options *options);
+static void destroy(struct io *io);
+static int turn(struct io *io, int64_t wait_ms);
+static void submit(struct io *io, struct io_op *op);
+static void cancel(struct io *io, struct io_op *op);
+static void close_fd(struct io *io, int fd);
+
+static struct slot *slot_of(struct epoll *epoll, int fd);
+static int watch(struct epoll *epoll, int fd, uint32_t events, bool again);
+static void unwatch_if_idle(struct epoll *epoll, int fd);
+static void forget(struct slot *slot);
+static void note_event(struct epoll *epoll, const struct epoll_event *event);
+static void perform(struct io *io, struct io_op *op);
+static bool try_send(struct io_op *op);
+
+const struct io_backend epoll_backend = {
+    .name = "epoll",
+    .create = create,
+    .destroy = destroy,
+    .turn = turn,
+    .submit = submit,
+    .cancel = cancel,
+    .close_fd = close_fd,
+};
+
+static int create(struct io *io, const struct io_options *options)
+{
+    (void)options;
+    struct epoll *epoll = calloc(1, sizeof(*epoll));
+    if (!epoll)
+        return -ENOMEM;
+    epoll->fd = epoll_create1(EPOLL_CLOEXEC);
+    if (epoll->fd < 0) {
+        int result = -errno;
+        free(epoll);
+        return result;
+    }
+    list_init(&epoll->runnable);
+    io->impl = epoll;
+    return 0;
+}
+
+static void destroy(struct io *io)
+{
+    struct epoll *epoll = io->impl;
+    close(epoll->fd);
+    free(epoll->slots);
+    free(epoll);
+}
+
+static void make_runnable(struct epoll *epoll, struct io_op *op)
+{
+    if (list_empty(&op->state.link))
+        list_push_back(&epoll->runnable, &op->state.link);
+}
+
+/* Receives that waited for a buffer go on, no more at a time than there are buffers. */
+static void unpark(struct io *io, struct epoll *epoll)
+{
+    uint64_t room = io->pool.free_count + (io->pool.count_max - io->pool.count);
+    while (room-- && !list_empty(&io->parked)) {
+        struct io_op *op = container_of(io->parked.next, struct io_op, state.link);
+        list_remove(&op->state.link);
+        op->state.parked = false;
+        make_runnable(epoll, op);
+    }
+}
+
+static int poll_kernel(struct io *io, struct epoll *epoll, int64_t wait_ms)
+{
+    int timeout_ms = wait_ms > INT32_MAX ? INT32_MAX : (int)wait_ms;
+    int count = epoll_wait(epoll->fd, epoll->events, EVENTS_MAX, timeout_ms);
+    io->stats.turns++;
+    if (count < 0)
+        return errno == EINTR ? 0 : -errno;
+    for (int i = 0; i < count; i++)
+        note_event(epoll, &epoll->events[i]);
+    return 0;
+}
+
+static int turn(struct io *io, int64_t wait_ms)
+{
+    struct epoll *epoll = io->impl;
+    unpark(io, epoll);
+    /* While there is work at hand the kernel is asked in every second turn only. */
+    bool work = !list_empty(&epoll->runnable) || !list_empty(&io->deferred);
+    int result = 0;
+    epoll->polled = !(work && epoll->polled);
+    if (epoll->polled)
+        result = poll_kernel(io, epoll, work ? 0 : wait_ms);
+    io_tick(io);
+
+    struct list runnable;
+    list_move_all(&runnable, &epoll->runnable);
+    while (!list_empty(&runnable)) {
+        struct io_op *op = container_of(runnable.next, struct io_op, state.link);
+        list_remove(&op->state.link);
+        perform(io, op);
+    }
+    return result;
+}
+
+static void append(struct io_op **head, struct io_op *op)
+{
+    while (*head)
+        head = &(*head)->state.peer;
+    op->state.peer = NULL;
+    *head = op;
+}
+
+static void take_out(struct io_op **head, struct io_op *op)
+{
+    while (*head && *head != op)
+        head = &(*head)->state.peer;
+    if (*head)
+        *head = op->state.peer;
+}
+
+static void submit_in(struct io *io, struct slot *slot, struct io_op *op)
+{
+    assert(!slot->in); /* one reader a descriptor */
+    slot->in = op;
+    if (slot->readable) {
+        make_runnable(io->impl, op);
+        return;
+    }
+    int result = watch(io->impl, op->fd, EPOLLIN | EPOLLRDHUP, false);
+    if (result < 0) {
+        slot->in = NULL;
+        io_defer(io, op, result);
+    }
+}
+
+static void wait_writable(struct io *io, struct slot *slot, struct io_op *op)
+{
+    int result = watch(io->impl, op->fd, EPOLLIN | EPOLLRDHUP | EPOLLOUT, false);
+    if (result < 0)
+        io_defer(io, op, result);
+    else
+        append(&slot->out, op);
+}
+
+static void submit_send(struct io *io, struct slot *slot, struct io_op *op)
+{
+    if (slot->out)
+        append(&slot->out, op);
+    else if (try_send(op))
+        io_defer(io, op, op->state.result);
+    else
+        wait_writable(io, slot, op);
+}
+
+static void submit_connect(struct io *io, struct slot *slot, struct io_op *op)
+{
+    forget(slot); /* whatever was known of that number */
+    if (connect(op->fd, op->connect.address, op->connect.address_len) == 0)
+        io_defer(io, op, 0);
+    else if (errno == EINPROGRESS || errno == EINTR)
+        wait_writable(io, slot, op);
+    else
+        io_defer(io, op, -errno);
+}
+
+static void submit_poll(struct io *io, struct slot *slot, struct io_op *op)
+{
+    /* Registering anew makes the kernel look at the present state, as poll(2) does. */
+    int result = watch(io->impl, op->fd, (uint16_t)op->events, true);
+    if (result == 0)
+        append(&slot->polls, op);
+    else if (result == -EPERM) /* a regular file: always ready */
+        io_defer(io, op, op->events & (POLLIN | POLLOUT));
+    else
+        io_defer(io, op, result);
+}
+
+static void submit_read(struct io *io, struct io_op *op)
+{
+    ssize_t count;
+    do
+        count = pread(op->fd, op->read.data, op->read.len, op->read.offset);
+    while (count < 0 && errno == EINTR);
+    io_defer(io, op, count < 0 ? -errno : (int)count);
+}
+
+static void submit(struct io *io, struct io_op *op)
+{
+    struct slot *slot = slot_of(io->impl, op->fd);
+    if (!slot) {
+        io_defer(io, op, op->fd < 0 ? -EBADF : -ENOMEM);
+        return;
+    }
+    switch (op->kind) {
+    case IO_OP_ACCEPT:
+    case IO_OP_RECV:
+        submit_in(io, slot, op);
+        break;
+    case IO_OP_SEND:
+        submit_send(io, slot, op);
+        break;
+    case IO_OP_CONNECT:
+        submit_connect(io, slot, op);
+        break;
+    case IO_OP_POLL:
+        submit_poll(io, slot, op);
+        break;
+    case IO_OP_READ:
+        submit_read(io, op);
+        break;
+    }
+}
+
+/* The operation waits for its descriptor no longer. */
+static void leave_slot(struct epoll *epoll, struct io_op *op)
+{
+    struct slot *slot = slot_of(epoll, op->fd);
+    if (slot->in == op)
+        slot->in = NULL;
+    take_out(&slot->out, op);
+    take_out(&slot->polls, op);
+    if (op->kind == IO_OP_POLL)
+        unwatch_if_idle(epoll, op->fd);
+    else if (slot->out && op->kind == IO_OP_SEND)
+        make_runnable(epoll, slot->out);
+}
+
+static void cancel(struct io *io, struct io_op *op)
+{
+    leave_slot(io->impl, op);
+    io_defer(io, op, -ECANCELED);
+}
+
+static void close_fd(struct io *io, int fd)
+{
+    struct slot *slot = slot_of(io->impl, fd);
+    if (slot)
+        forget(slot);
+    close(fd);
+}
+
+/* The slot of a descriptor, or NULL. Valid until the next call, which may move the table. */
+static struct slot *slot_of(struct epoll *epoll, int fd)
+{
+    if (fd < 0)
+        return NULL;
+    size_t index = (size_t)fd;
+    if (index >= epoll->slot_count) {
+        size_t count = epoll->slot_count ? epoll->slot_count : SLOTS_FIRST;
+        while (count <= index)
+            count *= 2;
+        struct slot *slots = realloc(epoll->slots, count * sizeof(*slots));
+        if (!slots)
+            return NULL;
+        memset(slots + epoll->slot_count, 0, (count - epoll->slot_count) * sizeof(*slots));
+        epoll->slots = slots;
+        epoll->slot_count = count;
+    }
+    return &epoll->slots[index];
+}
+
+/* Sees to it that the events are watched; `again`: even if they are already. */
+static int watch(struct epoll *epoll, int fd, uint32_t events, bool again)
+{
+    struct slot *slot = slot_of(epoll, fd);
+    uint32_t wanted = slot->watched | events | EPOLLET;
+    if (wanted == slot->watched && !again)
+        return 0;
+    struct epoll_event event = {
+        .events = wanted,
+        .data.u64 = (uint64_t)slot->generation << 32 | (uint32_t)fd,
+    };
+    int how = slot->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    int result = epoll_ctl(epoll->fd, how, fd, &event);
+    /* A descriptor that others closed is no longer registered; one that they duplicated still is.
+     */
+    if (result < 0 && errno == ENOENT)
+        result = epoll_ctl(epoll->fd, EPOLL_CTL_ADD, fd, &event);
+    else if (result < 0 && errno == EEXIST)
+        result = epoll_ctl(epoll->fd, EPOLL_CTL_MOD, fd, &event);
+    if (result < 0)
+        return -errno;
+    slot->watched = wanted;
+    return 0;
+}
+
+/* Descriptors that are only polled belong to other libraries, which close them without a word. */
+static void unwatch_if_idle(struct epoll *epoll, int fd)
+{
+    struct slot *slot = slot_of(epoll, fd);
+    if (slot->in || slot->out || slot->polls)
+        return;
+    epoll_ctl(epoll->fd, EPOLL_CTL_DEL, fd, NULL);
+    forget(slot);
+}
+
+static void forget(struct slot *slot)
+{
+    assert(!slot->in && !slot->out && !slot->polls);
+    slot->watched = 0;
+    slot->generation++;
+    slot->readable = false;
+    slot->hangup = false;
+}
+
+/* Nothing is called back from here: events only make operations runnable. */
+static void note_event(struct epoll *epoll, const struct epoll_event *event)
+{
+    int fd = (int)(uint32_t)event->data.u64;
+    struct slot *slot = slot_of(epoll, fd);
+    if (slot->generation != event->data.u64 >> 32)
+        return;
+    if (event->events & HANGUP_EVENTS)
+        slot->hangup = true;
+    if (event->events & (EPOLLIN | HANGUP_EVENTS)) {
+        slot->readable = true;
+        if (slot->in)
+            make_runnable(epoll, slot->in);
+    }
+    if (slot->out && event->events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
+        make_runnable(epoll, slot->out);
+    for (struct io_op *op = slot->polls; op; op = op->state.peer) {
+        uint32_t ready = event->events & ((uint16_t)op->events | EPOLLERR | EPOLLHUP);
+        if (!ready)
+            continue;
+        op->state.result = (int)ready;
+        make_runnable(epoll, op);
+    }
+}
+
+static void end(struct io *io, struct io_op *op, int result)
+{
+    leave_slot(io->impl, op);
+    io_finish(io, op, result);
+}
+
+/* May the operation go on after a report? */
+static bool readable_still(struct epoll *epoll, const struct io_op *op)
+{
+    return !op->state.cancelled && slot_of(epoll, op->fd)->readable;
+}
+
+/* One receive. Returns false if the operation has ended or has nothing to do at present. */
+static bool recv_once(struct io *io, struct io_op *op)
+{
+    struct epoll *epoll = io->impl;
+    struct io_buf *buf = bufpool_get(&io->pool);
+    if (!buf) {
+        io->stats.buffer_waits++;
+        io_park(io, op);
+        return false;
+    }
+    ssize_t count = recv(op->fd, buf->data, io->pool.buffer_bytes, MSG_DONTWAIT);
+    if (count > 0) {
+        /* Less than asked for: read empty, unless the peer's end lies behind it. */
+        struct slot *slot = slot_of(epoll, op->fd);
+        if ((size_t)count < io->pool.buffer_bytes && !slot->hangup)
+            slot->readable = false;
+        buf->len = (uint32_t)count;
+        io_report(io, op, (int)count, buf);
+        return readable_still(epoll, op);
+    }
+    int error = count < 0 ? errno : 0;
+    bufpool_put(&io->pool, buf);
+    if (error == EINTR)
+        return true;
+    if (error == EAGAIN)
+        slot_of(epoll, op->fd)->readable = false;
+    else
+        end(io, op, -error);
+    return false;
+}
+
+/* One accept; returns as recv_once does. */
+static bool accept_once(struct io *io, struct io_op *op)
+{
+    struct epoll *epoll = io->impl;
+    int fd = accept4(op->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0) {
+        struct slot *slot = slot_of(epoll, fd);
+        if (slot)
+            forget(slot); /* whatever was known of that number */
+        io_report(io, op, fd, NULL);
+        return readable_still(epoll, op);
+    }
+    int error = errno;
+    if (io_accept_transient(-error))
+        return true;
+    if (error == EAGAIN)
+        slot_of(epoll, op->fd)->readable = false;
+    else
+        end(io, op, -error);
+    return false;
+}
+
+static void perform_in(struct io *io, struct io_op *op, bool (*once)(struct io *, struct io_op *),
+                       unsigned burst)
+{
+    while (burst--)
+        if (!once(io, op))
+            return;
+    make_runnable(io->impl, op);
+}
+
+/* Sends what the socket takes. True if the operation has ended, with op->state.result. */
+static bool try_send(struct io_op *op)
+{
+    struct msghdr *msg = &op->msg;
+    const int flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+    for (;;) {
+        ssize_t count;
+        if (msg->msg_iovlen == 1 && !msg->msg_controllen && !msg->msg_namelen)
+            count = send(op->fd, msg->msg_iov->iov_base, msg->msg_iov->iov_len, flags);
+        else
+            count = sendmsg(op->fd, msg, flags);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count < 0 && errno == EAGAIN)
+            return false;
+        op->state.result = count < 0 ? -errno : (int)(op->state.sent += (size_t)count);
+        if (count < 0)
+            return true;
+        io_message_consume(msg, (size_t)count);
+        if (io_message_left(msg) == 0)
+            return true;
+    }
+}
+
+static void perform_connect(struct io *io, struct io_op *op)
+{
+    int error = 0;
+    socklen_t len = sizeof(error);
+    if (getsockopt(op->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
+        error = errno;
+    end(io, op, -error);
+}
+
+static void perform(struct io *io, struct io_op *op)
+{
+    switch (op->kind) {
+    case IO_OP_ACCEPT:
+        perform_in(io, op, accept_once, ACCEPT_BURST);
+        break;
+    case IO_OP_RECV:
+        perform_in(io, op, recv_once, RECV_BURST);
+        break;
+    case IO_OP_SEND:
+        if (try_send(op))
+            end(io, op, op->state.result);
+        break;
+    case IO_OP_CONNECT:
+        perform_connect(io, op);
+        break;
+    case IO_OP_POLL:
+        end(io, op, op->state.result);
+        break;
+    case IO_OP_READ:
+        break; /* never waits */
+    }
+}

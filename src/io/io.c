@@ -1,0 +1,229 @@
+#include "io/io.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "io/backend.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BUFFER_BYTES = 32 * 1024, TRIM_EVERY_MS = 1000 };
+#define BUFFER_MAX_BYTES (UINT64_C(256) << 20)
+
+static int choose_backend(struct io *io, const struct io_options *options);
+static int64_t wait_bound_ms(const struct io *io, int wait_ms);
+static void report_deferred(struct io *io);
+static void trim_pool(struct timer *timer);
+
+int io_create(struct io **io, const struct io_options *options)
+{
+    struct io *created = calloc(1, sizeof(*created));
+    if (!created)
+        return -ENOMEM;
+    created->now_ms = clock_now_ms();
+    timer_wheel_init(&created->timers, created->now_ms);
+    timer_init(&created->trim, trim_pool, created);
+    list_init(&created->deferred);
+    list_init(&created->parked);
+    bufpool_init(&created->pool, options->buffer_bytes ? options->buffer_bytes : BUFFER_BYTES,
+                 options->buffer_max_bytes ? options->buffer_max_bytes : BUFFER_MAX_BYTES);
+    int result = choose_backend(created, options);
+    if (result < 0) {
+        free(created);
+        return result;
+    }
+    *io = created;
+    return 0;
+}
+
+void io_destroy(struct io *io)
+{
+    assert(io->in_flight == 0);
+    io->backend->destroy(io);
+    timer_stop(&io->trim);
+    bufpool_fini(&io->pool);
+    free(io);
+}
+
+const char *io_backend_name(const struct io *io)
+{
+    return io->backend->name;
+}
+
+int io_turn(struct io *io, int wait_ms)
+{
+    int result = io->backend->turn(io, wait_bound_ms(io, wait_ms));
+    report_deferred(io);
+    timer_wheel_advance(&io->timers, io->now_ms);
+    return result;
+}
+
+void io_submit(struct io *io, struct io_op *op)
+{
+    assert(!op->state.in_flight && op->done);
+    list_init(&op->state.link);
+    op->state.peer = NULL;
+    op->state.sent = 0;
+    op->state.in_flight = true;
+    op->state.cancelled = false;
+    op->state.deferred = false;
+    io->in_flight++;
+    io->backend->submit(io, op);
+}
+
+void io_cancel(struct io *io, struct io_op *op)
+{
+    if (!op->state.in_flight || op->state.cancelled || op->state.deferred)
+        return;
+    op->state.cancelled = true;
+    io->backend->cancel(io, op);
+}
+
+void io_close_fd(struct io *io, int fd)
+{
+    io->backend->close_fd(io, fd);
+}
+
+void io_buf_release(struct io *io, struct io_buf *buf)
+{
+    io->stats.buffers_held--;
+    bufpool_put(&io->pool, buf);
+    if (io->pool.free_count > BUFPOOL_KEEP && !timer_armed(&io->trim))
+        timer_start(&io->timers, &io->trim, io->now_ms + TRIM_EVERY_MS);
+}
+
+int64_t io_now_ms(const struct io *io)
+{
+    return io->now_ms;
+}
+
+struct timer_wheel *io_timers(struct io *io)
+{
+    return &io->timers;
+}
+
+struct io_stats io_stats(const struct io *io)
+{
+    struct io_stats stats = io->stats;
+    stats.buffers_allocated = io->pool.count;
+    return stats;
+}
+
+void io_tick(struct io *io)
+{
+    io->now_ms = clock_now_ms();
+}
+
+void io_defer(struct io *io, struct io_op *op, int result)
+{
+    list_remove(&op->state.link);
+    op->state.parked = false;
+    op->state.deferred = true;
+    op->state.result = result;
+    list_push_back(&io->deferred, &op->state.link);
+}
+
+void io_park(struct io *io, struct io_op *op)
+{
+    op->state.parked = true;
+    list_push_back(&io->parked, &op->state.link);
+}
+
+bool io_accept_transient(int error)
+{
+    switch (error) {
+    case -ECONNABORTED:
+    case -EINTR:
+    case -EPROTO:
+    case -EPERM:
+    case -ENETDOWN:
+    case -ENETUNREACH:
+    case -EHOSTDOWN:
+    case -EHOSTUNREACH:
+    case -ENOPROTOOPT:
+    case -ENONET:
+        return true;
+    default:
+        return false;
+    }
+}
+
+size_t io_message_left(const struct msghdr *msg)
+{
+    size_t left = 0;
+    for (size_t i = 0; i < msg->msg_iovlen; i++)
+        left += msg->msg_iov[i].iov_len;
+    return left;
+}
+
+void io_message_consume(struct msghdr *msg, size_t count)
+{
+    while (msg->msg_iovlen && count >= msg->msg_iov->iov_len) {
+        count -= msg->msg_iov->iov_len;
+        msg->msg_iov->iov_base = (char *)msg->msg_iov->iov_base + msg->msg_iov->iov_len;
+        msg->msg_iov->iov_len = 0;
+        msg->msg_iov++;
+        msg->msg_iovlen--;
+    }
+    if (count) {
+        assert(msg->msg_iovlen);
+        msg->msg_iov->iov_base = (char *)msg->msg_iov->iov_base + count;
+        msg->msg_iov->iov_len -= count;
+    }
+}
+
+static int choose_backend(struct io *io, const struct io_options *options)
+{
+    if (options->kind != IO_KIND_EPOLL) {
+        io->backend = &uring_backend;
+        int result = io->backend->create(io, options);
+        if (result == 0)
+            return 0;
+        const char *why = result == -ENOSYS   ? "the kernel has none"
+                          : result == -EPERM  ? "forbidden here"
+                          : result == -EINVAL ? "the kernel's is older than Linux 6.1"
+                                              : strerror(-result);
+        if (options->kind == IO_KIND_URING) {
+            log_error("io_uring is not available: %s", why);
+            return result;
+        }
+        log_warn("io_uring is not available: %s; using epoll", why);
+    }
+    io->backend = &epoll_backend;
+    int result = io->backend->create(io, options);
+    if (result < 0)
+        log_error("epoll is not available: %s", strerror(-result));
+    return result;
+}
+
+static int64_t wait_bound_ms(const struct io *io, int wait_ms)
+{
+    if (!list_empty(&io->deferred))
+        return 0;
+    int64_t next_ms = timer_wheel_next_ms(&io->timers);
+    if (next_ms == DEADLINE_NEVER)
+        return wait_ms;
+    int64_t until_next_ms = next_ms > io->now_ms ? next_ms - io->now_ms : 0;
+    return wait_ms >= 0 && wait_ms < until_next_ms ? wait_ms : until_next_ms;
+}
+
+/* Ends that callbacks defer meanwhile are left for the next turn. */
+static void report_deferred(struct io *io)
+{
+    struct list ended;
+    list_move_all(&ended, &io->deferred);
+    while (!list_empty(&ended)) {
+        struct io_op *op = container_of(ended.next, struct io_op, state.link);
+        list_remove(&op->state.link);
+        io_finish(io, op, op->state.result);
+    }
+}
+
+static void trim_pool(struct timer *timer)
+{
+    struct io *io = timer->owner;
+    if (bufpool_trim(&io->pool))
+        timer_start(&io->timers, timer, io->now_ms + TRIM_EVERY_MS);
+}
