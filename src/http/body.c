@@ -1,0 +1,48 @@
+#include "http/body.h"
+
+void body_init_empty(struct body *body)
+{
+    *body = (struct body){.ended = true};
+}
+
+static int read_bytes(struct body *body, struct slice *out, unsigned max, int64_t deadline)
+{
+    (void)max;
+    (void)deadline;
+    *out = slice_of(body->source, (size_t)body->length);
+    body->ended = true;
+    return 1;
+}
+
+static void release_bytes(struct body *body)
+{
+    (void)body;
+}
+
+void body_init_bytes(struct body *body, struct slice bytes)
+{
+    static const struct body_ops ops = {.read = read_bytes, .release = release_bytes};
+    body_init_empty(body);
+    if (bytes.len)
+        *body =
+            (struct body){.ops = &ops, .source = (void *)bytes.ptr, .length = (int64_t)bytes.len};
+}
+
+int body_read(struct body *body, struct slice *out, unsigned max, int64_t deadline)
+{
+    if (!body->ops || body->ended)
+        return 0;
+    int count = body->ops->read(body, out, max, deadline);
+    for (int i = 0; i < count; i++)
+        body->bytes_read += (int64_t)out[i].len;
+    return count;
+}
+
+void body_release(struct body *body)
+{
+    const struct body_ops *ops = body->ops;
+    body->ops = 0;
+    body->ended = true;
+    if (ops)
+        ops->release(body);
+}
