@@ -1,0 +1,336 @@
+--- Builds chains, upstreams and listeners from what a site's script says. Factories only check and
+--- describe; the native side is made when a listener (or a test) compiles the chain.
+local core = require "monolake.core"
+local check = require "monolake.internal.check"
+local compose = require "monolake.internal.compose"
+local Reply = require("monolake.internal.response").Reply
+
+local build = {}
+
+local option_kinds = core.option_kinds()
+
+--- What is known of the site that is being loaded, or nil: { on_error, upstreams, names }.
+local current
+
+function build.current(what, level)
+   if not current then
+      error(what .. " can be called only while a site is loaded", level + 1)
+   end
+   return current
+end
+
+--- Begins a site; whatever is built from now on belongs to it. Returns what to give to finish.
+function build.begin()
+   local outer = current
+   current = { upstreams = {}, names = {} }
+   return { site = current, outer = outer }
+end
+
+--- Ends a site, opened or failed. With `complete`, upstreams that no chain uses are opened too.
+function build.finish(token, complete)
+   if complete then
+      for _, upstream in ipairs(token.site.upstreams) do
+         upstream:open()
+      end
+   end
+   current = token.outer
+end
+
+-- --- Layers -----------------------------------------------------------------------------------
+
+local Layer = {}
+Layer.__index = Layer
+
+--- Describes a native layer.
+--- @param label string for the summary tree
+--- @param make fun(label: string): userdata makes the step when the chain is compiled
+--- @param level integer whose line is blamed for failures
+function build.layer(label, make, level)
+   return setmetatable({ label = label, make = make, where = check.where(level + 1) }, Layer)
+end
+
+function build.is_layer(value)
+   return getmetatable(value) == Layer
+end
+
+local function function_label(fn)
+   local info = debug.getinfo(fn, "S")
+   return ("lua %s:%d"):format(info.short_src, info.linedefined)
+end
+
+local function reply_step(reply)
+   local fields = {}
+   if reply.kind then
+      fields[1], fields[2] = "Content-Type", reply.kind
+   end
+   for name, value in pairs(reply.headers) do
+      for _, one in ipairs(type(value) == "table" and value or { value }) do
+         fields[#fields + 1] = name
+         fields[#fields + 1] = tostring(one)
+      end
+   end
+   local label = ("response %d, %d bytes"):format(reply.status, #reply.body)
+   return core.fixed_step(reply.status, fields, reply.body, label)
+end
+
+local function append_list(out, list, where, append)
+   local count = 0
+   for _ in pairs(list) do
+      count = count + 1
+   end
+   if count ~= #list then
+      error(where .. ": a chain must be a list without holes or names", 0)
+   end
+   for i = 1, #list do
+      append(out, list[i], where)
+   end
+end
+
+--- Appends layers in their order: { fn, label } for Lua, { step } for native ones.
+local function append(out, value, where)
+   local kind = getmetatable(value)
+   if type(value) == "function" then
+      out[#out + 1] = { fn = value, label = function_label(value) }
+   elseif kind == Layer then
+      local ok, step = pcall(value.make, value.label)
+      if not ok then
+         error(type(step) == "string" and (value.where .. ": " .. step) or step, 0)
+      end
+      out[#out + 1] = { step = step }
+   elseif kind == Reply and type(value.body) == "string" then
+      out[#out + 1] = { step = reply_step(value) }
+   elseif kind == Reply then
+      out[#out + 1] = { fn = function() return value end, label = "lua response" }
+   elseif type(value) == "table" and kind == nil then
+      append_list(out, value, where, append)
+   else
+      error(("%s: a chain holds functions, layers and lists of them, not a %s"):format(where,
+         type(value)), 0)
+   end
+end
+
+local function run_label(run)
+   local labels = {}
+   for i, layer in ipairs(run) do
+      labels[i] = i == 1 and layer.label or layer.label:gsub("^lua ", "")
+   end
+   return table.concat(labels, ", ")
+end
+
+--- Compiles layers to a native chain: every run of neighbouring functions becomes one step.
+--- @param value function|table a layer, a function, or a list of them
+--- @param where string "site.lua:7", for messages
+--- @return userdata
+function build.chain(value, where)
+   local layers, steps, run = {}, {}, {}
+   append(layers, value, where)
+   local function end_run()
+      if #run > 0 then
+         steps[#steps + 1] = core.lua_step(compose(run, current), run_label(run))
+         run = {}
+      end
+   end
+   for _, layer in ipairs(layers) do
+      if layer.fn then
+         run[#run + 1] = layer
+      else
+         end_run()
+         steps[#steps + 1] = layer.step
+      end
+   end
+   end_run()
+   return core.chain(steps)
+end
+
+-- --- Upstreams ---------------------------------------------------------------------------------
+
+---@class monolake.Upstream
+---@field name string
+local Upstream = {}
+Upstream.__index = Upstream
+
+local BALANCE = { round_robin = true, least_conn = true, random = true, hash = true }
+
+local UPSTREAM = { name = "text", balance = BALANCE, hash_header = "text" }
+for name, kind in pairs(option_kinds.upstream) do
+   UPSTREAM[name] = kind
+end
+
+local function check_peer(peer, level)
+   local address, weight = peer, 1
+   if type(peer) == "table" then
+      local options = check.options("upstream: peer", peer, { address = "text", weight = "count" }, level + 1)
+      address, weight = options.address, options.weight or 1
+   end
+   if type(address) ~= "string" then
+      error("upstream: a peer is an address or { address = ..., weight = ... }", level + 1)
+   end
+   if weight < 1 or weight > 1000 then
+      error("upstream: weight: expected 1 to 1000, not " .. weight, level + 1)
+   end
+   local why = core.address_error(address, true)
+   if why then
+      error(("upstream: %q: %s"):format(address, why), level + 1)
+   end
+   return address, weight
+end
+
+--- @param options table positional peers and named options
+--- @param level integer whose line is blamed, as for error()
+--- @return monolake.Upstream
+function build.upstream(options, level)
+   if type(options) ~= "table" then
+      error("upstream: expected a table of peers and options", level + 1)
+   end
+   local checked = check.options("upstream", options, UPSTREAM, level + 1, true)
+   local peers, weights = {}, {}
+   for i = 1, #options do
+      peers[i], weights[i] = check_peer(options[i], level + 1)
+   end
+   if #peers == 0 then
+      error("upstream: expected at least one peer", level + 1)
+   end
+   local upstream = setmetatable({
+      name = checked.name or peers[1],
+      peers = peers,
+      weights = weights,
+      options = checked,
+      where = check.where(level + 1),
+      opened = setmetatable({}, { __mode = "k" }),
+   }, Upstream)
+   if current then
+      local other = current.names[upstream.name]
+      if other then
+         error(("upstream: another one at %s is named %q already"):format(other.where, upstream.name),
+            level + 1)
+      end
+      current.names[upstream.name] = upstream
+      table.insert(current.upstreams, upstream)
+   end
+   return upstream
+end
+
+--- The native side of it in the site that is being built.
+function Upstream:open()
+   local handle = self.opened[current]
+   if not handle then
+      local options = self.options
+      local ok, result = pcall(core.upstream, self.name, self.peers, self.weights,
+         options.balance or "round_robin", options.hash_header, options, self.where)
+      if not ok then
+         error(self.where .. ": " .. result, 0)
+      end
+      handle = result
+      self.opened[current] = handle
+   end
+   return handle
+end
+
+--- @param target monolake.Upstream|string|table
+function build.proxy(target, options, level)
+   if type(target) == "string" then
+      target = build.upstream({ target, unpack(options or {}) }, level + 1)
+   elseif options ~= nil then
+      error("proxy: options belong to the upstream", level + 1)
+   elseif getmetatable(target) ~= Upstream then
+      target = build.upstream(target, level + 1)
+   end
+   return build.layer("proxy " .. target.name, function(label)
+      return core.proxy_step(target:open(), label)
+   end, level + 1)
+end
+
+-- --- Routers -----------------------------------------------------------------------------------
+
+--- @param routes table<string, any> patterns and what answers there
+function build.router(routes, level)
+   if type(routes) ~= "table" or getmetatable(routes) ~= nil then
+      error("router: expected a table of routes", level + 1)
+   end
+   local patterns, where = {}, check.where(level + 1)
+   for pattern in pairs(routes) do
+      if type(pattern) ~= "string" then
+         error('router: a route is written ["GET /path"] = layer', level + 1)
+      end
+      patterns[#patterns + 1] = pattern
+   end
+   table.sort(patterns)
+   local label = ("router, %d route%s"):format(#patterns, #patterns == 1 and "" or "s")
+   return build.layer(label, function(text)
+      local list = {}
+      for _, pattern in ipairs(patterns) do
+         list[#list + 1] = pattern
+         list[#list + 1] = build.chain(routes[pattern], where)
+      end
+      return core.router_step(list, text)
+   end, level + 1)
+end
+
+-- --- Native layers -----------------------------------------------------------------------------
+
+--- @param path string of a shared object
+--- @param config any its configuration, handed over as JSON
+function build.native(path, config, encode, level)
+   check.value("native", path, "text", level + 1)
+   local ok, text = true, "null"
+   if config ~= nil then
+      ok, text = pcall(encode, config)
+   end
+   if not ok then
+      error("native: the configuration cannot be written as JSON: " .. tostring(text), level + 1)
+   end
+   return build.layer("native " .. path, function(label)
+      return core.native_step(path, text, label)
+   end, level + 1)
+end
+
+-- --- Listeners ---------------------------------------------------------------------------------
+
+local LISTEN = { address = "any", chain = "any" }
+for name, kind in pairs(option_kinds.listener) do
+   LISTEN[name] = kind
+end
+
+local function addresses_of(address, level)
+   local list = type(address) == "table" and address or { address }
+   for i = 1, #list do
+      if type(list[i]) ~= "string" then
+         error("listen: address: expected a text or a list of them, not " .. type(list[i]), level + 1)
+      end
+      local why = core.address_error(list[i], false)
+      if why then
+         error(("listen: address %q: %s"):format(list[i], why), level + 1)
+      end
+   end
+   if #list == 0 then
+      error('listen: expected an address, e.g. address = "127.0.0.1:8080"', level + 1)
+   end
+   return list
+end
+
+function build.listen(options, level)
+   build.current("listen", level + 1)
+   local checked = check.options("listen", options, LISTEN, level + 1)
+   local addresses = addresses_of(checked.address, level + 1)
+   if checked.chain == nil then
+      error("listen: expected a chain", level + 1)
+   end
+   local where = check.where(level + 1)
+   core.listener(addresses, checked, build.chain(checked.chain, where), where)
+end
+
+function build.options(options, level)
+   build.current("options", level + 1)
+   local checked = check.options("options", options, { grace = "duration" }, level + 1)
+   if checked.grace then
+      core.set_grace(checked.grace)
+   end
+end
+
+function build.on_error(handler, level)
+   local site = build.current("on_error", level + 1)
+   check.value("on_error", handler, "function", level + 1)
+   site.on_error = handler
+end
+
+return build

@@ -1,0 +1,117 @@
+--- Composes neighbouring Lua layers to one function, once, when a site is loaded: `next` between them
+--- is then a plain call, and nothing is made per request but the handles.
+local core = require "monolake.core"
+local Request = require "monolake.internal.request"
+local Response = require "monolake.internal.response"
+local errors = require "monolake.internal.errors"
+local wait = require "monolake.internal.wait"
+
+local Reply = Response.Reply
+local raw_yield, next_verb = wait.yield, wait.verbs.next
+local cancelled = errors.cancelled
+
+--- What went wrong in a layer, for the log and on_error.
+local Trouble = {}
+
+local function trouble_of(text, value, traceback)
+   return setmetatable({ text = text, value = value, traceback = traceback }, Trouble)
+end
+
+--- What an error of a layer becomes in xpcall: failures stay, all else gets its traceback.
+local function with_traceback(err)
+   if errors.is_failure(err) or getmetatable(err) == Trouble then
+      return err
+   end
+   local text = type(err) == "string" and err or tostring(err)
+   return trouble_of(text, err, debug.traceback(text, 2))
+end
+
+--- The native rest of the chain. The only place where a chain's Lua waits for what is below it.
+local function native_next(req)
+   if getmetatable(req) ~= Request then
+      error("next: expected the request, not " .. type(req), 2)
+   end
+   local address, code = raw_yield(next_verb)
+   if address then
+      return Response.of(req, address)
+   elseif code == -22 then
+      error("next can be called only while its own layer is running", 2)
+   end
+   error(cancelled, 0)
+end
+
+local function plain_failure(req, trouble)
+   return Response.fail(req, 500, trouble.text)
+end
+
+--- Turns whatever a layer gave into a response.
+local function accept(req, value, label)
+   local kind = getmetatable(value)
+   if kind == Reply then
+      return Response.from(req, value)
+   elseif kind == Response and value[1] == req[1] and value[2] == req[2] then
+      return value
+   end
+   local what = kind == Response and "a response of another request" or value == nil and "nothing" or
+      "a " .. type(value)
+   local text = ("%s must return a response, but returned %s"):format(label, what)
+   error(trouble_of(text, text, text), 0)
+end
+
+local function fail(req, trouble, site, label)
+   if trouble == cancelled then
+      error(cancelled, 0)
+   elseif errors.is_failure(trouble) then
+      return Response.fail(req, trouble.status, trouble.message)
+   end
+   core.log_failure(trouble.traceback)
+   local handler = site.on_error
+   if not handler then
+      return plain_failure(req, trouble)
+   end
+   local ok, result = xpcall(handler, with_traceback, trouble.value, req)
+   if ok then
+      ok, result = xpcall(accept, with_traceback, req, result, "the function of on_error")
+   end
+   if ok then
+      return result
+   elseif result == cancelled then
+      error(cancelled, 0)
+   end
+   core.log_failure(result.traceback or result.message)
+   return plain_failure(req, trouble, label)
+end
+
+--- What a layer gave that is not just a response of its request.
+local function settle(ok, value, req, site, label)
+   if ok then
+      ok, value = xpcall(accept, with_traceback, req, value, label)
+      if ok then
+         return value
+      end
+   end
+   return fail(req, value, site, label)
+end
+
+local function edge(layer, next, site, label)
+   return function(req)
+      local ok, res = xpcall(layer, with_traceback, req, next)
+      if ok and getmetatable(res) == Response and res[2] == req[2] and res[1] == req[1] then
+         return res
+      end
+      return settle(ok, res, req, site, label)
+   end
+end
+
+--- @param layers { fn: function, label: string }[]
+--- @param site table whose on_error answers for failures
+--- @return fun(address: number, generation: number): number what src/script/layer.c calls
+return function(layers, site)
+   local run = native_next
+   for i = #layers, 1, -1 do
+      run = edge(layers[i].fn, run, site, layers[i].label)
+   end
+   return function(address, generation)
+      return run(Request.of(address, generation))[3]
+   end
+end

@@ -1,0 +1,43 @@
+--- The accessors of src/script/access.h, declared to LuaJIT.
+local ffi = require "ffi"
+
+ffi.cdef [[
+struct script_text { const char *ptr; size_t len; };
+
+int script_request_text(intptr_t request, uint32_t generation, int field, struct script_text *out);
+double script_request_number(intptr_t request, uint32_t generation, int field);
+int script_request_set(intptr_t request, uint32_t generation, int field, const char *text,
+                       size_t len);
+int script_param(intptr_t request, uint32_t generation, const char *name, size_t len,
+                 struct script_text *out);
+int script_param_at(intptr_t request, uint32_t generation, unsigned index,
+                    struct script_text *name, struct script_text *out);
+int script_header_get(intptr_t request, uint32_t generation, intptr_t message, int part,
+                      const char *name, size_t name_len, struct script_text *out);
+int script_header_set(intptr_t request, uint32_t generation, intptr_t message, int part,
+                      const char *name, size_t name_len, const char *value, size_t value_len);
+int script_header_add(intptr_t request, uint32_t generation, intptr_t message, int part,
+                      const char *name, size_t name_len, const char *value, size_t value_len);
+int script_header_remove(intptr_t request, uint32_t generation, intptr_t message, int part,
+                         const char *name, size_t name_len);
+int script_header_next(intptr_t request, uint32_t generation, intptr_t message, int part,
+                       uint32_t *at, struct script_text *name, struct script_text *value);
+int script_response_status(intptr_t request, uint32_t generation, intptr_t response);
+int script_response_set_status(intptr_t request, uint32_t generation, intptr_t response,
+                               int status);
+int script_response_error(intptr_t request, uint32_t generation, intptr_t response,
+                          struct script_text *out);
+double script_response_make(intptr_t request, uint32_t generation, int status, const char *type,
+                            size_t type_len, const char *body, size_t body_len);
+double script_response_fail(intptr_t request, uint32_t generation, int status, const char *why,
+                            size_t why_len);
+int script_body_set(intptr_t request, uint32_t generation, intptr_t message, const char *bytes,
+                    size_t len);
+double script_body_address(intptr_t request, uint32_t generation, intptr_t message, int take);
+int script_body_stream(intptr_t request, uint32_t generation, intptr_t message, int index,
+                       int map);
+double script_now(void);
+double script_clock(void);
+]]
+
+return ffi.C

@@ -1,0 +1,224 @@
+--- The request as layers see it.
+---
+--- Places in a handle: 1 and 3 the request's address, 2 its generation, 4 the body as text once it was
+--- read, 5 the functions behind bodies. Nothing else is kept, so that whatever is asked for after the
+--- end of the request raises an error.
+local ffi = require "ffi"
+local C = require "monolake.internal.ffi"
+local Headers = require "monolake.internal.headers"
+local Pairs = require "monolake.internal.args"
+local body = require "monolake.internal.body"
+local check = require "monolake.internal.check"
+local errors = require "monolake.internal.errors"
+local handles = require "monolake.internal.handles"
+
+local raise = errors.raise_access
+local text_of = ffi.string
+local out, name_out = ffi.new "struct script_text", ffi.new "struct script_text"
+
+---@class monolake.Request
+local methods = {}
+local getters, setters = {}, {}
+local Request = {}
+
+local METHOD, PATH, QUERY, SCHEME, HOST, IP, PORT, ID, VERSION = 0, 1, 2, 3, 4, 5, 6, 7, 8
+
+local function text_getter(field)
+   return function(self)
+      local found = C.script_request_text(self[1], self[2], field, out)
+      if found > 0 then
+         return text_of(out.ptr, out.len)
+      elseif found < 0 then
+         raise(found, nil, 3)
+      end
+      return nil
+   end
+end
+
+local function number_getter(field)
+   return function(self)
+      local number = C.script_request_number(self[1], self[2], field)
+      if number < 0 then
+         raise(number, nil, 3)
+      end
+      return number
+   end
+end
+
+local function text_setter(field, name)
+   return function(self, value)
+      local text = value
+      if value == nil and field == QUERY then
+         text = nil
+      elseif type(value) ~= "string" then
+         error(("req.%s must be a string, not %s"):format(name, type(value)), 3)
+      end
+      local result = C.script_request_set(self[1], self[2], field, text, text and #text or 0)
+      if result < 0 then
+         raise(result, ("not a valid %s: %q"):format(name, tostring(value)), 3)
+      end
+   end
+end
+
+getters.method = text_getter(METHOD)
+getters.path = text_getter(PATH)
+getters.query = text_getter(QUERY)
+getters.scheme = text_getter(SCHEME)
+getters.host = text_getter(HOST)
+getters.ip = text_getter(IP)
+getters.port = number_getter(PORT)
+getters.id = number_getter(ID)
+
+local version_number = number_getter(VERSION)
+function getters.version(self)
+   return version_number(self) / 10
+end
+
+setters.method = text_setter(METHOD, "method")
+setters.path = text_setter(PATH, "path")
+setters.query = text_setter(QUERY, "query")
+setters.host = text_setter(HOST, "host")
+
+function setters.body(self, value)
+   body.assign(self, value)
+end
+
+-- The tables below are made when first asked for. They raise by themselves after the request's end.
+
+function getters.headers(self)
+   local headers = Headers.of(self[1], self[2], self[3])
+   rawset(self, "headers", headers)
+   return headers
+end
+
+function getters.trailers(self)
+   local trailers = Headers.trailers_of(self[1], self[2], self[3])
+   rawset(self, "trailers", trailers)
+   return trailers
+end
+
+function getters.args(self)
+   local args = Pairs.of(self, Pairs.query)
+   rawset(self, "args", args)
+   return args
+end
+
+function getters.cookies(self)
+   local cookies = Pairs.of(self, Pairs.cookies)
+   rawset(self, "cookies", cookies)
+   return cookies
+end
+
+function getters.ctx(self)
+   local ctx = {}
+   rawset(self, "ctx", ctx)
+   return ctx
+end
+
+local Params = {}
+
+local function param_pairs(self)
+   local index = -1
+   return function()
+      index = index + 1
+      local found = C.script_param_at(self[1], self[2], index, name_out, out)
+      if found < 0 then
+         raise(found)
+      elseif found == 0 then
+         return nil
+      end
+      return text_of(name_out.ptr, name_out.len), text_of(out.ptr, out.len)
+   end
+end
+
+function Params.__index(self, name)
+   if name == "pairs" then
+      return param_pairs
+   elseif type(name) ~= "string" then
+      return nil
+   end
+   local found = C.script_param(self[1], self[2], name, #name, out)
+   if found > 0 then
+      return text_of(out.ptr, out.len)
+   elseif found < 0 then
+      raise(found)
+   end
+   return nil
+end
+
+function Params.__newindex()
+   error("req.params cannot be changed: it tells what the route has matched", 2)
+end
+
+function getters.params(self)
+   local params = setmetatable({ self[1], self[2] }, Params)
+   rawset(self, "params", params)
+   return params
+end
+
+--- The whole body as a string. Later layers and the upstream still get it. A body over `max` bytes
+--- (1 MiB unless given) raises an error, which answers with 413 unless it is caught.
+---@param options { max: integer }|nil
+---@return string
+function methods:body(options)
+   return body.read_all(self, options)
+end
+
+--- Iterates over the body as it arrives: `for chunk in req:chunks() do`. What was read this way does
+--- not reach the upstream.
+---@return fun(state: table): string|nil
+---@return table
+function methods:chunks()
+   return body.chunks(self)
+end
+
+local function unknown(verb, name)
+   local names = {}
+   for known in pairs(getters) do
+      names[#names + 1] = known
+   end
+   names[#names + 1] = "body"
+   names[#names + 1] = "chunks"
+   error(("a request has no %q that can be %s%s"):format(tostring(name), verb,
+      check.suggest(tostring(name), names)), 3)
+end
+
+function Request.__index(self, name)
+   local method = methods[name]
+   if method then
+      return method
+   end
+   local getter = getters[name]
+   if getter then
+      return getter(self)
+   elseif type(name) == "number" then
+      return nil
+   end
+   unknown("read", name)
+end
+
+function Request.__newindex(self, name, value)
+   local setter = setters[name]
+   if setter then
+      setter(self, value)
+   elseif name == "ctx" or type(name) == "number" then
+      rawset(self, name, value)
+   else
+      unknown("assigned", name)
+   end
+end
+
+--- The handle of a request; the same one for all layers.
+---@param address number
+---@param generation number
+---@return monolake.Request
+function Request.of(address, generation)
+   local handle = handles[address]
+   if not handle or handle[2] ~= generation then
+      handle = setmetatable({ address, generation, address }, Request)
+      handles[address] = handle
+   end
+   return handle
+end
+
+return Request

@@ -1,0 +1,74 @@
+--- Waiting: a layer's Lua coroutine yields a verb, which src/script/verbs.c performs. Coroutines that
+--- a script makes itself hand verbs on to the layer's, so that waiting works inside them too.
+local core = require "monolake.core"
+local errors = require "monolake.internal.errors"
+
+local raw_yield, raw_resume, raw_create = coroutine.yield, coroutine.resume, coroutine.create
+local running = coroutine.running
+
+local wait = { verbs = core.verbs, yield = raw_yield }
+
+local ETIMEDOUT = -110
+
+local is_verb = {}
+for _, verb in pairs(core.verbs) do
+   is_verb[verb] = true
+end
+
+local function relay(co, ok, first, ...)
+   if ok and is_verb[first] then
+      return relay(co, raw_resume(co, raw_yield(first, ...)))
+   end
+   return ok, first, ...
+end
+
+local function resume(co, ...)
+   return relay(co, raw_resume(co, ...))
+end
+
+local function unwrap(ok, ...)
+   if ok then
+      return ...
+   end
+   error((...), 0)
+end
+
+--- The library "coroutine" for scripts.
+wait.coroutine = {
+   create = raw_create,
+   resume = resume,
+   running = running,
+   status = coroutine.status,
+   yield = raw_yield,
+   isyieldable = coroutine.isyieldable,
+   wrap = function(fn)
+      local co = raw_create(fn)
+      return function(...)
+         return unwrap(resume(co, ...))
+      end
+   end,
+}
+
+--- Raises an error unless a layer is running.
+--- @param what string
+function wait.check(what)
+   if not running() then
+      error(what .. " can be used only while a request is handled", 3)
+   end
+end
+
+--- Suspends this request only.
+--- @param seconds number
+function wait.sleep(seconds)
+   if type(seconds) ~= "number" or seconds < 0 or seconds ~= seconds then
+      error("sleep: expected a number of seconds, not " .. tostring(seconds), 2)
+   end
+   wait.check("sleep")
+   local result = raw_yield(core.verbs.sleep, seconds)
+   if result < 0 then
+      error(result == ETIMEDOUT and errors.failure(504, "the request took longer than it may")
+         or errors.cancelled, 0)
+   end
+end
+
+return wait

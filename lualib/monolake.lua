@@ -1,0 +1,170 @@
+--- monolake: what a site's script works with.
+---
+---     local ml = require "monolake"
+---     local api = ml.upstream { "127.0.0.1:9001", "127.0.0.1:9002", name = "api" }
+---
+---     ml.listen {
+---        address = "127.0.0.1:8080",
+---        chain = {
+---           function(req, next)
+---              local res = next(req)
+---              res.headers["x-served-by"] = "monolake-lua"
+---              return res
+---           end,
+---           ml.proxy(api),
+---        },
+---     }
+---
+--- A layer is a function `(req, next)` that returns a response, a value made by one of the factories
+--- below, or a list of both. A layer may wait anywhere.
+---
+--- Durations are seconds, or texts such as "250ms", "30s", "5m", "1h"; sizes are bytes, or texts such
+--- as "16k", "1m".
+---@module monolake
+
+local build = require "monolake.internal.build"
+local check = require "monolake.internal.check"
+local wait = require "monolake.internal.wait"
+local Reply = require("monolake.internal.response").Reply
+local clock = require "monolake.clock"
+local hash = require "monolake.hash"
+local json = require "monolake.json"
+local log = require "monolake.log"
+
+---@alias monolake.Next fun(req: monolake.Request): monolake.Response
+---@alias monolake.Layer fun(req: monolake.Request, next: monolake.Next): monolake.Response|monolake.Reply
+
+local ml = { log = log, hash = hash }
+
+--- Serves requests at one or more addresses.
+---
+--- Options: `address` (a text or a list: "127.0.0.1:8080", "[::1]:0", "unix:/run/site.sock"),
+--- `chain`, and limits: `head_timeout` (10 s), `body_timeout` (30 s, between two reads),
+--- `send_timeout` (30 s without progress), `idle_timeout` (75 s), `tunnel_idle_timeout` (1 h),
+--- `total_timeout` (none), `request_line_max` (8k), `head_max` (32k), `headers_max` (100), `body_max`
+--- (none), `requests_max` (none; per connection), `connections_max` (none; per worker),
+--- `server_name` ("monolake-lua").
+---@param options table
+function ml.listen(options)
+   build.listen(options, 2)
+end
+
+--- Names a group of origins. Positional entries are the peers: addresses ("127.0.0.1:80",
+--- "host:80", "unix:/path") or { address =, weight = }.
+---
+--- Options: `name` (default: the first peer), `balance` ("round_robin", "least_conn", "random",
+--- "hash"), `hash_header` (the field to hash instead of the client's address), `connect_timeout` (5 s),
+--- `response_timeout` (60 s), `read_timeout` (60 s), `send_timeout` (60 s), `idle_timeout` (60 s),
+--- `idle_max` (64), `connections_max` (none), `retries` (2), `fail_max` (3), `fail_timeout` (10 s),
+--- `forwarded` (false), `x_forwarded` (false), `pass_host` (true), `response_head_max` (64k).
+---@param options table
+---@return monolake.Upstream
+function ml.upstream(options)
+   return build.upstream(options, 2)
+end
+
+--- A layer that forwards requests to an upstream: one made by `upstream`, or an address or a table of
+--- peers and options of which it makes one.
+---@param target monolake.Upstream|string|table
+---@return table layer
+function ml.proxy(target)
+   return build.proxy(target, 2)
+end
+
+--- A layer that picks what answers by method, host and path. Keys are patterns
+--- "[METHOD ][host]/path", where ":name" matches a segment and a final "*" or "*name" the rest; values
+--- are layers, functions or lists of both, and what they do not answer goes on behind the router. The
+--- most specific pattern wins. What matched is in `req.params`.
+---@param routes table<string, any>
+---@return table layer
+function ml.router(routes)
+   return build.router(routes, 2)
+end
+
+--- A native layer from a shared object that was compiled against monolake.h. The configuration is
+--- handed to it as JSON.
+---@param path string
+---@param config any
+---@return table layer
+function ml.native(path, config)
+   return build.native(path, config, json.encode, 2)
+end
+
+--- Shapes the answer to a request of which a layer has failed. Without it that is a plain 500. The
+--- traceback is logged in either case.
+---@param handler fun(err: any, req: monolake.Request): monolake.Response|monolake.Reply
+function ml.on_error(handler)
+   build.on_error(handler, 2)
+end
+
+--- Options of the whole site: `grace` (30 s), how long a drain waits for requests to end.
+---@param options { grace: number|string }
+function ml.options(options)
+   build.options(options, 2)
+end
+
+local REPLY = { status = "count", headers = "table", body = "any" }
+
+local function reply(what, body, kind, options, level)
+   options = check.options(what, options or {}, { status = "count", headers = "table" }, level + 1)
+   return setmetatable({
+      status = options.status or 200,
+      headers = options.headers or {},
+      body = body,
+      kind = kind,
+   }, Reply)
+end
+
+--- A plain-text response; also a layer that always answers with it.
+---@param text string
+---@param options { status: integer, headers: table }|nil
+---@return monolake.Reply
+function ml.text(text, options)
+   if type(text) ~= "string" then
+      error("text: expected a string, not " .. type(text), 2)
+   end
+   return reply("text", text, "text/plain; charset=utf-8", options, 2)
+end
+
+--- A JSON response; also a layer that always answers with it. `ml.json.encode`, `ml.json.decode` and
+--- `ml.json.null` are those of monolake.json.
+ml.json = setmetatable({ encode = json.encode, decode = json.decode, null = json.null }, {
+   __call = function(_, value, options)
+      local ok, text = pcall(json.encode, value)
+      if not ok then
+         error("json: " .. tostring(text), 2)
+      end
+      return reply("json", text, "application/json", options, 2)
+   end,
+})
+
+--- A response of any kind: `body` is a string or an iterator function, which is called for the next
+--- piece whenever the client can take one, until it returns nil. It may wait.
+---@param options { status: integer, headers: table, body: string|function }
+---@return monolake.Reply
+function ml.response(options)
+   local checked = check.options("response", options, REPLY, 2)
+   local body = checked.body or ""
+   if type(body) ~= "string" and type(body) ~= "function" then
+      error("response: body: expected a string or an iterator function, not " .. type(body), 2)
+   end
+   return setmetatable({
+      status = checked.status or 200,
+      headers = checked.headers or {},
+      body = body,
+   }, Reply)
+end
+
+--- Suspends this request only.
+---@param seconds number
+function ml.sleep(seconds)
+   wait.sleep(seconds)
+end
+
+--- Seconds since 1970-01-01 UTC, with microseconds.
+---@return number
+function ml.now()
+   return clock.now()
+end
+
+return ml

@@ -1,0 +1,34 @@
+--- JSON, by lua-cjson with settings of its own: numbers keep 14 digits, an empty Lua table is an
+--- object, and what cannot be expressed is an error.
+---@module monolake.json
+local cjson = require("cjson").new()
+
+cjson.encode_number_precision(14)
+cjson.encode_invalid_numbers(false)
+cjson.decode_invalid_numbers(false)
+cjson.encode_sparse_array(true)
+
+local json = {
+   --- Stands for JSON's null.
+   null = cjson.null,
+}
+
+--- The JSON text of a value; raises an error for functions, cycles and the like.
+---@param value any
+---@return string
+function json.encode(value)
+   return cjson.encode(value)
+end
+
+--- The value of a JSON text, or nil and what is wrong with it.
+---@param text string
+---@return any, string|nil
+function json.decode(text)
+   local ok, value = pcall(cjson.decode, text)
+   if ok then
+      return value
+   end
+   return nil, value
+end
+
+return json

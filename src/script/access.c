@@ -1,0 +1,386 @@
+#include "script/access.h"
+
+#include "base/clock.h"
+#include "http/exchange.h"
+#include "script/body.h"
+
+#include <time.h>
+
+/* The request if it has not ended: exchanges live in memory that is never given back. */
+static struct request *live(intptr_t address, uint32_t generation)
+{
+    struct request *request = (struct request *)address;
+    return request->generation == generation ? request : NULL;
+}
+
+static int found(struct slice text, struct script_text *out)
+{
+    out->ptr = text.ptr;
+    out->len = text.len;
+    return text.ptr ? ACCESS_FOUND : ACCESS_NONE;
+}
+
+static int client_ip(const struct request *request, struct script_text *out)
+{
+    static char text[ADDRESS_TEXT_MAX];
+    if (!request->remote || !request->remote->len)
+        return ACCESS_NONE;
+    return found(slice_of(text, address_format_host(request->remote, text)), out);
+}
+
+int script_request_text(intptr_t address, uint32_t generation, int field, struct script_text *out)
+{
+    struct request *request = live(address, generation);
+    if (!request)
+        return ACCESS_OVER;
+    switch (field) {
+    case FIELD_METHOD:
+        return found(request->method_name, out);
+    case FIELD_PATH:
+        return found(request->path, out);
+    case FIELD_QUERY:
+        return found(request->query, out);
+    case FIELD_SCHEME:
+        return found(request->scheme, out);
+    case FIELD_HOST:
+        return found(request->authority, out);
+    case FIELD_IP:
+        return client_ip(request, out);
+    default:
+        return ACCESS_INVALID;
+    }
+}
+
+double script_request_number(intptr_t address, uint32_t generation, int field)
+{
+    struct request *request = live(address, generation);
+    if (!request)
+        return ACCESS_OVER;
+    switch (field) {
+    case FIELD_PORT:
+        return request->remote ? address_port(request->remote) : 0;
+    case FIELD_ID:
+        return (double)request->id;
+    case FIELD_VERSION:
+        return request->version;
+    default:
+        return ACCESS_INVALID;
+    }
+}
+
+/* May these bytes stand in a target? No controls, spaces or fragments (RFC 9112 section 3.2). */
+static bool target_valid(struct slice text, bool query_allowed)
+{
+    for (size_t i = 0; i < text.len; i++) {
+        unsigned char c = (unsigned char)text.ptr[i];
+        if (c <= ' ' || c == 0x7f || c == '#' || (c == '?' && !query_allowed))
+            return false;
+    }
+    return true;
+}
+
+static int set_method(struct request *request, struct slice text)
+{
+    if (!header_name_valid(text))
+        return ACCESS_INVALID;
+    struct slice copy = arena_copy(request->arena, text);
+    if (!copy.ptr)
+        return ACCESS_MEMORY;
+    request->method_name = copy;
+    request->method = http_method_of(copy);
+    return ACCESS_FOUND;
+}
+
+static int set_path(struct request *request, struct slice text)
+{
+    if (!text.len || text.ptr[0] != '/' || !target_valid(text, false))
+        return ACCESS_INVALID;
+    struct slice copy = arena_copy(request->arena, text);
+    if (!copy.ptr)
+        return ACCESS_MEMORY;
+    request->path = copy;
+    return ACCESS_FOUND;
+}
+
+static int set_query(struct request *request, struct slice text)
+{
+    if (!text.ptr) {
+        request->query = (struct slice){NULL, 0};
+        return ACCESS_FOUND;
+    }
+    if (!target_valid(text, true))
+        return ACCESS_INVALID;
+    struct slice copy = arena_copy(request->arena, text);
+    if (!copy.ptr)
+        return ACCESS_MEMORY;
+    request->query = copy;
+    return ACCESS_FOUND;
+}
+
+static bool authority_valid(struct slice text)
+{
+    if (!text.len)
+        return false;
+    for (size_t i = 0; i < text.len; i++) {
+        unsigned char c = (unsigned char)text.ptr[i];
+        if (c <= ' ' || c >= 0x7f || memchr("/?#@\\\"<>^`{|}", c, 13))
+            return false;
+    }
+    return true;
+}
+
+/* The origin learns of a host by the Host field: the two must never differ. */
+static int set_host(struct request *request, struct slice text)
+{
+    if (!authority_valid(text))
+        return ACCESS_INVALID;
+    struct slice copy = arena_copy(request->arena, text);
+    if (!copy.ptr || headers_set(&request->headers, SLICE("Host"), copy) != 0)
+        return ACCESS_MEMORY;
+    request->authority = copy;
+    return ACCESS_FOUND;
+}
+
+int script_request_set(intptr_t address, uint32_t generation, int field, const char *text,
+                       size_t len)
+{
+    struct request *request = live(address, generation);
+    if (!request)
+        return ACCESS_OVER;
+    switch (field) {
+    case FIELD_METHOD:
+        return set_method(request, slice_of(text, len));
+    case FIELD_PATH:
+        return set_path(request, slice_of(text, len));
+    case FIELD_QUERY:
+        return set_query(request, slice_of(text, len));
+    case FIELD_HOST:
+        return set_host(request, slice_of(text, len));
+    default:
+        return ACCESS_INVALID;
+    }
+}
+
+int script_param(intptr_t address, uint32_t generation, const char *name, size_t len,
+                 struct script_text *out)
+{
+    struct request *request = live(address, generation);
+    if (!request)
+        return ACCESS_OVER;
+    struct slice wanted = slice_of(name, len);
+    for (unsigned i = 0; i < request->param_count; i++)
+        if (slice_equal(request->params[i].name, wanted))
+            return found(request->params[i].value, out);
+    return ACCESS_NONE;
+}
+
+int script_param_at(intptr_t address, uint32_t generation, unsigned index, struct script_text *name,
+                    struct script_text *out)
+{
+    struct request *request = live(address, generation);
+    if (!request)
+        return ACCESS_OVER;
+    if (index >= request->param_count)
+        return ACCESS_NONE;
+    found(request->params[index].name, name);
+    return found(request->params[index].value, out);
+}
+
+/* --- Fields ---------------------------------------------------------------------------------- */
+
+static struct headers *part_of(struct request *request, intptr_t message, int part)
+{
+    if (message == (intptr_t)request)
+        return part == PART_TRAILERS ? &request->trailers : &request->headers;
+    struct response *response = (struct response *)message;
+    return part == PART_TRAILERS ? &response->trailers : &response->headers;
+}
+
+int script_header_get(intptr_t address, uint32_t generation, intptr_t message, int part,
+                      const char *name, size_t name_len, struct script_text *out)
+{
+    struct request *request = live(address, generation);
+    if (!request)
+        return ACCESS_OVER;
+    return found(headers_get(part_of(request, message, part), slice_of(name, name_len)), out);
+}
+
+typedef int change_headers(struct headers *headers, struct slice name, struct slice value);
+
+static int change(change_headers *how, intptr_t address, uint32_t generation, intptr_t message,
+                  int part, struct slice name, struct slice value)
+{
+    struct request *request = live(address, generation);
+    if (!request)
+        return ACCESS_OVER;
+    value = slice_trim(value);
+    if (!header_name_valid(name) || !header_value_valid(value))
+        return ACCESS_INVALID;
+    name = arena_copy(request->arena, name);
+    value = arena_copy(request->arena, value);
+    if (!name.ptr || !value.ptr || how(part_of(request, message, part), name, value) != 0)
+        return ACCESS_MEMORY;
+    return ACCESS_FOUND;
+}
+
+int script_header_set(intptr_t address, uint32_t generation, intptr_t message, int part,
+                      const char *name, size_t name_len, const char *value, size_t value_len)
+{
+    return change(headers_set, address, generation, message, part, slice_of(name, name_len),
+                  slice_of(value, value_len));
+}
+
+int script_header_add(intptr_t address, uint32_t generation, intptr_t message, int part,
+                      const char *name, size_t name_len, const char *value, size_t value_len)
+{
+    return change(headers_add, address, generation, message, part, slice_of(name, name_len),
+                  slice_of(value, value_len));
+}
+
+int script_header_remove(intptr_t address, uint32_t generation, intptr_t message, int part,
+                         const char *name, size_t name_len)
+{
+    struct request *request = live(address, generation);
+    if (!request)
+        return ACCESS_OVER;
+    headers_remove(part_of(request, message, part), slice_of(name, name_len));
+    return ACCESS_FOUND;
+}
+
+int script_header_next(intptr_t address, uint32_t generation, intptr_t message, int part,
+                       uint32_t *at, struct script_text *name, struct script_text *value)
+{
+    struct request *request = live(address, generation);
+    if (!request)
+        return ACCESS_OVER;
+    const struct header *header = headers_next(part_of(request, message, part), at);
+    if (!header)
+        return ACCESS_NONE;
+    found(header->name, name);
+    found(header->value, value);
+    return ACCESS_FOUND;
+}
+
+/* --- Responses ------------------------------------------------------------------------------- */
+
+int script_response_status(intptr_t address, uint32_t generation, intptr_t response)
+{
+    return live(address, generation) ? ((struct response *)response)->status : ACCESS_OVER;
+}
+
+int script_response_set_status(intptr_t address, uint32_t generation, intptr_t response, int status)
+{
+    if (!live(address, generation))
+        return ACCESS_OVER;
+    if (status < 200 || status > 599)
+        return ACCESS_INVALID;
+    ((struct response *)response)->status = (uint16_t)status;
+    return ACCESS_FOUND;
+}
+
+int script_response_error(intptr_t address, uint32_t generation, intptr_t response,
+                          struct script_text *out)
+{
+    if (!live(address, generation))
+        return ACCESS_OVER;
+    const struct response *failed = (const struct response *)response;
+    return failed->error == RESPONSE_OK ? ACCESS_NONE : found(failed->error_text, out);
+}
+
+double script_response_make(intptr_t address, uint32_t generation, int status, const char *type,
+                            size_t type_len, const char *body, size_t body_len)
+{
+    struct request *request = live(address, generation);
+    if (!request)
+        return ACCESS_OVER;
+    if (status < 200 || status > 599)
+        return ACCESS_INVALID;
+    struct response *response = response_create(request, (uint16_t)status);
+    if (!response)
+        return ACCESS_MEMORY;
+    if (type_len) {
+        struct slice copy = arena_copy(request->arena, slice_of(type, type_len));
+        if (!copy.ptr ||
+            headers_add_id(&response->headers, HEADER_CONTENT_TYPE, SLICE("Content-Type"), copy))
+            return ACCESS_MEMORY;
+    }
+    if (body_len) {
+        struct slice copy = arena_copy(request->arena, slice_of(body, body_len));
+        if (!copy.ptr)
+            return ACCESS_MEMORY;
+        body_init_bytes(&response->body, copy);
+    }
+    return (double)(uintptr_t)response;
+}
+
+double script_response_fail(intptr_t address, uint32_t generation, int status, const char *why,
+                            size_t why_len)
+{
+    struct request *request = live(address, generation);
+    if (!request)
+        return ACCESS_OVER;
+    enum response_error error = status == 413 ? RESPONSE_BODY_TOO_LARGE : RESPONSE_LAYER_FAILED;
+    struct response *response =
+        response_create_error(request, (uint16_t)status, error, slice_of(why, why_len));
+    return response ? (double)(uintptr_t)response : ACCESS_MEMORY;
+}
+
+/* --- Bodies ---------------------------------------------------------------------------------- */
+
+static struct body *body_of(struct request *request, intptr_t message)
+{
+    if (message == (intptr_t)request)
+        return &request->body;
+    return &((struct response *)message)->body;
+}
+
+int script_body_set(intptr_t address, uint32_t generation, intptr_t message, const char *bytes,
+                    size_t len)
+{
+    struct request *request = live(address, generation);
+    if (!request)
+        return ACCESS_OVER;
+    struct slice copy = arena_copy(request->arena, slice_of(bytes, len));
+    if (!copy.ptr)
+        return ACCESS_MEMORY;
+    struct body *body = body_of(request, message);
+    headers_remove_id(part_of(request, message, PART_HEADERS), HEADER_CONTENT_LENGTH);
+    body_release(body);
+    body_init_bytes(body, copy);
+    return ACCESS_FOUND;
+}
+
+double script_body_address(intptr_t address, uint32_t generation, intptr_t message, int take)
+{
+    struct request *request = live(address, generation);
+    if (!request)
+        return ACCESS_OVER;
+    struct body *body = body_of(request, message);
+    if (take && !body_is_empty(body))
+        body = script_body_take(request, body);
+    return body ? (double)(uintptr_t)body : ACCESS_MEMORY;
+}
+
+int script_body_stream(intptr_t address, uint32_t generation, intptr_t message, int index, int map)
+{
+    struct request *request = live(address, generation);
+    if (!request)
+        return ACCESS_OVER;
+    headers_remove_id(part_of(request, message, PART_HEADERS), HEADER_CONTENT_LENGTH);
+    int result = script_body_attach(request, body_of(request, message), index, map);
+    return result == 0 ? ACCESS_FOUND : ACCESS_MEMORY;
+}
+
+/* --- Clocks ---------------------------------------------------------------------------------- */
+
+double script_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+double script_clock(void)
+{
+    return (double)clock_now_us() / 1e6;
+}

@@ -1,0 +1,35 @@
+/* The built-in native layers as steps of chains. */
+#include "script/build.h"
+
+#include "proxy/router.h"
+
+/* core.router_step({ pattern, chain, pattern, chain, ... }, label) */
+static int router_step(lua_State *L)
+{
+    struct arena *arena = &build_site(L)->arena;
+    struct router *router = router_create(arena);
+    if (!router)
+        return luaL_error(L, "out of memory");
+    size_t count = lua_objlen(L, 1) / 2;
+    const struct chain **subs = build_alloc(L, sizeof(*subs) * (count + 1));
+    const char **labels = build_alloc(L, sizeof(*labels) * (count + 1));
+    for (size_t i = 0; i < count; i++) {
+        lua_rawgeti(L, 1, (int)i * 2 + 1);
+        lua_rawgeti(L, 1, (int)i * 2 + 2);
+        const char *error = NULL;
+        labels[i] = build_text(L, -2);
+        subs[i] = lua_touserdata(L, -1);
+        if (router_add(router, labels[i], subs[i], &error) != 0)
+            return luaL_error(L, "%s", error ? error : "out of memory");
+        lua_pop(L, 2);
+    }
+    struct chain_step *step = build_step(L, &router_layer, router, 2);
+    step->subs = subs;
+    step->sub_labels = labels;
+    return 1;
+}
+
+const luaL_Reg builtin_functions[] = {
+    {"router_step", router_step},
+    {NULL, NULL},
+};

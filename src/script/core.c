@@ -1,0 +1,117 @@
+/*
+ * "monolake.core": what the Lua of lua/ and lualib/ needs of C beyond the FFI. Also the entry point
+ * of the Lua C module monolake/core.so, by which a plain LuaJIT runs chains with the same code.
+ */
+#include "script/build.h"
+#include "script/harness.h"
+#include "script/run.h"
+#include "script/state.h"
+
+#include "base/log.h"
+
+#include <dlfcn.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void push_verbs(lua_State *L)
+{
+    lua_createtable(L, 0, (int)script_verb_count);
+    for (unsigned i = 0; i < script_verb_count; i++) {
+        lua_pushlightuserdata(L, (void *)&script_verbs[i]);
+        lua_setfield(L, -2, script_verbs[i].name);
+    }
+}
+
+/* core.log(level, text): 0 error, 1 warn, 2 info, 3 debug. */
+static int write_log(lua_State *L)
+{
+    int level = (int)luaL_checkinteger(L, 1);
+    if (level < LOG_LEVEL_ERROR || level > LOG_LEVEL_DEBUG)
+        return luaL_argerror(L, 1, "not a level");
+    log_at((enum log_level)level, "%s", luaL_checkstring(L, 2));
+    return 0;
+}
+
+/* core.log_failure(text): the traceback of a layer; rate-limited. */
+static int log_failure(lua_State *L)
+{
+    uint32_t suppressed = 0;
+    if (!log_limit_pass(&script_of(L)->errors, 10, &suppressed))
+        return 0;
+    log_error("%s", luaL_checkstring(L, 1));
+    if (suppressed)
+        log_error("%u further failures of layers were not logged", suppressed);
+    return 0;
+}
+
+static bool has_library(const char *folder)
+{
+    char path[PATH_MAX + 128];
+    int len = snprintf(path, sizeof(path), "%s/monolake.lua", folder);
+    return len > 0 && (size_t)len < sizeof(path) && access(path, R_OK) == 0;
+}
+
+/* core.library(): the folder of lualib, found from where the program or core.so is; or nil. */
+static int library(lua_State *L)
+{
+    static const char *const places[] = {"../share/monolake-lua/lualib", "../lualib"};
+    char self[PATH_MAX];
+    ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    if (len <= 0)
+        return 0;
+    self[len] = '\0';
+    *strrchr(self, '/') = '\0';
+    for (unsigned i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        char folder[PATH_MAX + 64];
+        char real[PATH_MAX];
+        snprintf(folder, sizeof(folder), "%s/%s", self, places[i]);
+        if (has_library(folder) && realpath(folder, real)) {
+            lua_pushstring(L, real);
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static const luaL_Reg core_functions[] = {
+    {"log", write_log},
+    {"log_failure", log_failure},
+    {"library", library},
+    {NULL, NULL},
+};
+
+/* In a plain LuaJIT the symbols of this object are local to it; native layers and the FFI need
+ * them in the global scope, as they are in the program. */
+static void export_symbols(lua_State *L)
+{
+    Dl_info info;
+    if (!dladdr((void *)luaopen_monolake_core, &info) || !info.dli_fname)
+        return;
+    if (!dlopen(info.dli_fname, RTLD_NOW | RTLD_GLOBAL | RTLD_NOLOAD) && !dlopen(NULL, RTLD_NOW))
+        luaL_error(L, "monolake.core: %s", dlerror());
+}
+
+ML_API int luaopen_monolake_core(lua_State *L)
+{
+    export_symbols(L);
+    lua_newtable(L);
+    luaL_register(L, NULL, core_functions);
+    luaL_register(L, NULL, build_functions);
+    luaL_register(L, NULL, builtin_functions);
+    luaL_register(L, NULL, harness_functions);
+    luaL_register(L, NULL, harness_request_functions);
+    luaL_register(L, NULL, harness_server_functions);
+    push_verbs(L);
+    lua_setfield(L, -2, "verbs");
+    /* Known before the program's own Lua asks for it. */
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, "loaded");
+    lua_pushvalue(L, -3);
+    lua_setfield(L, -2, "monolake.core");
+    lua_pop(L, 2);
+    script_adopt(L);
+    return 1;
+}

@@ -1,0 +1,70 @@
+/* Loading a site: a state, the script run in it, and what it asked for. */
+#include "script/state.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void site_destroy(struct site *site)
+{
+    struct script *script = site->script;
+    arena_fini(&site->arena);
+    free(site);
+    if (script && script->owns_state)
+        script_destroy(script);
+}
+
+struct site *site_create(const char *path, uint64_t generation)
+{
+    struct site *site = calloc(1, sizeof(*site));
+    if (!site)
+        return NULL;
+    arena_init(&site->arena);
+    site->path = arena_copy(&site->arena, slice_from_cstr(path)).ptr;
+    site->grace_ms = 30000;
+    site->users = 1;
+    site->generation = generation;
+    site->destroy = site_destroy;
+    return site;
+}
+
+/* Runs load_site(path) with a traceback for its failures. */
+static bool run_script(struct script *script, const char *path, char **error)
+{
+    lua_State *L = script->L;
+    script_push_value(script, L, VALUE_TRACEBACK);
+    script_push_value(script, L, VALUE_LOAD_SITE);
+    lua_pushstring(L, path);
+    bool loaded = lua_pcall(L, 1, 0, -3) == 0;
+    if (!loaded) {
+        const char *why = lua_tostring(L, -1);
+        *error = strdup(why ? why : "the script failed without a message");
+    }
+    lua_settop(L, 0);
+    return loaded;
+}
+
+struct site *script_load_site(const char *path, const struct script_options *options, char **error)
+{
+    struct script *script = script_create(options, error);
+    if (!script)
+        return NULL;
+    struct site *site = site_create(path, options->generation);
+    if (!site) {
+        *error = strdup("out of memory");
+        script_destroy(script);
+        return NULL;
+    }
+    site->script = script;
+    script->site = site;
+    bool loaded = run_script(script, path, error);
+    if (loaded && site->listener_count == 0) {
+        *error = strdup("the site has no listeners: monolake.listen was not called");
+        loaded = false;
+    }
+    script->site = NULL;
+    if (!loaded) {
+        site_release(site);
+        return NULL;
+    }
+    return site;
+}

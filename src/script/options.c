@@ -1,0 +1,177 @@
+#include "script/options.h"
+
+#include "http/listener_config.h"
+#include "proxy/upstream.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LISTENER(kind, name, field)                                                                \
+    {                                                                                              \
+        name, kind, offsetof(struct listener_config, field)                                        \
+    }
+#define UPSTREAM(kind, name, field)                                                                \
+    {                                                                                              \
+        name, kind, offsetof(struct upstream_config, field)                                        \
+    }
+
+static const struct option of_listener[] = {
+    LISTENER(OPTION_DURATION, "head_timeout", head_timeout_ms),
+    LISTENER(OPTION_DURATION, "body_timeout", body_timeout_ms),
+    LISTENER(OPTION_DURATION, "send_timeout", send_timeout_ms),
+    LISTENER(OPTION_DURATION, "idle_timeout", idle_timeout_ms),
+    LISTENER(OPTION_DURATION, "tunnel_idle_timeout", tunnel_idle_timeout_ms),
+    LISTENER(OPTION_DURATION, "total_timeout", total_timeout_ms),
+    LISTENER(OPTION_BYTES, "request_line_max", request_line_max_bytes),
+    LISTENER(OPTION_BYTES, "head_max", head_max_bytes),
+    LISTENER(OPTION_COUNT, "headers_max", header_count_max),
+    LISTENER(OPTION_BYTES64, "body_max", body_max_bytes),
+    LISTENER(OPTION_COUNT, "requests_max", requests_max),
+    LISTENER(OPTION_COUNT, "connections_max", connections_max),
+    LISTENER(OPTION_TEXT, "server_name", server_name),
+};
+
+static const struct option of_upstream[] = {
+    UPSTREAM(OPTION_DURATION, "connect_timeout", connect_timeout_ms),
+    UPSTREAM(OPTION_DURATION, "response_timeout", response_timeout_ms),
+    UPSTREAM(OPTION_DURATION, "read_timeout", read_timeout_ms),
+    UPSTREAM(OPTION_DURATION, "send_timeout", send_timeout_ms),
+    UPSTREAM(OPTION_DURATION, "idle_timeout", idle_timeout_ms),
+    UPSTREAM(OPTION_COUNT, "idle_max", idle_max),
+    UPSTREAM(OPTION_COUNT, "connections_max", connections_max),
+    UPSTREAM(OPTION_COUNT, "retries", retries),
+    UPSTREAM(OPTION_COUNT, "fail_max", fail_max),
+    UPSTREAM(OPTION_DURATION, "fail_timeout", fail_timeout_ms),
+    UPSTREAM(OPTION_FLAG, "forwarded", forwarded),
+    UPSTREAM(OPTION_FLAG, "x_forwarded", x_forwarded),
+    UPSTREAM(OPTION_FLAG, "pass_host", pass_host),
+    UPSTREAM(OPTION_BYTES64, "response_head_max", response_head_max_bytes),
+};
+
+static void init_listener(void *config)
+{
+    listener_config_init(config);
+}
+
+static void init_upstream(void *config)
+{
+    upstream_config_init(config);
+}
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+const struct option_set listener_options = {
+    "listener", of_listener, COUNT(of_listener), init_listener, sizeof(struct listener_config),
+};
+const struct option_set upstream_options = {
+    "upstream", of_upstream, COUNT(of_upstream), init_upstream, sizeof(struct upstream_config),
+};
+
+static const char *const kind_names[] = {
+    [OPTION_DURATION] = "duration", [OPTION_COUNT] = "count", [OPTION_BYTES] = "bytes",
+    [OPTION_BYTES64] = "bytes",     [OPTION_FLAG] = "flag",   [OPTION_TEXT] = "text",
+};
+
+static void read_one(const struct option *option, lua_State *L, void *field, struct arena *arena)
+{
+    switch (option->kind) {
+    case OPTION_DURATION: /* the check has made milliseconds and bytes of whatever was written */
+    case OPTION_COUNT:
+    case OPTION_BYTES:
+        *(uint32_t *)field = (uint32_t)lua_tonumber(L, -1);
+        break;
+    case OPTION_BYTES64:
+        *(uint64_t *)field = (uint64_t)lua_tonumber(L, -1);
+        break;
+    case OPTION_FLAG:
+        *(bool *)field = lua_toboolean(L, -1);
+        break;
+    case OPTION_TEXT:
+        *(const char **)field = arena_copy(arena, slice_from_cstr(lua_tostring(L, -1))).ptr;
+        break;
+    }
+}
+
+void options_read(const struct option_set *set, lua_State *L, int index, void *config,
+                  struct arena *arena)
+{
+    for (size_t i = 0; i < set->count; i++) {
+        lua_getfield(L, index, set->options[i].name);
+        if (!lua_isnil(L, -1))
+            read_one(&set->options[i], L, (char *)config + set->options[i].offset, arena);
+        lua_pop(L, 1);
+    }
+}
+
+void options_push_kinds(const struct option_set *set, lua_State *L)
+{
+    lua_createtable(L, 0, (int)set->count);
+    for (size_t i = 0; i < set->count; i++) {
+        lua_pushstring(L, kind_names[set->options[i].kind]);
+        lua_setfield(L, -2, set->options[i].name);
+    }
+}
+
+/* A number with the largest unit that divides it. */
+static void print_scaled(char *out, size_t size, uint64_t value, const uint64_t *scales,
+                         const char *const *units)
+{
+    while (value == 0 || value % *scales != 0) {
+        scales++;
+        units++;
+        if (*scales == 1)
+            break;
+    }
+    snprintf(out, size, "%llu%s", (unsigned long long)(value / *scales), *units);
+}
+
+static void print_value(char *out, size_t size, const struct option *option, const void *field)
+{
+    static const uint64_t times[] = {3600000, 60000, 1000, 1};
+    static const char *const time_units[] = {"h", "m", "s", "ms"};
+    static const uint64_t sizes[] = {1 << 30, 1 << 20, 1 << 10, 1};
+    static const char *const size_units[] = {"g", "m", "k", ""};
+    switch (option->kind) {
+    case OPTION_DURATION:
+        print_scaled(out, size, *(const uint32_t *)field, times, time_units);
+        break;
+    case OPTION_BYTES:
+        print_scaled(out, size, *(const uint32_t *)field, sizes, size_units);
+        break;
+    case OPTION_BYTES64:
+        print_scaled(out, size, *(const uint64_t *)field, sizes, size_units);
+        break;
+    case OPTION_COUNT:
+        snprintf(out, size, "%u", *(const uint32_t *)field);
+        break;
+    case OPTION_FLAG:
+        snprintf(out, size, "%s", *(const bool *)field ? "true" : "false");
+        break;
+    case OPTION_TEXT:
+        snprintf(out, size, "%s", *(const char *const *)field);
+        break;
+    }
+}
+
+struct slice options_describe(const struct option_set *set, const void *config, struct arena *arena)
+{
+    struct slice text = SLICE("");
+    void *defaults = arena_zalloc(arena, set->config_size);
+    if (!defaults)
+        return text;
+    set->init(defaults);
+    for (size_t i = 0; i < set->count; i++) {
+        const struct option *option = &set->options[i];
+        char now[128];
+        char usual[128];
+        print_value(now, sizeof(now), option, (const char *)config + option->offset);
+        print_value(usual, sizeof(usual), option, (const char *)defaults + option->offset);
+        if (strcmp(now, usual) != 0)
+            text =
+                arena_printf(arena, "%s%s%s=%s", text.ptr, text.len ? " " : "", option->name, now);
+    }
+    return text;
+}

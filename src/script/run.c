@@ -1,0 +1,101 @@
+#include "script/run.h"
+
+#include "base/log.h"
+#include "coro/coro.h"
+
+#include <assert.h>
+
+enum {
+    CANCELLED_WAITS_MAX = 100,  /* of a script that goes on waiting for a client that is gone */
+    FAILURES_LOGGED_PER_S = 10, /* tracebacks of layers */
+};
+
+static bool is_verb(const struct verb *verb)
+{
+    return verb >= script_verbs && verb < script_verbs + script_verb_count;
+}
+
+static void end(struct call *call, enum call_state state)
+{
+    call->state = state;
+    if (state == CALL_RETURNED)
+        script_return_thread(call->script, call->thread);
+    else
+        script_drop_thread(call->script, call->thread);
+    call->thread = NULL;
+}
+
+static void log_failure(struct call *call, lua_State *L)
+{
+    uint32_t suppressed = 0;
+    if (!log_limit_pass(&call->script->errors, FAILURES_LOGGED_PER_S, &suppressed))
+        return;
+    luaL_traceback(call->script->L, L, lua_tostring(L, -1), 0);
+    log_error("%s", lua_tostring(call->script->L, -1));
+    lua_pop(call->script->L, 1);
+}
+
+static void resume(struct call *call, int count)
+{
+    lua_State *L = call->thread->L;
+    int status = lua_resume(L, count);
+    if (status == 0) {
+        if (call->finish)
+            call->finish(call, L);
+        end(call, CALL_RETURNED);
+    } else if (status == LUA_YIELD && is_verb(lua_touserdata(L, 1))) {
+        call->verb = lua_touserdata(L, 1);
+        call->verb->take(call, L);
+        call->state = CALL_WAITING;
+    } else {
+        if (status == LUA_YIELD)
+            lua_pushliteral(L, "attempt to yield outside a coroutine of the script's own");
+        log_failure(call, L);
+        end(call, CALL_FAILED);
+    }
+}
+
+static void begin_on_main(void *arg)
+{
+    struct call *call = arg;
+    call->thread = script_take_thread(call->script);
+    if (!call->thread) {
+        call->state = CALL_FAILED;
+        return;
+    }
+    resume(call, call->push(call, call->thread->L));
+}
+
+static void go_on_on_main(void *arg)
+{
+    struct call *call = arg;
+    lua_State *L = call->thread->L;
+    lua_settop(L, 0);
+    resume(call, call->verb->give(call, L));
+}
+
+static void abandon_on_main(void *arg)
+{
+    end(arg, CALL_FAILED);
+}
+
+void call_abandon(struct call *call)
+{
+    if (call->thread)
+        coro_on_main(abandon_on_main, call);
+}
+
+void call_run(struct call *call, bool may_wait)
+{
+    if (call->state == CALL_RUNNING)
+        coro_on_main(begin_on_main, call);
+    while (call->state == CALL_WAITING && may_wait) {
+        if (coro_cancelled() && ++call->cancelled_waits > CANCELLED_WAITS_MAX) {
+            log_error("a layer goes on waiting although its request was cancelled: given up");
+            call_abandon(call);
+            return;
+        }
+        call->verb->perform(call);
+        coro_on_main(go_on_on_main, call);
+    }
+}

@@ -1,0 +1,73 @@
+/*
+ * The call/yield loop: runs Lua functions for requests. A call's Lua runs on the main stack in a
+ * pooled Lua coroutine; when it waits, it yields a verb, which the exchange's C coroutine performs.
+ *
+ *   C coroutine                          main stack
+ *   call_run ───coro_on_main───▶ lua_resume(function) ─┬─ returns or fails ─▶ done
+ *      ▲                                               └─ yields a verb
+ *      │                                                      │ take: arguments into the call
+ *   perform (waits) ◀─────────────────────────────────────────┘
+ *      └───────coro_on_main───▶ give: results; lua_resume ─▶ ...
+ */
+#ifndef SCRIPT_RUN_H
+#define SCRIPT_RUN_H
+
+#include "proxy/chain.h"
+#include "script/state.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct call;
+
+/* Something that Lua waits for: coroutine.yield(verb, ...). */
+struct verb {
+    const char *name;
+    /* Reads the arguments from the stack, which stay there until the verb is done. Main stack. */
+    void (*take)(struct call *call, lua_State *L);
+    /* Waits; on the C coroutine. Leaves its outcome in the call. */
+    void (*perform)(struct call *call);
+    /* Pushes what the yield returns, and says how many values that is. Main stack. */
+    int (*give)(struct call *call, lua_State *L);
+};
+
+/* Every verb, for Lua: a light userdata for each. */
+extern const struct verb script_verbs[];
+extern const unsigned script_verb_count;
+
+enum call_state { CALL_RUNNING, CALL_WAITING, CALL_RETURNED, CALL_FAILED };
+
+struct call {
+    struct script *script;
+    struct request *request;
+    struct ml_next *next;  /* what the verb "next" runs, or NULL */
+    int64_t deadline;      /* of its waits */
+    struct thread *thread; /* NULL until it runs and after it ended */
+    enum call_state state;
+    const struct verb *verb;  /* CALL_WAITING: the pending one */
+    uint32_t cancelled_waits; /* a script that will not end is given up */
+
+    /* Arguments and outcome of the pending verb. */
+    double seconds;
+    struct body *body;
+    struct headers *message_headers;
+    uint64_t bytes_max;
+    struct response *response;
+    struct slice bytes;
+    int result; /* >= 0 or a negative errno */
+
+    /* Before the first resume: pushes the function and its arguments, returns their number. */
+    int (*push)(struct call *call, lua_State *L);
+    /* After the function has returned: reads its results. NULL: they are not wanted. */
+    void (*finish)(struct call *call, lua_State *L);
+    void *owner; /* for push and finish */
+};
+
+/* Runs the call to its end, or, if it may not wait, to its first wait: then the state is
+ * CALL_WAITING and a later call_run goes on. A failure was logged. */
+void call_run(struct call *call, bool may_wait);
+
+/* Gives up a call that is not at its end. */
+void call_abandon(struct call *call);
+
+#endif

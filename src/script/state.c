@@ -1,0 +1,185 @@
+#include "script/state.h"
+
+#include "script/embedded.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <lualib.h>
+
+/* Address of this variable is the registry's key of the struct script. */
+static const char script_key;
+
+static int out_of_memory(lua_State *L)
+{
+    log_error("Lua state: %s", lua_tostring(L, -1));
+    return 0; /* LuaJIT ends the process: the supervisor starts another worker */
+}
+
+static int load_embedded(lua_State *L)
+{
+    const struct embedded_module *module = lua_touserdata(L, lua_upvalueindex(1));
+    if (luaL_loadbuffer(L, (const char *)module->code, module->size, module->name) != 0)
+        return lua_error(L);
+    lua_pushstring(L, module->name);
+    lua_call(L, 1, 1);
+    return 1;
+}
+
+void script_preload(lua_State *L)
+{
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, "preload");
+    for (size_t i = 0; i < embedded_module_count; i++) {
+        lua_pushlightuserdata(L, (void *)&embedded_modules[i]);
+        lua_pushcclosure(L, load_embedded, 1);
+        lua_setfield(L, -2, embedded_modules[i].name);
+    }
+    lua_pushcfunction(L, luaopen_monolake_core);
+    lua_setfield(L, -2, "monolake.core");
+    lua_pop(L, 2);
+}
+
+struct script *script_of(lua_State *L)
+{
+    lua_pushlightuserdata(L, (void *)&script_key);
+    lua_rawget(L, LUA_REGISTRYINDEX);
+    struct script *script = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    return script;
+}
+
+static struct script *create(lua_State *L)
+{
+    struct script *script = calloc(1, sizeof(*script));
+    if (!script)
+        return NULL;
+    script->L = L;
+    for (unsigned i = 0; i < VALUE_COUNT; i++)
+        script->values[i] = LUA_NOREF;
+    lua_pushlightuserdata(L, (void *)&script_key);
+    lua_pushlightuserdata(L, script);
+    lua_rawset(L, LUA_REGISTRYINDEX);
+    return script;
+}
+
+/* Takes the values that C asks for from the table that monolake.internal.boot returns. */
+static void take_values(struct script *script, lua_State *L)
+{
+    static const char *const names[VALUE_COUNT] = {
+        [VALUE_HANDLES] = "handles",       [VALUE_LOAD_SITE] = "load_site",
+        [VALUE_NEXT_CHUNK] = "next_chunk", [VALUE_MAP_CHUNK] = "map_chunk",
+        [VALUE_TRACEBACK] = "traceback",
+    };
+    for (unsigned i = 0; i < VALUE_COUNT; i++) {
+        lua_getfield(L, -1, names[i]);
+        assert(!lua_isnil(L, -1));
+        script->values[i] = luaL_ref(L, LUA_REGISTRYINDEX);
+    }
+    lua_pop(L, 1);
+}
+
+static int boot(lua_State *L)
+{
+    luaL_openlibs(L);
+    script_preload(L);
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "monolake.internal.boot");
+    lua_call(L, 1, 1);
+    take_values(script_of(L), L);
+    return 0;
+}
+
+struct script *script_create(const struct script_options *options, char **error)
+{
+    lua_State *L = luaL_newstate();
+    struct script *script = L ? create(L) : NULL;
+    if (!script) {
+        if (L)
+            lua_close(L);
+        *error = strdup("no memory for a Lua state");
+        return NULL;
+    }
+    lua_atpanic(L, out_of_memory);
+    script->owns_state = true;
+    script->io = options->io;
+    script->probe = options->probe;
+    lua_pushcfunction(L, boot);
+    if (lua_pcall(L, 0, 0, 0) != 0) {
+        const char *why = lua_tostring(L, -1);
+        *error = strdup(why ? why : "the program's own Lua failed");
+        script_destroy(script);
+        return NULL;
+    }
+    return script;
+}
+
+struct script *script_adopt(lua_State *L)
+{
+    struct script *script = script_of(L);
+    if (script)
+        return script;
+    script = create(L);
+    if (!script)
+        luaL_error(L, "out of memory");
+    script_preload(L);
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "monolake.internal.boot");
+    lua_call(L, 1, 1);
+    take_values(script, L);
+    return script;
+}
+
+void script_destroy(struct script *script)
+{
+    while (script->idle) {
+        struct thread *thread = script->idle;
+        script->idle = thread->next;
+        script_drop_thread(script, thread);
+    }
+    assert(script->thread_count == 0);
+    if (script->owns_state)
+        lua_close(script->L);
+    free(script);
+}
+
+struct thread *script_take_thread(struct script *script)
+{
+    struct thread *thread = script->idle;
+    if (thread) {
+        script->idle = thread->next;
+        script->idle_count--;
+        return thread;
+    }
+    thread = malloc(sizeof(*thread));
+    if (!thread)
+        return NULL;
+    thread->L = lua_newthread(script->L);
+    thread->ref = luaL_ref(script->L, LUA_REGISTRYINDEX);
+    script->thread_count++;
+    return thread;
+}
+
+void script_return_thread(struct script *script, struct thread *thread)
+{
+    if (script->idle_count >= THREADS_IDLE_MAX) {
+        script_drop_thread(script, thread);
+        return;
+    }
+    lua_settop(thread->L, 0);
+    thread->next = script->idle;
+    script->idle = thread;
+    script->idle_count++;
+}
+
+void script_drop_thread(struct script *script, struct thread *thread)
+{
+    luaL_unref(script->L, LUA_REGISTRYINDEX, thread->ref);
+    script->thread_count--;
+    free(thread);
+}
+
+void script_push_value(struct script *script, lua_State *L, enum script_value value)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, script->values[value]);
+}

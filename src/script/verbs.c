@@ -1,0 +1,161 @@
+/* What Lua can wait for. See struct verb in run.h. */
+#include "script/run.h"
+
+#include "base/clock.h"
+#include "http/body.h"
+#include "http/exchange.h"
+#include "io/wait.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* --- next: the rest of the chain ------------------------------------------------------------- */
+
+static void take_nothing(struct call *call, lua_State *L)
+{
+    (void)call;
+    (void)L;
+}
+
+static void perform_next(struct call *call)
+{
+    call->response = NULL;
+    if (!call->next) {
+        call->result = -EINVAL;
+        return;
+    }
+    call->response = ml_next_call(call->next, call->request);
+    call->result = call->response ? 0 : -ECANCELED;
+}
+
+/* The response's address, or nil and an error. */
+static int give_response(struct call *call, lua_State *L)
+{
+    if (call->response) {
+        lua_pushnumber(L, (lua_Number)(uintptr_t)call->response);
+        return 1;
+    }
+    lua_pushnil(L);
+    lua_pushinteger(L, call->result);
+    return 2;
+}
+
+/* --- sleep ----------------------------------------------------------------------------------- */
+
+static void take_seconds(struct call *call, lua_State *L)
+{
+    call->seconds = lua_tonumber(L, 2);
+}
+
+static void perform_sleep(struct call *call)
+{
+    struct io *io = call->request->exchange->io;
+    int64_t until = io_now_ms(io) + (int64_t)(call->seconds * 1000 + 0.5);
+    if (until <= call->deadline) {
+        call->result = wait_sleep(io, until);
+        return;
+    }
+    call->result = wait_sleep(io, call->deadline);
+    if (call->result == 0)
+        call->result = -ETIMEDOUT;
+}
+
+static int give_result(struct call *call, lua_State *L)
+{
+    lua_pushinteger(L, call->result);
+    return 1;
+}
+
+/* --- bodies ---------------------------------------------------------------------------------- */
+
+static void take_body(struct call *call, lua_State *L)
+{
+    call->body = (struct body *)(uintptr_t)lua_tonumber(L, 2);
+    call->bytes_max = (uint64_t)lua_tonumber(L, 3);
+}
+
+static void perform_read(struct call *call)
+{
+    call->bytes = (struct slice){NULL, 0};
+    call->result = body_read(call->body, &call->bytes, 1, call->deadline);
+}
+
+/* The bytes; nil at the end; nil and an error. */
+static int give_bytes(struct call *call, lua_State *L)
+{
+    if (call->result > 0) {
+        lua_pushlstring(L, call->bytes.ptr, call->bytes.len);
+        return 1;
+    }
+    lua_pushnil(L);
+    lua_pushinteger(L, call->result);
+    return call->result ? 2 : 1;
+}
+
+/* Bytes gathered in an arena. */
+struct gathered {
+    struct arena *arena;
+    char *data;
+    size_t len;
+    size_t capacity;
+};
+
+static int gather(struct gathered *gathered, struct slice piece)
+{
+    size_t needed = gathered->len + piece.len;
+    if (needed > gathered->capacity) {
+        size_t capacity = needed < 4096 ? 4096 : needed * 2;
+        char *grown = arena_alloc(gathered->arena, capacity);
+        if (!grown)
+            return -ENOMEM;
+        if (gathered->len)
+            memcpy(grown, gathered->data, gathered->len);
+        gathered->data = grown;
+        gathered->capacity = capacity;
+    }
+    memcpy(gathered->data + gathered->len, piece.ptr, piece.len);
+    gathered->len = needed;
+    return 0;
+}
+
+static int gather_body(struct call *call, struct gathered *gathered)
+{
+    struct body *body = call->body;
+    if (body->length > 0 && (uint64_t)body->length > call->bytes_max)
+        return -EMSGSIZE;
+    for (;;) {
+        struct slice pieces[BODY_SLICES_MAX];
+        int count = body_read(body, pieces, BODY_SLICES_MAX, call->deadline);
+        if (count <= 0)
+            return count;
+        for (int i = 0; i < count; i++) {
+            if (gathered->len + pieces[i].len > call->bytes_max)
+                return -EMSGSIZE;
+            if (gather(gathered, pieces[i]) != 0)
+                return -ENOMEM;
+        }
+    }
+}
+
+/* Reads the whole body and puts the bytes in its place, so that whoever comes later can read it
+ * too. */
+static void perform_buffer(struct call *call)
+{
+    struct gathered gathered = {.arena = call->request->arena};
+    call->bytes = (struct slice){NULL, 0};
+    call->result = gather_body(call, &gathered);
+    if (call->result < 0)
+        return;
+    call->bytes = slice_of(gathered.data, gathered.len);
+    body_release(call->body);
+    body_init_bytes(call->body, call->bytes);
+    call->result = 1;
+}
+
+const struct verb script_verbs[] = {
+    {"next", take_nothing, perform_next, give_response},
+    {"sleep", take_seconds, perform_sleep, give_result},
+    {"read", take_body, perform_read, give_bytes},
+    {"buffer", take_body, perform_buffer, give_bytes},
+};
+const unsigned script_verb_count = sizeof(script_verbs) / sizeof(script_verbs[0]);
