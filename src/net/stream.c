@@ -10,6 +10,11 @@
 #include "coro/coro.h"
 #include "io/wait.h"
 
+enum {
+    HANGUP_CHECK_MS = 250,
+    TCP_CLOSED = 7, /* TCP_CLOSE of the kernel's states: after a reset */
+};
+
 static void arm(struct stream *stream);
 static void finish_close(struct stream *stream);
 
@@ -21,29 +26,30 @@ static void notify(struct stream *stream)
         stream->on_arrival(stream);
 }
 
-static void hangup_done(struct io_op *op, int result, struct io_buf *buf, bool more)
+static bool get_tcp_info(const struct stream *stream, struct tcp_info *info)
 {
-    (void)buf;
-    (void)more;
-    struct stream *stream = op->owner;
-    if (stream->closing) {
-        finish_close(stream);
-        return;
-    }
-    if (result < 0)
-        return;
-    stream->end = -ECONNRESET;
-    notify(stream);
+    socklen_t len = sizeof(*info);
+    *info = (struct tcp_info){0};
+    return getsockopt(stream->fd, IPPROTO_TCP, TCP_INFO, info, &len) == 0;
 }
 
-/* Behind the peer's FIN nothing is received any more, yet a reset still tells that it is gone. */
-static void watch_hangup(struct stream *stream)
+/*
+ * Behind the peer's FIN nothing is received any more, yet a reset still tells that it is gone. The
+ * kernel can be waited on for that with epoll only (a poll of io_uring always reports the FIN), so
+ * the state of the connection is looked at: half-closed ones are few and short-lived.
+ */
+static void look_for_reset(struct timer *timer)
 {
-    if (!stream->watch_hangup || stream->closing)
+    struct stream *stream = timer->owner;
+    struct tcp_info info;
+    if (!stream->watch_hangup || !get_tcp_info(stream, &info))
         return;
-    stream->hangup = (struct io_op){
-        .kind = IO_OP_POLL, .fd = stream->fd, .events = 0, .done = hangup_done, .owner = stream};
-    io_submit(stream->io, &stream->hangup);
+    if (info.tcpi_state != TCP_CLOSED) {
+        timer_start(io_timers(stream->io), timer, io_now_ms(stream->io) + HANGUP_CHECK_MS);
+        return;
+    }
+    stream->end = -ECONNRESET;
+    notify(stream);
 }
 
 static void enqueue(struct stream *stream, struct io_buf *buf)
@@ -79,7 +85,8 @@ static void recv_done(struct io_op *op, int result, struct io_buf *buf, bool mor
         return; /* stream_fail has ended it already */
     } else if (result == 0) {
         stream->end = STREAM_EOF;
-        watch_hangup(stream);
+        timer_start(io_timers(stream->io), &stream->hangup,
+                    io_now_ms(stream->io) + HANGUP_CHECK_MS);
     } else if (result < 0 && result != -ECANCELED) {
         stream->end = result;
     } else {
@@ -103,6 +110,7 @@ static void arm(struct stream *stream)
 void stream_init(struct stream *stream, struct io *io, int fd)
 {
     *stream = (struct stream){.io = io, .fd = fd, .end = STREAM_OPEN};
+    timer_init(&stream->hangup, look_for_reset, stream);
 }
 
 int stream_connect(struct stream *stream, struct io *io, const struct address *to, int64_t deadline)
@@ -195,13 +203,10 @@ struct send_wait {
     int reason;            /* why an early end was asked for */
 };
 
-static uint64_t bytes_acknowledged(struct stream *stream)
+static uint64_t bytes_acknowledged(const struct stream *stream)
 {
-    struct tcp_info info = {0};
-    socklen_t len = sizeof(info);
-    if (getsockopt(stream->fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
-        return 0;
-    return info.tcpi_bytes_acked;
+    struct tcp_info info;
+    return get_tcp_info(stream, &info) ? info.tcpi_bytes_acked : 0;
 }
 
 static void send_done(struct io_op *op, int result, struct io_buf *buf, bool more)
@@ -301,8 +306,7 @@ static void reset_on_close(int fd)
 /* The descriptor is closed only when the kernel refers to none of our memory any more. */
 static void finish_close(struct stream *stream)
 {
-    if (stream->closed || io_op_in_flight(&stream->recv) || io_op_in_flight(&stream->hangup) ||
-        stream->send)
+    if (stream->closed || io_op_in_flight(&stream->recv) || stream->send)
         return;
     stream->closed = true;
     if (stream->reset)
@@ -318,6 +322,7 @@ void stream_close(struct stream *stream)
     if (stream->closing)
         return;
     stream->closing = true;
+    timer_stop(&stream->hangup);
     while (stream->first) {
         struct io_buf *buf = stream->first;
         stream->first = buf->next;
@@ -329,8 +334,6 @@ void stream_close(struct stream *stream)
         coro_wake(stream->reader, -ECANCELED);
     if (io_op_in_flight(&stream->recv))
         io_cancel(stream->io, &stream->recv);
-    if (io_op_in_flight(&stream->hangup))
-        io_cancel(stream->io, &stream->hangup);
     if (stream->send)
         io_cancel(stream->io, stream->send);
     finish_close(stream);

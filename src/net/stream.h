@@ -8,7 +8,7 @@
  * started again when the reader catches up.
  *
  *   arm ──▶ receiving ──(queue full)──▶ stopped ──(queue drained)──▶ receiving
- *               └──(end or error)──▶ ended ──(watch_hangup)──▶ polling for a reset
+ *               └──(end or error)──▶ ended ──(watch_hangup)──▶ looking for a reset
  */
 #ifndef NET_STREAM_H
 #define NET_STREAM_H

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -67,6 +68,7 @@ static int run_proxy(int listener, int origin_port, enum io_kind kind,
     char peer[32];
     snprintf(peer, sizeof(peer), "127.0.0.1:%d", origin_port);
     const char *peers[] = {peer};
+    fcntl(listener, F_SETFL, O_NONBLOCK);
     struct upstream_config config;
     upstream_config_init(&config);
     config.name = "origin";
