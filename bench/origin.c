@@ -18,7 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { INPUT_BYTES_MAX = 8192, EVENTS_MAX = 256 };
+enum { INPUT_BYTES_MAX = 8192, EVENTS_MAX = 256, FD_MAX = 4096 };
 
 struct response {
     const char *request_line; /* as it starts */
@@ -27,7 +27,7 @@ struct response {
 };
 
 struct connection {
-    int fd;
+    int fd; /* its index in `connections` */
     size_t input_len;
     const struct response *sending; /* NULL when waiting for a request */
     size_t sent;
@@ -40,6 +40,7 @@ static struct response responses[] = {
     {.request_line = "GET /1m "},
 };
 static struct response not_found;
+static struct connection connections[FD_MAX];
 
 static void prepare(struct response *response, const char *status, size_t body_bytes)
 {
@@ -122,10 +123,9 @@ static void accept_all(int listener, int epoll)
     int fd;
     while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
-        struct connection *connection = calloc(1, sizeof(*connection));
-        assert(connection);
-        connection->fd = fd;
-        struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = connection};
+        assert(fd < FD_MAX);
+        connections[fd] = (struct connection){.fd = fd};
+        struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.fd = fd};
         int failed = epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
         assert(!failed);
     }
@@ -133,7 +133,7 @@ static void accept_all(int listener, int epoll)
 
 static void print_port(int listener)
 {
-    struct sockaddr_in address;
+    struct sockaddr_in address = {0};
     socklen_t len = sizeof(address);
     int failed = getsockname(listener, (struct sockaddr *)&address, &len);
     assert(!failed);
@@ -152,7 +152,7 @@ int main(int argc, char **argv)
         loopback_listen((uint16_t)(argc > 1 ? strtoul(argv[1], NULL, 10) : 0), SOCK_NONBLOCK);
     print_port(listener);
     int epoll = epoll_create1(0);
-    struct epoll_event event = {.events = EPOLLIN};
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = listener};
     if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &event)) {
         perror("origin");
         return 1;
@@ -162,13 +162,11 @@ int main(int argc, char **argv)
     for (;;) {
         int count = epoll_wait(epoll, events, EVENTS_MAX, -1);
         for (int i = 0; i < count; i++) {
-            struct connection *connection = events[i].data.ptr;
-            if (!connection) {
+            int fd = events[i].data.fd;
+            if (fd == listener)
                 accept_all(listener, epoll);
-            } else if (!serve(connection)) {
-                close(connection->fd);
-                free(connection);
-            }
+            else if (!serve(&connections[fd]))
+                close(fd);
         }
     }
 }

@@ -24,7 +24,7 @@ struct h1_client {
 };
 
 /* Connects. Returns 0 or a negative errno. */
-int h1_client_open(struct h1_client **client, struct io *io, const struct address *address,
+int h1_client_open(struct h1_client **out, struct io *io, const struct address *address,
                    int64_t deadline);
 
 /* To be called before the first byte of a request: until its response has been read to the end the

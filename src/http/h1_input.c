@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -242,6 +243,7 @@ static int count_bytes(struct h1_input *input, const struct slice *out, int coun
 /* Reads up to `max` slices; 0 at the end. */
 static int read_some(struct h1_input *input, struct slice *out, unsigned max, int64_t deadline)
 {
+    assert(input->failed <= 0);
     h1_input_release_held(input);
     if (input->failed)
         return input->failed;
@@ -274,7 +276,7 @@ int h1_input_discard_body(struct h1_input *input, uint64_t max_bytes, int64_t de
 {
     uint64_t dropped = 0;
     while (!input->ended) {
-        struct slice pieces[BODY_SLICES_MAX];
+        struct slice pieces[BODY_SLICES_MAX] = {{0}};
         int count = read_some(input, pieces, BODY_SLICES_MAX, deadline);
         if (count < 0)
             return count;

@@ -333,6 +333,7 @@ static void complete_recv(struct io *io, struct io_op *op, int result, uint32_t 
     struct uring *uring = io->impl;
     struct io_buf *buf = flags & IORING_CQE_F_BUFFER ? take_buffer(uring, flags) : NULL;
     if (result > 0) {
+        assert(buf); /* every receive selects one */
         buf->len = (uint32_t)result;
         io_report(io, op, result, buf);
         if (!(flags & IORING_CQE_F_MORE))

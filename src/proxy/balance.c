@@ -1,5 +1,7 @@
 #include "proxy/balance.h"
 
+#include <assert.h>
+
 /* How good a candidate is; a worse kind is used only where no better one is left. */
 enum fitness { UNFIT, DOWN, FIT };
 
@@ -67,6 +69,7 @@ static bool less_loaded(const struct upstream_peer *a, const struct upstream_pee
 /* The least loaded; among equals they take turns. */
 static int pick_least(struct balancer *balancer, struct choice *choice)
 {
+    assert(balancer->count > 0);
     int best = -1;
     for (unsigned i = 0; i < balancer->count; i++) {
         unsigned index = (balancer->next + i) % balancer->count;
