@@ -14,6 +14,7 @@
 #define NET_STREAM_H
 
 #include "io/io.h"
+#include "io/timer.h"
 #include "net/address.h"
 
 #include <stdbool.h>
@@ -29,7 +30,7 @@ struct stream {
     struct io *io;
     int fd;               /* -1 when closed */
     struct io_op recv;    /* multishot, in flight while more may be queued */
-    struct io_op hangup;  /* behind the end: a poll that hears of a later reset */
+    struct timer hangup;  /* behind the end: when to look for a reset next */
     struct io_op *send;   /* the send under way, on its coroutine's stack; NULL if none */
     struct io_buf *first; /* received and unread, oldest first; owned */
     struct io_buf *last;
