@@ -74,7 +74,8 @@ local function make_require(self)
       if self.loaded[name] ~= nil then
          return self.loaded[name]
       end
-      local path = not name:find "^monolake%f[%.\0]" and search(name, self.path)
+      local ours = name == "monolake" or name:find "^monolake%."
+      local path = not ours and search(name, self.path)
       if path then
          return load_module(self, name, path)
       end
