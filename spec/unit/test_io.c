@@ -707,6 +707,7 @@ static void accepts_many_connections(void **state)
     enum { CLIENTS = 400 };
     struct sockaddr_in address;
     int listener = open_listener(&address);
+    fcntl(listener, F_SETFL, 0); /* a blocking one will do */
     static struct probe accepting, connecting[CLIENTS], recv[CLIENTS];
     accepting = (struct probe){0};
     memset(connecting, 0, sizeof(connecting));

@@ -15,6 +15,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -243,6 +244,10 @@ static void submit(struct io *io, struct io_op *op)
     }
     switch (op->kind) {
     case IO_OP_ACCEPT:
+        fcntl(op->fd, F_SETFL,
+              fcntl(op->fd, F_GETFL) | O_NONBLOCK); /* accept4 has no flag for it */
+        submit_in(io, slot, op);
+        break;
     case IO_OP_RECV:
         submit_in(io, slot, op);
         break;

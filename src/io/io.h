@@ -40,7 +40,7 @@ enum io_op_kind {
     IO_OP_RECV,    /* multishot: result > 0 with `buf`; 0 is the end of the stream */
     IO_OP_SEND,    /* sends all of `msg`, however many kernel operations that takes; result is the
                       byte count of the whole message, or negative (some may have been sent) */
-    IO_OP_CONNECT, /* result 0 when connected */
+    IO_OP_CONNECT, /* of a non-blocking descriptor; result 0 when connected */
     IO_OP_POLL,    /* one-shot poll(2) events; result is the ready mask */
     IO_OP_READ,    /* one pread(2) of a regular file; result is the byte count */
 };
