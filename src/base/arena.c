@@ -30,8 +30,6 @@ static bool add_chunk(struct arena *arena, size_t size)
 {
     if (size < standard_size())
         size = standard_size();
-    if (size > SIZE_MAX - sizeof(struct arena_chunk))
-        return false;
     struct arena_chunk *chunk = malloc(sizeof(*chunk) + size);
     if (!chunk)
         return false;
@@ -89,9 +87,9 @@ void arena_fini(struct arena *arena)
 
 void *arena_alloc(struct arena *arena, size_t size)
 {
-    if (size > SIZE_MAX - CHUNK_ALIGN)
+    if (size > PTRDIFF_MAX)
         return NULL;
-    size = (size + CHUNK_ALIGN - 1) & ~(size_t)(CHUNK_ALIGN - 1);
+    size = size ? (size + CHUNK_ALIGN - 1) & ~(size_t)(CHUNK_ALIGN - 1) : CHUNK_ALIGN;
     if (size > (size_t)(arena->end - arena->cursor) && !add_chunk(arena, size))
         return NULL;
     void *memory = arena->cursor;
