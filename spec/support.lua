@@ -1,0 +1,153 @@
+--- What the end-to-end specs share: `local t = require "spec.support"`.
+---
+---     t.on_both_backends("keep-alive", function(backend)
+---        local origin, proxy = t.proxied(backend)
+---        t.it("...", function()
+---           local client = proxy():connect()
+---           client:send_head "GET / HTTP/1.1\nHost: a"
+---           local upstream = origin:accept()
+---           ...
+---        end)
+---     end)
+local http = require "spec.support.http"
+local process = require "spec.support.process"
+local program = require "spec.support.program"
+local socket = require "spec.support.socket"
+local sys = require "spec.support.sys"
+local tasks = require "spec.support.tasks"
+
+local busted = require "busted"
+
+local t = {
+   http = http, process = process, program = program, socket = socket, sys = sys, tasks = tasks,
+   head = http.head, chunk = http.chunk,
+   start_task = tasks.start, eventually = tasks.eventually,
+}
+
+--- How much larger load scenarios are than in an ordinary run: SPEC_LOAD=full for the full figures.
+t.full_load = os.getenv "SPEC_LOAD" == "full"
+
+local function with_logs(err, offsets)
+   local logs = {}
+   for running, offset in pairs(offsets) do
+      logs[#logs + 1] = "\n--- log of the program ---\n" .. running:log(offset)
+   end
+   local text = table.concat(logs)
+   if type(err) == "table" and err.message then
+      err.message = tostring(err.message) .. text
+      return err
+   end
+   return tostring(err) .. text
+end
+
+local function check_alive()
+   for running in pairs(program.running) do
+      local alarm = running:alarm()
+      if alarm or running.process:has_ended() then
+         error(alarm or "the program has ended", 0)
+      end
+   end
+end
+
+--- A spec that runs as a task; the sockets that it opens are closed behind it, and the log of the
+--- program is shown if it fails.
+function t.it(name, fn)
+   busted.it(name, function()
+      local offsets = {}
+      for running in pairs(program.running) do
+         offsets[running] = #running:log()
+      end
+      local ok, err = pcall(tasks.run, fn)
+      socket.reset_all()
+      if ok then
+         ok, err = pcall(check_alive)
+      end
+      if not ok then
+         error(with_logs(err, offsets), 0)
+      end
+   end)
+end
+
+--- A group of specs, once on each I/O back end.
+---@param fn fun(backend: string)
+function t.on_both_backends(name, fn)
+   for _, backend in ipairs { "io_uring", "epoll" } do
+      if (os.getenv "SPEC_IO" or backend) == backend then
+         busted.describe(("%s (%s)"):format(name, backend), function()
+            fn(backend)
+            busted.teardown(process.remove_directories)
+         end)
+      end
+   end
+end
+
+--- Starts the program before the specs of this group and stops it behind them. Returns a function
+--- that gives the running program.
+---@param options table|fun(): table as for `program.start`
+---@return fun(): spec.Program
+function t.serve(options)
+   local running
+   busted.setup(function()
+      running = program.start(type(options) == "function" and options() or options)
+   end)
+   busted.teardown(function()
+      if running then
+         running:stop()
+      end
+   end)
+   return function()
+      return running
+   end
+end
+
+t.PROXY_SITE = [[
+local ml = require "monolake"
+local origin = ml.upstream { "${origin}", name = "origin" }
+ml.listen { address = "127.0.0.1:0", chain = { ml.proxy(origin) } }
+]]
+
+--- A scripted origin and the program in front of it, for the specs of a group.
+---@param options { site: string|nil, values: table|nil, origin: table|nil }|nil and as for `program.start`
+---@return spec.Listener origin
+---@return fun(): spec.Program
+function t.proxied(backend, options)
+   options = options or {}
+   local origin = socket.listen(options.origin)
+   local values = { origin = origin.address }
+   for name, value in pairs(options.values or {}) do
+      values[name] = value
+   end
+   local arguments = { io = backend, site = options.site or t.PROXY_SITE, values = values }
+   for name, value in pairs(options) do
+      arguments[name] = arguments[name] or value
+   end
+   local running = t.serve(arguments)
+   busted.before_each(function()
+      origin:drop_pending()
+   end)
+   busted.teardown(function()
+      origin:close()
+   end)
+   return origin, running
+end
+
+--- Serves whoever connects to the listener: `handle(request, connection)` for each request, until the
+--- client closes or handle returns false.
+---@param listener spec.Listener
+function t.serve_requests(listener, handle)
+   tasks.start(function()
+      while true do
+         local connection = listener:accept(3600)
+         tasks.start(function()
+            while connection.buffer ~= "" or connection:try_fill(3600) do
+               if handle(connection:read_request(), connection) == false then
+                  break
+               end
+            end
+            connection:close()
+         end)
+      end
+   end)
+end
+
+return t

@@ -1,0 +1,191 @@
+--- The program under test: started on a site that a spec writes, watched, stopped, checked.
+local process = require "spec.support.process"
+local socket = require "spec.support.socket"
+local sys = require "spec.support.sys"
+local tasks = require "spec.support.tasks"
+
+local program = {
+   path = os.getenv "MONOLAKE_LUA" or (os.getenv "MONOLAKE_BUILD" or "build") .. "/monolake-lua",
+   running = {}, -- set of the instances that have not been stopped
+}
+
+---@class spec.Program
+---@field address string of the first listener
+---@field addresses string[] of all, in the order of the site
+---@field process spec.Process
+local Program = {}
+Program.__index = Program
+
+--- Puts values in a site's text: "${name}".
+local function fill_in(text, values)
+   return (text:gsub("%${([%w_]+)}", function(name)
+      return tostring(assert(values[name], "the site has no value for ${" .. name .. "}"))
+   end))
+end
+
+local function argv_of(options, site_path)
+   local argv = { program.path, "--io", options.io, "-w", tostring(options.workers or 1) }
+   for _, argument in ipairs(options.arguments or {}) do
+      argv[#argv + 1] = argument
+   end
+   argv[#argv + 1] = site_path
+   return argv
+end
+
+local function listening(self)
+   local addresses = {}
+   for address in self.process:stdout():gmatch "listening on ([^\n]+)\n" do
+      addresses[#addresses + 1] = address
+   end
+   return addresses
+end
+
+function Program:await_start(count)
+   local ok, err = pcall(tasks.eventually, "the program to listen", function()
+      if self.process:has_ended() then
+         error "it ended"
+      end
+      self.addresses = listening(self)
+      return #self.addresses >= count
+   end)
+   if not ok then
+      self:kill()
+      error(("the program did not start: %s\n%s"):format(err, self:log()), 0)
+   end
+   self.address = self.addresses[1]
+end
+
+--- Starts the program.
+---@param options { io: string, site: string, values: table|nil, workers: integer|nil,
+---  listeners: integer|nil, arguments: string[]|nil, files: table<string, string>|nil }
+---  `files` are written beside the site
+---@return spec.Program
+function program.start(options)
+   local self = setmetatable({ directory = process.directory(), values = options.values or {} }, Program)
+   for name, text in pairs(options.files or {}) do
+      self:write(name, text)
+   end
+   self:write("site.lua", options.site)
+   self.process = process.start(argv_of(options, self.directory .. "/site.lua"), self.directory)
+   program.running[self] = true
+   if tasks.running() then
+      self:await_start(options.listeners or 1)
+   else
+      tasks.run(function()
+         self:await_start(options.listeners or 1)
+      end)
+   end
+   return self
+end
+
+--- Checks a site with -t. Returns standard output, standard error and exit status.
+function program.check(options)
+   local directory = process.directory()
+   for name, text in pairs(options.files or {}) do
+      process.write_file(directory .. "/" .. name, text)
+   end
+   process.write_file(directory .. "/site.lua", fill_in(options.site, options.values or {}))
+   return process.run { program.path, "-t", directory .. "/site.lua" }
+end
+
+--- Writes a file beside the site.
+function Program:write(name, text)
+   process.write_file(self.directory .. "/" .. name, fill_in(text, self.values))
+end
+
+function Program:path(name)
+   return self.directory .. "/" .. name
+end
+
+---@return spec.Socket
+function Program:connect(options)
+   return socket.connect(options and options.address or self.address, options)
+end
+
+--- One request on a connection of its own.
+---@return spec.Message
+function Program:exchange(head, body, options)
+   local client = self:connect()
+   local response = client:exchange(head, body, options)
+   client:close()
+   return response
+end
+
+--- Its standard error, from an offset on.
+function Program:log(offset)
+   return self.process:stderr(offset)
+end
+
+--- Waits for a line in the log that matches the pattern. Returns the captures.
+function Program:await_log(pattern, offset, seconds)
+   return unpack(tasks.eventually(("%q in the log"):format(pattern), function()
+      local found = { self:log(offset):match(pattern) }
+      return found[1] and found
+   end, seconds))
+end
+
+--- The pids of the worker processes.
+function Program:workers()
+   return process.children(self.process.pid)
+end
+
+--- Resident memory of all workers.
+function Program:rss_kib()
+   local sum = 0
+   for _, pid in ipairs(self:workers()) do
+      sum = sum + (process.memory_kib(pid, "VmRSS") or 0)
+   end
+   return sum
+end
+
+local ALARMS = {
+   "ERROR: AddressSanitizer[^\n]*", "ERROR: LeakSanitizer[^\n]*", "[^\n]*runtime error:[^\n]*",
+   "[^\n]*Assertion [^\n]*failed[^\n]*",
+}
+
+--- Is there a report of a broken program in its log?
+function Program:alarm()
+   local log = self:log()
+   for _, pattern in ipairs(ALARMS) do
+      local found = log:match(pattern)
+      if found then
+         return found
+      end
+   end
+end
+
+function Program:kill()
+   program.running[self] = nil
+   self.process:signal(sys.SIGKILL)
+   self.process:wait(5)
+end
+
+local function stop(self, signal)
+   program.running[self] = nil
+   local ended_before = self.process:has_ended()
+   local status = self.process:stop(signal, 10 * tasks.patience)
+   local problem = self:alarm()
+   if ended_before then
+      problem = problem or "it ended before it was stopped"
+   elseif status == nil and self.process.killed_by then
+      problem = problem or ("it ended by signal %d"):format(self.process.killed_by)
+   elseif status ~= 0 then
+      problem = problem or "its exit status was " .. tostring(status)
+   end
+   if problem then
+      error(("the program: %s\n%s"):format(problem, self:log()), 0)
+   end
+end
+
+--- Stops it and checks that it ended well: exit status 0, no sanitizer's report.
+function Program:stop(signal)
+   if tasks.running() then
+      stop(self, signal)
+   else
+      tasks.run(function()
+         stop(self, signal)
+      end)
+   end
+end
+
+return program

@@ -1,0 +1,330 @@
+--- The system calls that the specs need, through LuaJIT's FFI: sockets, epoll, processes. Every
+--- function returns `nil, message, errno` on failure. Nothing here waits.
+local ffi = require "ffi"
+local bit = require "bit"
+
+local C = ffi.C
+
+-- struct epoll_event is packed on x86_64 only.
+ffi.cdef([[
+struct spec_epoll_event { uint32_t events; int fd; uint32_t unused; } ]] ..
+   (ffi.arch == "x64" and "__attribute__((packed))" or "__attribute__((aligned(8)))") .. [[;
+struct spec_timespec { long sec; long nsec; };
+struct spec_linger { int on; int seconds; };
+struct spec_sockaddr { uint16_t family; uint8_t bytes[126]; };
+
+int socket(int domain, int type, int protocol);
+int bind(int fd, const struct spec_sockaddr *address, uint32_t length);
+int listen(int fd, int backlog);
+int accept4(int fd, struct spec_sockaddr *address, uint32_t *length, int flags);
+int connect(int fd, const struct spec_sockaddr *address, uint32_t length);
+int getsockname(int fd, struct spec_sockaddr *address, uint32_t *length);
+int setsockopt(int fd, int level, int name, const void *value, uint32_t length);
+int getsockopt(int fd, int level, int name, void *value, uint32_t *length);
+long recv(int fd, void *buffer, size_t length, int flags);
+long send(int fd, const void *bytes, size_t length, int flags);
+int shutdown(int fd, int how);
+int close(int fd);
+
+int epoll_create1(int flags);
+int epoll_ctl(int epoll, int operation, int fd, struct spec_epoll_event *event);
+int epoll_wait(int epoll, struct spec_epoll_event *events, int max, int timeout_ms);
+
+int posix_spawn_file_actions_init(void *actions);
+int posix_spawn_file_actions_addopen(void *actions, int fd, const char *path, int flags, unsigned mode);
+int posix_spawn_file_actions_destroy(void *actions);
+int posix_spawnp(int *pid, const char *file, const void *actions, const void *attributes,
+                 const char *const argv[], const char *const envp[]);
+int waitpid(int pid, int *status, int options);
+int kill(int pid, int signal);
+long syscall(long number, ...);
+char *mkdtemp(char *template_path);
+int clock_gettime(int clock, struct spec_timespec *now);
+char *strerror(int code);
+extern char **environ;
+]])
+
+local AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
+local SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC = 1, 0x800, 0x80000
+local SOL_SOCKET, SO_REUSEADDR, SO_ERROR, SO_SNDBUF, SO_RCVBUF, SO_LINGER = 1, 2, 4, 7, 8, 13
+local IPPROTO_TCP, TCP_NODELAY = 6, 1
+local MSG_NOSIGNAL = 0x4000
+local O_WRONLY_CREATE_APPEND = 0x1 + 0x40 + 0x400
+local PIDFD_OPEN = 434
+
+local sys = {
+   EINTR = 4, EAGAIN = 11, EPIPE = 32, ECONNRESET = 104, EINPROGRESS = 115,
+   READ = 1, WRITE = 4, -- EPOLLIN, EPOLLOUT
+   SIGHUP = 1, SIGINT = 2, SIGKILL = 9, SIGTERM = 15,
+}
+
+local function failed(call)
+   local code = ffi.errno()
+   return nil, ("%s: %s"):format(call, ffi.string(C.strerror(code))), code
+end
+
+local now = ffi.new "struct spec_timespec"
+
+--- Seconds of a clock that never jumps.
+function sys.clock()
+   C.clock_gettime(1, now)
+   return tonumber(now.sec) + tonumber(now.nsec) / 1e9
+end
+
+local function port_bytes(sockaddr, port)
+   sockaddr.bytes[0], sockaddr.bytes[1] = bit.rshift(port, 8), bit.band(port, 0xff)
+end
+
+--- "127.0.0.1:80", "[::1]:80" or "unix:/path" as a socket address and its length.
+local function sockaddr_of(address)
+   local sockaddr = ffi.new "struct spec_sockaddr"
+   local path = address:match "^unix:(.+)$"
+   if path then
+      assert(#path < 108, "the socket's path is too long")
+      sockaddr.family = AF_UNIX
+      ffi.copy(sockaddr.bytes, path)
+      return sockaddr, 2 + #path + 1
+   end
+   local port = address:match "^%[::1%]:(%d+)$"
+   if port then
+      sockaddr.family = AF_INET6
+      port_bytes(sockaddr, tonumber(port))
+      sockaddr.bytes[21] = 1 -- behind port (2) and flow (4), the last byte of the address
+      return sockaddr, 28
+   end
+   local a, b, c, d
+   a, b, c, d, port = address:match "^(%d+)%.(%d+)%.(%d+)%.(%d+):(%d+)$"
+   assert(a, "not an address: " .. address)
+   sockaddr.family = AF_INET
+   port_bytes(sockaddr, tonumber(port))
+   for i, byte in ipairs { a, b, c, d } do
+      sockaddr.bytes[1 + i] = tonumber(byte)
+   end
+   return sockaddr, 16
+end
+
+local function set_option(fd, level, name, value)
+   local int = ffi.new("int[1]", value)
+   return C.setsockopt(fd, level, name, int, 4)
+end
+
+local function new_socket(sockaddr)
+   local fd = C.socket(sockaddr.family, SOCK_STREAM + SOCK_NONBLOCK + SOCK_CLOEXEC, 0)
+   if fd < 0 then
+      return failed "socket"
+   end
+   if sockaddr.family ~= AF_UNIX then
+      set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1)
+   end
+   return fd
+end
+
+--- A listening socket; small buffers, if given, are inherited by what it accepts.
+---@param address string
+---@param options { backlog: integer|nil, receive_buffer: integer|nil }
+function sys.listen(address, options)
+   local sockaddr, length = sockaddr_of(address)
+   local fd, err, code = new_socket(sockaddr)
+   if not fd then
+      return nil, err, code
+   end
+   set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1)
+   if options.receive_buffer then
+      set_option(fd, SOL_SOCKET, SO_RCVBUF, options.receive_buffer)
+   end
+   if C.bind(fd, sockaddr, length) < 0 or C.listen(fd, options.backlog or 1024) < 0 then
+      local _, message, errno = failed("listen " .. address)
+      C.close(fd)
+      return nil, message, errno
+   end
+   return fd
+end
+
+--- Begins to connect; the socket is writable when that has ended.
+function sys.connect(address, options)
+   local sockaddr, length = sockaddr_of(address)
+   local fd, err, code = new_socket(sockaddr)
+   if not fd then
+      return nil, err, code
+   end
+   if options.receive_buffer then
+      set_option(fd, SOL_SOCKET, SO_RCVBUF, options.receive_buffer)
+   end
+   if options.send_buffer then
+      set_option(fd, SOL_SOCKET, SO_SNDBUF, options.send_buffer)
+   end
+   if C.connect(fd, sockaddr, length) < 0 and ffi.errno() ~= sys.EINPROGRESS then
+      local _, message, errno = failed("connect " .. address)
+      C.close(fd)
+      return nil, message, errno
+   end
+   return fd
+end
+
+--- The error that a connect ended with: 0 if none.
+function sys.socket_error(fd)
+   local value, length = ffi.new "int[1]", ffi.new("uint32_t[1]", 4)
+   C.getsockopt(fd, SOL_SOCKET, SO_ERROR, value, length)
+   return value[0]
+end
+
+--- The port that a socket is bound to.
+function sys.port(fd)
+   local sockaddr, length = ffi.new "struct spec_sockaddr", ffi.new("uint32_t[1]", 128)
+   C.getsockname(fd, sockaddr, length)
+   return sockaddr.bytes[0] * 256 + sockaddr.bytes[1]
+end
+
+function sys.accept(fd)
+   local accepted = C.accept4(fd, nil, nil, SOCK_NONBLOCK + SOCK_CLOEXEC)
+   if accepted < 0 then
+      return failed "accept"
+   end
+   set_option(accepted, IPPROTO_TCP, TCP_NODELAY, 1)
+   return accepted
+end
+
+local RECEIVE_BYTES = 65536
+local receive_buffer = ffi.new("char[?]", RECEIVE_BYTES)
+
+--- Up to `max` bytes, "" at the end of the stream.
+function sys.recv(fd, max)
+   local count = tonumber(C.recv(fd, receive_buffer, math.min(max or RECEIVE_BYTES, RECEIVE_BYTES), 0))
+   if count < 0 then
+      return failed "recv"
+   end
+   return ffi.string(receive_buffer, count)
+end
+
+--- Sends what fits of the bytes behind `offset`; returns how many went.
+function sys.send(fd, bytes, offset)
+   local pointer = ffi.cast("const char *", bytes) + offset
+   local count = tonumber(C.send(fd, pointer, #bytes - offset, MSG_NOSIGNAL))
+   if count < 0 then
+      return failed "send"
+   end
+   return count
+end
+
+--- Ends the sending side.
+function sys.shutdown(fd)
+   C.shutdown(fd, 1)
+end
+
+function sys.close(fd)
+   C.close(fd)
+end
+
+--- Closes with a RST: unsent bytes are dropped and the peer sees a reset.
+function sys.reset(fd)
+   local linger = ffi.new("struct spec_linger", 1, 0)
+   C.setsockopt(fd, SOL_SOCKET, SO_LINGER, linger, 8)
+   C.close(fd)
+end
+
+-- epoll ------------------------------------------------------------------------------------------
+
+local EPOLL_ADD, EPOLL_DEL, EPOLL_MOD, EPOLL_ONESHOT = 1, 2, 3, 0x40000000
+local EVENTS_MAX = 256
+local event = ffi.new "struct spec_epoll_event"
+local events = ffi.new("struct spec_epoll_event[?]", EVENTS_MAX)
+
+function sys.epoll_create()
+   return C.epoll_create1(0x80000)
+end
+
+--- Arms one notification for the descriptor, which may be known to the epoll or not.
+function sys.epoll_arm(epoll, fd, interest)
+   event.events, event.fd = bit.bor(interest, EPOLL_ONESHOT), fd
+   if C.epoll_ctl(epoll, EPOLL_MOD, fd, event) < 0 and C.epoll_ctl(epoll, EPOLL_ADD, fd, event) < 0 then
+      error((select(2, failed "epoll_ctl")))
+   end
+end
+
+function sys.epoll_forget(epoll, fd)
+   C.epoll_ctl(epoll, EPOLL_DEL, fd, event)
+end
+
+--- Calls `ready(fd, readable, writable)` for each event; waits at most so long for the first.
+function sys.epoll_turn(epoll, seconds, ready)
+   local count = C.epoll_wait(epoll, events, EVENTS_MAX, math.ceil(seconds * 1000))
+   for i = 0, count - 1 do
+      local bits = events[i].events
+      local broken = bit.band(bits, 0x18) ~= 0 -- EPOLLERR, EPOLLHUP
+      ready(events[i].fd, broken or bit.band(bits, sys.READ) ~= 0,
+         broken or bit.band(bits, sys.WRITE) ~= 0)
+   end
+   return count
+end
+
+-- processes --------------------------------------------------------------------------------------
+
+--- The environment without what a sanitizer's runtime needs in this process alone.
+local function environment()
+   local list, count = {}, 0
+   while C.environ[count] ~= nil do
+      local entry = ffi.string(C.environ[count])
+      if not entry:match "^LD_PRELOAD=" then
+         list[#list + 1] = entry
+      end
+      count = count + 1
+   end
+   return list
+end
+
+local function c_strings(list)
+   return ffi.new("const char *[?]", #list + 1, list)
+end
+
+--- Starts a program; its output is appended to two files. Returns its pid.
+---@param argv string[]
+function sys.spawn(argv, stdout_path, stderr_path)
+   local actions = ffi.new "uint64_t[32]"
+   C.posix_spawn_file_actions_init(actions)
+   C.posix_spawn_file_actions_addopen(actions, 0, "/dev/null", 0, 0)
+   C.posix_spawn_file_actions_addopen(actions, 1, stdout_path, O_WRONLY_CREATE_APPEND, 0x1a4)
+   C.posix_spawn_file_actions_addopen(actions, 2, stderr_path, O_WRONLY_CREATE_APPEND, 0x1a4)
+   local env, pid = environment(), ffi.new "int[1]"
+   local code = C.posix_spawnp(pid, argv[1], actions, nil, c_strings(argv), c_strings(env))
+   C.posix_spawn_file_actions_destroy(actions)
+   if code ~= 0 then
+      return nil, ("%s: %s"):format(argv[1], ffi.string(C.strerror(code))), code
+   end
+   return pid[0]
+end
+
+--- A descriptor that becomes readable when the process ends.
+function sys.pidfd(pid)
+   local fd = tonumber(C.syscall(PIDFD_OPEN, ffi.cast("long", pid), ffi.cast("long", 0)))
+   if fd < 0 then
+      return failed "pidfd_open"
+   end
+   return fd
+end
+
+--- How an ended child ended: its exit status, or nil and the signal. False while it runs.
+function sys.reap(pid)
+   local status = ffi.new "int[1]"
+   if C.waitpid(pid, status, 1) ~= pid then
+      return false
+   end
+   local signal = bit.band(status[0], 0x7f)
+   if signal ~= 0 then
+      return nil, signal
+   end
+   return bit.band(bit.rshift(status[0], 8), 0xff)
+end
+
+function sys.kill(pid, signal)
+   return C.kill(pid, signal) == 0
+end
+
+--- A new directory of our own.
+function sys.temporary_directory()
+   local path = (os.getenv "TMPDIR" or "/tmp") .. "/monolake-spec-XXXXXX"
+   local buffer = ffi.new("char[?]", #path + 1, path)
+   assert(C.mkdtemp(buffer) ~= nil, "mkdtemp failed")
+   return ffi.string(buffer)
+end
+
+return sys
