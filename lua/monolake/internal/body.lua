@@ -50,7 +50,7 @@ end
 function body.read_all(self, options)
    local max = limit_of(self, options)
    local address = address_of(self, false, 2)
-   local text = rawget(self, 4)
+   local text = self[4]
    if not text then
       wait.check("body")
       local code
@@ -78,7 +78,7 @@ end
 --- An iterator over the body as it arrives. The message is left with an empty body.
 function body.chunks(self)
    wait.check("chunks")
-   self[4] = nil
+   self[4] = false
    local address = address_of(self, true, 2)
    return next_piece, { self[1], self[2], self[3], address }
 end
@@ -88,7 +88,7 @@ local function add_stream(self, stream)
    if not request or request[2] ~= self[2] then
       errors.raise_access(-1, nil, 3)
    end
-   local streams = rawget(request, 5)
+   local streams = request[5]
    if not streams then
       streams = {}
       request[5] = streams
@@ -99,7 +99,7 @@ end
 
 --- Replaces the body by a string, or by what an iterator function gives until it returns nil.
 function body.assign(self, value)
-   self[4] = nil
+   self[4] = false
    local result
    if type(value) == "function" then
       result = C.script_body_stream(self[1], self[2], self[3], add_stream(self, value), 0)
@@ -117,7 +117,7 @@ end
 
 --- Changes the body as it passes; see monolake.Response:map.
 function body.map(self, fn, overlap)
-   self[4] = nil
+   self[4] = false
    local stream = { fn = fn, overlap = overlap, carry = "" }
    local result = C.script_body_stream(self[1], self[2], self[3], add_stream(self, stream), 1)
    if result < 0 then

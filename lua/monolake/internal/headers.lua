@@ -155,11 +155,14 @@ local PART_HEADERS, PART_TRAILERS = 0, 1
 --- @param generation number
 --- @param message number address of the request or response
 function Headers.of(address, generation, message)
-   return setmetatable({ address, generation, message, PART_HEADERS }, Headers)
+   -- Not a tail call: LuaJIT compiles no function that ends with one to a built-in.
+   local headers = setmetatable({ address, generation, message, PART_HEADERS }, Headers)
+   return headers
 end
 
 function Headers.trailers_of(address, generation, message)
-   return setmetatable({ address, generation, message, PART_TRAILERS }, Headers)
+   local trailers = setmetatable({ address, generation, message, PART_TRAILERS }, Headers)
+   return trailers
 end
 
 return Headers

@@ -1,8 +1,9 @@
 --- The request as layers see it.
 ---
 --- Places in a handle: 1 and 3 the request's address, 2 its generation, 4 the body as text once it was
---- read, 5 the functions behind bodies. Nothing else is kept, so that whatever is asked for after the
---- end of the request raises an error.
+--- read, 5 the functions behind bodies, 6 headers, 7 ctx. Nothing else is kept, so that whatever is
+--- asked for after the end of the request raises an error. All have a slot in the array from the
+--- start: a table that grows while a request is handled costs more than all the rest.
 local ffi = require "ffi"
 local C = require "monolake.internal.ffi"
 local Headers = require "monolake.internal.headers"
@@ -76,6 +77,13 @@ end
 
 setters.method = text_setter(METHOD, "method")
 setters.path = text_setter(PATH, "path")
+function setters.ctx(self, value)
+   if type(value) ~= "table" then
+      error("req.ctx must be a table, not " .. type(value), 3)
+   end
+   self[7] = value
+end
+
 setters.query = text_setter(QUERY, "query")
 setters.host = text_setter(HOST, "host")
 
@@ -86,8 +94,11 @@ end
 -- The tables below are made when first asked for. They raise by themselves after the request's end.
 
 function getters.headers(self)
-   local headers = Headers.of(self[1], self[2], self[3])
-   rawset(self, "headers", headers)
+   local headers = self[6]
+   if not headers then
+      headers = Headers.of(self[1], self[2], self[3])
+      self[6] = headers
+   end
    return headers
 end
 
@@ -110,8 +121,11 @@ function getters.cookies(self)
 end
 
 function getters.ctx(self)
-   local ctx = {}
-   rawset(self, "ctx", ctx)
+   local ctx = self[7]
+   if not ctx then
+      ctx = {}
+      self[7] = ctx
+   end
    return ctx
 end
 
@@ -184,25 +198,22 @@ local function unknown(verb, name)
 end
 
 function Request.__index(self, name)
-   local method = methods[name]
-   if method then
-      return method
-   end
    local getter = getters[name]
    if getter then
-      return getter(self)
-   elseif type(name) == "number" then
-      return nil
+      local value = getter(self)
+      return value
    end
-   unknown("read", name)
+   local method = methods[name]
+   if not method then
+      unknown("read", name)
+   end
+   return method
 end
 
 function Request.__newindex(self, name, value)
    local setter = setters[name]
    if setter then
       setter(self, value)
-   elseif name == "ctx" or type(name) == "number" then
-      rawset(self, name, value)
    else
       unknown("assigned", name)
    end
@@ -215,7 +226,7 @@ end
 function Request.of(address, generation)
    local handle = handles[address]
    if not handle or handle[2] ~= generation then
-      handle = setmetatable({ address, generation, address }, Request)
+      handle = setmetatable({ address, generation, address, false, false, false, false }, Request)
       handles[address] = handle
    end
    return handle

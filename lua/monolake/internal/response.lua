@@ -2,7 +2,7 @@
 --- request to answer.
 ---
 --- Places in a handle: 1 the request's address, 2 its generation, 3 the response's address, 4 the body
---- as text once it was read.
+--- as text once it was read, 5 headers.
 local ffi = require "ffi"
 local C = require "monolake.internal.ffi"
 local Headers = require "monolake.internal.headers"
@@ -52,8 +52,11 @@ function getters.error(self)
 end
 
 function getters.headers(self)
-   local headers = Headers.of(self[1], self[2], self[3])
-   rawset(self, "headers", headers)
+   local headers = self[5]
+   if not headers then
+      headers = Headers.of(self[1], self[2], self[3])
+      self[5] = headers
+   end
    return headers
 end
 
@@ -112,25 +115,22 @@ local function unknown(verb, name)
 end
 
 function Response.__index(self, name)
-   local method = methods[name]
-   if method then
-      return method
-   end
    local getter = getters[name]
    if getter then
-      return getter(self)
-   elseif type(name) == "number" then
-      return nil
+      local value = getter(self)
+      return value
    end
-   unknown("read", name)
+   local method = methods[name]
+   if not method then
+      unknown("read", name)
+   end
+   return method
 end
 
 function Response.__newindex(self, name, value)
    local setter = setters[name]
    if setter then
       setter(self, value)
-   elseif type(name) == "number" then
-      rawset(self, name, value)
    else
       unknown("assigned", name)
    end
@@ -143,7 +143,8 @@ function Response.of(req, address)
    if address < 0 then
       raise(address, "not a status of a final response (200 to 599)", 3)
    end
-   return setmetatable({ req[1], req[2], address }, Response)
+   local res = setmetatable({ req[1], req[2], address, false, false }, Response)
+   return res -- no tail call: see Headers.of
 end
 
 --- The response to a failure: a short public text; `why` is for res.error and the log.
