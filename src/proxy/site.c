@@ -2,14 +2,23 @@
 
 #include <assert.h>
 
+#include "coro/coro.h"
+
 void site_retain(struct site *site)
 {
     site->users++;
+}
+
+/* Closing a Lua state runs finalizers, so it must happen on the main stack. */
+static void destroy(void *arg)
+{
+    struct site *site = arg;
+    site->destroy(site);
 }
 
 void site_release(struct site *site)
 {
     assert(site->users > 0);
     if (--site->users == 0)
-        site->destroy(site);
+        coro_on_main(destroy, site);
 }

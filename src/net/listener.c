@@ -1,0 +1,112 @@
+#include "net/listener.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { BACKLOG = 65535 }; /* the kernel cuts it to net.core.somaxconn */
+
+static int set(int fd, int level, int option)
+{
+    int on = 1;
+    return setsockopt(fd, level, option, &on, sizeof(on));
+}
+
+static int open_socket(const struct address *address, bool shared)
+{
+    int fd = socket(address->any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    int result = 0;
+    if (address->any.sa_family != AF_UNIX)
+        result |= set(fd, SOL_SOCKET, SO_REUSEADDR);
+    if (address->any.sa_family == AF_INET6)
+        result |= set(fd, IPPROTO_IPV6, IPV6_V6ONLY);
+    if (shared)
+        result |= set(fd, SOL_SOCKET, SO_REUSEPORT);
+    if (result != 0 || bind(fd, &address->any, address->len) != 0) {
+        result = -errno;
+        close(fd);
+        return result;
+    }
+    return fd;
+}
+
+/* Sockets with SO_REUSEPORT would silently share the port with another instance of ours: a socket
+ * without it finds out. It also settles port 0. */
+static int claim(struct address *address)
+{
+    int fd = open_socket(address, false);
+    if (fd < 0)
+        return fd;
+    socklen_t len = sizeof(address->v6);
+    int result = getsockname(fd, &address->any, &len) == 0 ? 0 : -errno;
+    close(fd);
+    return result;
+}
+
+static int open_shared(struct address *address, int *fds, unsigned count)
+{
+    int result = claim(address);
+    for (unsigned i = 0; i < count && result >= 0; i++) {
+        result = fds[i] = open_socket(address, true);
+        if (result >= 0 && listen(result, BACKLOG) != 0)
+            result = -errno;
+    }
+    return result < 0 ? result : 0;
+}
+
+/* Does anybody listen on that local socket? */
+static bool alive(const struct address *address)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return true;
+    bool refused = connect(fd, &address->any, address->len) != 0 && errno == ECONNREFUSED;
+    close(fd);
+    return !refused;
+}
+
+static int open_local(struct address *address, int *fds, unsigned count)
+{
+    int fd = open_socket(address, false);
+    if (fd == -EADDRINUSE && address->local.sun_path[0] && !alive(address)) {
+        unlink(address->local.sun_path); /* left behind by a process that died */
+        fd = open_socket(address, false);
+    }
+    if (fd < 0)
+        return fd;
+    fds[0] = fd;
+    if (listen(fd, BACKLOG) != 0)
+        return -errno;
+    for (unsigned i = 1; i < count; i++) {
+        fds[i] = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        if (fds[i] < 0)
+            return -errno;
+    }
+    return 0;
+}
+
+int listener_open(struct address *address, int *fds, unsigned count, const char **why)
+{
+    for (unsigned i = 0; i < count; i++)
+        fds[i] = -1;
+    int result = address->any.sa_family == AF_UNIX ? open_local(address, fds, count)
+                                                   : open_shared(address, fds, count);
+    if (result == 0)
+        return 0;
+    for (unsigned i = 0; i < count; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+    *why = strerror(-result);
+    return result;
+}
+
+void listener_close(const struct address *address, int *fds, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        close(fds[i]);
+    if (address->any.sa_family == AF_UNIX && address->local.sun_path[0])
+        unlink(address->local.sun_path);
+}

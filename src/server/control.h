@@ -1,0 +1,43 @@
+/*
+ * Messages between the supervisor and a worker, over a socket that keeps their bounds. Descriptors
+ * travel with them. Never suspends.
+ */
+#ifndef SERVER_CONTROL_H
+#define SERVER_CONTROL_H
+
+#include <stdint.h>
+
+enum { CONTROL_TEXT_MAX = 32768 };
+
+enum control_kind {
+    /* To a worker. */
+    CONTROL_LISTEN,  /* text: the listener's key; with its descriptor */
+    CONTROL_PREPARE, /* load generation `value` beside the present one */
+    CONTROL_COMMIT,  /* serve with it from now on */
+    CONTROL_ABORT,   /* drop it */
+    CONTROL_REOPEN,  /* reopen log files */
+    CONTROL_DRAIN,   /* accept no more, finish within `value` milliseconds, exit */
+    CONTROL_STOP,    /* exit now */
+    /* From a worker. */
+    CONTROL_READY,    /* serves generation `value` */
+    CONTROL_PREPARED, /* generation `value` can be committed */
+    CONTROL_FAILED,   /* generation `value` cannot; text: why */
+};
+
+struct control_message {
+    enum control_kind kind;
+    uint64_t value;
+    int fd;                      /* received with it, owned by the receiver; -1 if none */
+    char text[CONTROL_TEXT_MAX]; /* NUL-terminated */
+};
+
+/* Makes the pair of sockets: non-blocking, close-on-exec. Returns 0 or a negative errno. */
+int control_pair(int sockets[2]);
+
+/* Sends; text may be NULL, fd -1. Text that is too long is cut. Returns 0 or a negative errno. */
+int control_send(int socket, enum control_kind kind, uint64_t value, const char *text, int fd);
+
+/* Receives one message. Returns 1, 0 at the end, or a negative errno (-EAGAIN: none is there). */
+int control_receive(int socket, struct control_message *message);
+
+#endif

@@ -1,0 +1,49 @@
+/* monolake-lua: where everything begins. See docs/design.md for how it goes on. */
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "base/log.h"
+#include "server/options.h"
+#include "server/supervisor.h"
+#include "server/test_command.h"
+
+/* Connections are descriptors: as many as we may have. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+        log_warn("cannot raise the limit of open files to %llu",
+                 (unsigned long long)limit.rlim_max);
+}
+
+static int run(const struct options *options)
+{
+    struct probe_result probed;
+    probe_run(options->site, &probed);
+    int exit_code = 1;
+    if (probed.error)
+        fprintf(stderr, "%s\n", probed.error);
+    else if (options->check)
+        exit_code = printf("%s", probed.summary) < 0;
+    else
+        exit_code = supervisor_main(options, &probed);
+    probe_result_free(&probed);
+    return exit_code;
+}
+
+int main(int argc, char **argv)
+{
+    struct options options;
+    int exit_code;
+    if (argc > 1 && strcmp(argv[1], "test") == 0)
+        return test_command(argc - 2, argv + 2);
+    if (!options_parse(&options, argc, argv, &exit_code))
+        return exit_code;
+    log_threshold = options.level;
+    raise_descriptor_limit();
+    return run(&options);
+}

@@ -1,0 +1,144 @@
+#include "server/options.h"
+
+#include <ares.h>
+#include <getopt.h>
+#include <llhttp.h>
+#include <luajit.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char usage[] =
+    "usage: monolake-lua [options] SITE.lua\n"
+    "       monolake-lua test [busted options] SPEC...\n"
+    "\n"
+    "  -t, --check          compile and run the site, print what it serves, exit 0 or 1\n"
+    "  -w, --workers N      worker processes (default: one per allowed CPU)\n"
+    "      --io BACKEND     auto, io_uring or epoll (default: auto)\n"
+    "      --pid FILE       write the process id of the supervisor\n"
+    "      --log-level L    error, warn, info or debug (default: info)\n"
+    "      --watch          reload when a file that the site loaded changes\n"
+    "  -V, --version        print versions\n"
+    "  -h, --help           print this\n"
+    "\n"
+    "signals: HUP reload, USR1 reopen logs, TERM or QUIT finish requests and stop, INT stop now\n"
+    "exit codes: 0 all went well, 1 the site or the environment failed, 2 wrong usage\n";
+
+enum { OPTION_IO = 256, OPTION_PID, OPTION_LEVEL, OPTION_WATCH };
+
+static const struct option long_options[] = {
+    {"check", no_argument, NULL, 't'},
+    {"workers", required_argument, NULL, 'w'},
+    {"io", required_argument, NULL, OPTION_IO},
+    {"pid", required_argument, NULL, OPTION_PID},
+    {"log-level", required_argument, NULL, OPTION_LEVEL},
+    {"watch", no_argument, NULL, OPTION_WATCH},
+    {"version", no_argument, NULL, 'V'},
+    {"help", no_argument, NULL, 'h'},
+    {0},
+};
+
+static const char *back_ends(void)
+{
+    struct io *io;
+    struct io_options options = {.kind = IO_KIND_URING};
+    log_threshold = LOG_LEVEL_ERROR;
+    if (io_create(&io, &options) != 0)
+        return "epoll (io_uring is not available here)";
+    io_destroy(io);
+    return "io_uring, epoll";
+}
+
+static void print_version(void)
+{
+    printf("monolake-lua %s\n", MONOLAKE_VERSION);
+    printf("LuaJIT: %s\n", LUAJIT_VERSION);
+    printf("liburing: %s\n", LIBURING_VERSION);
+    printf("llhttp: %d.%d.%d\n", LLHTTP_VERSION_MAJOR, LLHTTP_VERSION_MINOR, LLHTTP_VERSION_PATCH);
+    printf("c-ares: %s\n", ares_version(NULL));
+    printf("back ends: %s\n", back_ends());
+}
+
+static bool wrong(const char *option, const char *value, const char *expected)
+{
+    fprintf(stderr, "monolake-lua: %s: \"%s\" is not %s\n", option, value, expected);
+    return false;
+}
+
+static bool parse_workers(struct options *options, const char *value)
+{
+    char *end;
+    long count = strtol(value, &end, 10);
+    if (*end || end == value || count < 1 || count > WORKERS_MAX)
+        return wrong("-w", value, "a number from 1 to 256");
+    options->workers = (unsigned)count;
+    return true;
+}
+
+static bool parse_io(struct options *options, const char *value)
+{
+    if (strcmp(value, "auto") == 0)
+        options->io = IO_KIND_AUTO;
+    else if (strcmp(value, "io_uring") == 0)
+        options->io = IO_KIND_URING;
+    else if (strcmp(value, "epoll") == 0)
+        options->io = IO_KIND_EPOLL;
+    else
+        return wrong("--io", value, "auto, io_uring or epoll");
+    return true;
+}
+
+/* Applies one option. Returns false if it is wrong (and has been reported). */
+static bool apply(struct options *options, int option, const char *value)
+{
+    switch (option) {
+    case 't':
+        options->check = true;
+        return true;
+    case 'w':
+        return parse_workers(options, value);
+    case OPTION_IO:
+        return parse_io(options, value);
+    case OPTION_PID:
+        options->pid_file = value;
+        return true;
+    case OPTION_LEVEL:
+        return log_level_parse(value, &options->level) ||
+               wrong("--log-level", value, "error, warn, info or debug");
+    case OPTION_WATCH:
+        options->watch = true;
+        return true;
+    default:
+        return false; /* getopt has said what is wrong */
+    }
+}
+
+bool options_parse(struct options *options, int argc, char **argv, int *exit_code)
+{
+    *options = (struct options){.level = LOG_LEVEL_INFO};
+    *exit_code = 0;
+    int option;
+    while ((option = getopt_long(argc, argv, "tw:Vh", long_options, NULL)) != -1) {
+        if (option == 'h') {
+            fputs(usage, stdout);
+            return false;
+        }
+        if (option == 'V') {
+            print_version();
+            return false;
+        }
+        if (!apply(options, option, optarg)) {
+            fputs("try: monolake-lua --help\n", stderr);
+            *exit_code = EXIT_USAGE;
+            return false;
+        }
+    }
+    if (optind + 1 != argc) {
+        fprintf(stderr, "monolake-lua: %s\n%s",
+                optind == argc ? "there is no SITE.lua" : "there is more than one SITE.lua", usage);
+        *exit_code = EXIT_USAGE;
+        return false;
+    }
+    options->site = argv[optind];
+    return true;
+}

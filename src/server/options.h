@@ -1,0 +1,26 @@
+/* The command line. */
+#ifndef SERVER_OPTIONS_H
+#define SERVER_OPTIONS_H
+
+#include "base/log.h"
+#include "io/io.h"
+
+#include <stdbool.h>
+
+enum { WORKERS_MAX = 256, EXIT_USAGE = 2 };
+
+struct options {
+    const char *site;     /* the script */
+    bool check;           /* -t */
+    bool watch;           /* --watch */
+    unsigned workers;     /* -w; 0: one per allowed CPU */
+    enum io_kind io;      /* --io */
+    const char *pid_file; /* --pid, or NULL */
+    enum log_level level; /* --log-level */
+};
+
+/* Parses. Returns true when there is a site to run; otherwise *exit_code is what to exit with
+ * (usage, version or an error has been printed). */
+bool options_parse(struct options *options, int argc, char **argv, int *exit_code);
+
+#endif

@@ -1,0 +1,234 @@
+#include "server/probe.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "proxy/upstream.h"
+#include "script/script.h"
+
+/* The report is a sequence of records: one letter, the text, NUL. */
+enum record { ADDRESS = 'A', FILE_NAME = 'F', GRACE = 'G', SUMMARY = 'S', ERROR = 'E', DONE = 'D' };
+
+enum { REPORT_MAX_BYTES = 16 << 20 };
+
+/* --- The child -------------------------------------------------------------------------------- */
+
+static void put(FILE *out, enum record kind, const char *text)
+{
+    fputc(kind, out);
+    fputs(text, out);
+    fputc('\0', out);
+}
+
+static bool check_upstreams(struct site *site, FILE *out)
+{
+    for (unsigned i = 0; i < site->upstream_count; i++) {
+        const char *error;
+        struct site_upstream *upstream = site->upstreams[i];
+        if (upstream_check(&upstream->config, &site->arena, &error) == 0)
+            continue;
+        struct slice text = arena_printf(&site->arena, "%s: upstream \"%s\": %s", upstream->where,
+                                         upstream->config.name, error);
+        put(out, ERROR, text.ptr ? text.ptr : "out of memory");
+        return false;
+    }
+    return true;
+}
+
+static void report_site(struct site *site, FILE *out)
+{
+    char grace[16];
+    for (unsigned i = 0; i < site->listener_count; i++)
+        for (unsigned j = 0; j < site->listeners[i]->address_count; j++)
+            put(out, ADDRESS, site->listeners[i]->addresses[j]);
+    for (unsigned i = 0; i < site->file_count; i++)
+        put(out, FILE_NAME, site->files[i]);
+    snprintf(grace, sizeof(grace), "%u", site->grace_ms);
+    put(out, GRACE, grace);
+    struct slice summary = site_describe(site, &site->arena);
+    put(out, SUMMARY, summary.ptr ? summary.ptr : "");
+}
+
+static void child_main(const char *path, int fd)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    log_set_role("probe");
+    FILE *out = fdopen(fd, "w");
+    if (!out)
+        _exit(1);
+    struct script_options options = {.probe = true};
+    char *error = NULL;
+    struct site *site = script_load_site(path, &options, &error);
+    if (!site)
+        put(out, ERROR, error ? error : "the site could not be loaded");
+    else if (!site->listener_count)
+        put(out, ERROR, "the site listens nowhere: it needs at least one ml.listen{...}");
+    else if (check_upstreams(site, out))
+        report_site(site, out);
+    fputc(DONE, out);
+    fflush(out);
+    _exit(0); /* no clean-up: buffers of the parent's stdio were inherited too */
+}
+
+/* --- The parent ------------------------------------------------------------------------------- */
+
+int probe_start(struct probe *probe, const char *site)
+{
+    int fds[2];
+    *probe = (struct probe){.fd = -1};
+    if (pipe2(fds, O_CLOEXEC) != 0)
+        return -errno;
+    pid_t pid = fork();
+    if (pid < 0) {
+        int result = -errno;
+        close(fds[0]);
+        close(fds[1]);
+        return result;
+    }
+    if (pid == 0) {
+        sigset_t none;
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        close(fds[0]);
+        child_main(site, fds[1]);
+    }
+    close(fds[1]);
+    fcntl(fds[0], F_SETFL, O_NONBLOCK);
+    probe->pid = pid;
+    probe->fd = fds[0];
+    probe->deadline = clock_now_ms() + PROBE_TIMEOUT_MS;
+    return 0;
+}
+
+static char *format_error(const char *format, int value)
+{
+    char *text = NULL;
+    return asprintf(&text, format, value) < 0 ? NULL : text;
+}
+
+static bool append(char ***items, unsigned *count, const char *text)
+{
+    char **grown = realloc(*items, (*count + 1) * sizeof(**items));
+    if (!grown)
+        return false;
+    *items = grown;
+    grown[*count] = strdup(text);
+    return grown[(*count)++] != NULL;
+}
+
+/* Takes the records apart. Returns false if the report is not whole. */
+static bool parse_report(const struct probe *probe, struct probe_result *result)
+{
+    const char *at = probe->report;
+    const char *end = at + probe->len;
+    while (at < end && *at != DONE) {
+        const char *text = at + 1;
+        const char *stop = memchr(text, '\0', (size_t)(end - text));
+        if (!stop)
+            return false;
+        if (*at == ADDRESS)
+            append(&result->addresses, &result->address_count, text);
+        else if (*at == FILE_NAME)
+            append(&result->files, &result->file_count, text);
+        else if (*at == GRACE)
+            result->grace_ms = (uint32_t)strtoul(text, NULL, 10);
+        else if (*at == SUMMARY)
+            result->summary = strdup(text);
+        else if (*at == ERROR)
+            result->error = strdup(text);
+        at = stop + 1;
+    }
+    return at < end;
+}
+
+static bool gather(struct probe *probe)
+{
+    for (;;) {
+        if (probe->capacity - probe->len < 4096) {
+            size_t capacity = probe->capacity ? probe->capacity * 2 : 65536;
+            char *grown = capacity <= REPORT_MAX_BYTES ? realloc(probe->report, capacity) : NULL;
+            if (!grown)
+                return true;
+            probe->report = grown;
+            probe->capacity = capacity;
+        }
+        ssize_t got = read(probe->fd, probe->report + probe->len, probe->capacity - probe->len);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return got == 0 || errno != EAGAIN;
+        probe->len += (size_t)got;
+    }
+}
+
+static void describe_end(struct probe *probe, bool late, int status, struct probe_result *result)
+{
+    if (late)
+        result->error =
+            format_error("the script did not finish within %d ms: does it loop?", PROBE_TIMEOUT_MS);
+    else if (!probe->len || !parse_report(probe, result))
+        result->error =
+            WIFSIGNALED(status)
+                ? format_error("the script crashed (signal %d)", WTERMSIG(status))
+                : format_error("the script ended its process (exit code %d)", WEXITSTATUS(status));
+}
+
+bool probe_step(struct probe *probe, struct probe_result *result)
+{
+    bool ended = gather(probe);
+    bool late = !ended && clock_now_ms() >= probe->deadline;
+    if (!ended && !late)
+        return false;
+    int status = 0;
+    if (late)
+        kill(probe->pid, SIGKILL);
+    while (waitpid(probe->pid, &status, 0) < 0 && errno == EINTR)
+        continue;
+    *result = (struct probe_result){0};
+    describe_end(probe, late, status, result);
+    close(probe->fd);
+    free(probe->report);
+    *probe = (struct probe){.fd = -1};
+    return true;
+}
+
+void probe_run(const char *site, struct probe_result *result)
+{
+    struct probe probe;
+    int started = probe_start(&probe, site);
+    if (started < 0) {
+        *result = (struct probe_result){.error = strdup(strerror(-started))};
+        return;
+    }
+    do {
+        int64_t left = probe.deadline - clock_now_ms();
+        struct pollfd poller = {.fd = probe.fd, .events = POLLIN};
+        poll(&poller, 1, left > 0 ? (int)left : 0);
+    } while (!probe_step(&probe, result));
+}
+
+static void free_all(char **items, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        free(items[i]);
+    free(items);
+}
+
+void probe_result_free(struct probe_result *result)
+{
+    free_all(result->addresses, result->address_count);
+    free_all(result->files, result->file_count);
+    free(result->summary);
+    free(result->error);
+    *result = (struct probe_result){0};
+}

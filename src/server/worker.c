@@ -1,0 +1,515 @@
+#include "server/worker.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "coro/coro.h"
+#include "http/h1_server.h"
+#include "proxy/upstream.h"
+#include "script/script.h"
+#include "server/control.h"
+
+enum {
+    ACCEPT_PAUSE_MS = 100, /* after running out of descriptors, and to look for room */
+    ABORT_WAIT_MS = 1000,  /* for cancelled exchanges to end */
+};
+
+/* One listening socket with its connections. */
+struct listener {
+    struct list link;
+    struct worker *worker;
+    char *key; /* owned */
+    int fd;    /* -1: accepts no more; connections may be left */
+    struct h1_server server;
+    struct io_op accept;
+    struct timer resume;
+    bool prepared; /* the generation being prepared has it too */
+};
+
+struct worker {
+    struct io *io;
+    const struct worker_options *options;
+    struct list listeners;
+    struct site *site; /* serves */
+    struct site *next; /* prepared, waits for the commit; NULL if none */
+    struct io_op control;
+    struct timer grace;
+    bool draining;
+    bool stopping;
+    bool finished;
+    struct control_message message; /* too large for the stack of a callback */
+};
+
+/* --- Generations ------------------------------------------------------------------------------ */
+
+/* A listener's chain in one generation, as the HTTP servers see it; in the site's arena. */
+struct listener_service {
+    struct service service;
+    struct site *site;
+    const struct chain *chain;
+};
+
+static struct response *service_handle(struct service *service, struct request *request)
+{
+    return chain_run(((struct listener_service *)service)->chain, request);
+}
+
+static void service_retain(struct service *service)
+{
+    site_retain(((struct listener_service *)service)->site);
+}
+
+static void service_release(struct service *service)
+{
+    site_release(((struct listener_service *)service)->site);
+}
+
+static struct listener *find(struct worker *worker, const char *key)
+{
+    list_for_each(node, &worker->listeners)
+    {
+        struct listener *listener = container_of(node, struct listener, link);
+        if (listener->fd >= 0 && strcmp(listener->key, key) == 0)
+            return listener;
+    }
+    return NULL;
+}
+
+void listener_key(const char *const *addresses, unsigned index, char *key, unsigned size)
+{
+    unsigned same = 1;
+    for (unsigned i = 0; i < index; i++)
+        same += strcmp(addresses[i], addresses[index]) == 0;
+    snprintf(key, size, same > 1 ? "%s#%u" : "%s", addresses[index], same);
+}
+
+/* Calls `fn` for every listener of the site with its socket (NULL if there is none). */
+static void each_listener(struct worker *worker, struct site *site,
+                          void (*fn)(struct listener *listener, struct site *site,
+                                     struct site_listener *config))
+{
+    const char *seen[1024];
+    unsigned count = 0;
+    for (unsigned i = 0; i < site->listener_count; i++) {
+        struct site_listener *config = site->listeners[i];
+        for (unsigned j = 0; j < config->address_count && count < 1024; j++) {
+            char key[256];
+            seen[count++] = config->addresses[j];
+            listener_key(seen, count - 1, key, sizeof(key));
+            struct listener *listener = find(worker, key);
+            if (listener)
+                fn(listener, site, config);
+            else
+                log_error("no socket for listener %s", key);
+        }
+    }
+}
+
+static void mark_prepared(struct listener *listener, struct site *site,
+                          struct site_listener *config)
+{
+    (void)site;
+    (void)config;
+    listener->prepared = true;
+}
+
+static void start_accepting(struct listener *listener);
+static void stop_accepting(struct listener *listener);
+
+static void serve_with(struct listener *listener, struct site *site, struct site_listener *config)
+{
+    struct listener_service *service = arena_alloc(&site->arena, sizeof(*service));
+    if (!service) {
+        log_error("no memory for listener %s: it keeps its old chain", listener->key);
+        return;
+    }
+    *service = (struct listener_service){
+        .service = {service_handle, service_retain, service_release},
+        .site = site,
+        .chain = &config->chain,
+    };
+    h1_server_set_service(&listener->server, &service->service, &config->config);
+    start_accepting(listener);
+}
+
+static struct site *load(struct worker *worker, uint64_t generation, char **error)
+{
+    struct script_options options = {.io = worker->io, .generation = generation};
+    return script_load_site(worker->options->site, &options, error);
+}
+
+static void clear_prepared(struct worker *worker)
+{
+    list_for_each(node, &worker->listeners) container_of(node, struct listener, link)->prepared =
+        false;
+}
+
+static void commit(struct worker *worker, struct site *site)
+{
+    clear_prepared(worker);
+    each_listener(worker, site, mark_prepared);
+    each_listener(worker, site, serve_with);
+    list_for_each(node, &worker->listeners)
+    {
+        struct listener *listener = container_of(node, struct listener, link);
+        if (!listener->prepared) {
+            stop_accepting(listener);
+            h1_server_drain(&listener->server);
+        }
+    }
+    struct site *old = worker->site;
+    worker->site = site;
+    if (old)
+        site_release(old);
+}
+
+static void prepare(struct worker *worker, uint64_t generation)
+{
+    char *error = NULL;
+    if (worker->next)
+        site_release(worker->next);
+    worker->next = load(worker, generation, &error);
+    if (worker->next)
+        control_send(worker->options->control, CONTROL_PREPARED, generation, NULL, -1);
+    else
+        control_send(worker->options->control, CONTROL_FAILED, generation, error, -1);
+    free(error);
+}
+
+/* Sockets that came for a generation which is not to be. */
+static void drop_unused(struct worker *worker)
+{
+    list_for_each(node, &worker->listeners)
+    {
+        struct listener *listener = container_of(node, struct listener, link);
+        if (!listener->server.service)
+            stop_accepting(listener);
+    }
+}
+
+/* --- Accepting -------------------------------------------------------------------------------- */
+
+static void resume_accepting(struct timer *timer)
+{
+    start_accepting(timer->owner);
+}
+
+static void pause_accepting(struct listener *listener)
+{
+    struct io *io = listener->worker->io;
+    timer_start(io_timers(io), &listener->resume, io_now_ms(io) + ACCEPT_PAUSE_MS);
+}
+
+static bool full(const struct listener *listener)
+{
+    uint32_t max = listener->server.config.connections_max;
+    return max && listener->server.connection_count >= max;
+}
+
+static void accept_failed(struct listener *listener, int error)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    if (log_limit_pass(&limit, 1, &suppressed))
+        log_error("cannot accept on %s: %s; trying again (raise the limit of open files if this "
+                  "lasts: ulimit -n, LimitNOFILE=)",
+                  listener->key, strerror(-error));
+    pause_accepting(listener);
+}
+
+static void accepted(struct io_op *op, int result, struct io_buf *buf, bool more)
+{
+    (void)buf;
+    struct listener *listener = op->owner;
+    if (result >= 0) {
+        h1_server_accept(&listener->server, result);
+        if (more && full(listener))
+            io_cancel(listener->worker->io, op); /* its end pauses */
+    }
+    if (more || listener->fd < 0)
+        return;
+    if (result >= 0 || result == -ECANCELED)
+        pause_accepting(listener);
+    else
+        accept_failed(listener, result);
+}
+
+static void start_accepting(struct listener *listener)
+{
+    if (listener->fd < 0 || io_op_in_flight(&listener->accept))
+        return;
+    if (full(listener)) {
+        pause_accepting(listener);
+        return;
+    }
+    listener->accept = (struct io_op){
+        .kind = IO_OP_ACCEPT, .fd = listener->fd, .done = accepted, .owner = listener};
+    io_submit(listener->worker->io, &listener->accept);
+}
+
+/* Takes what the kernel has queued, so that no connection is lost, then closes the socket. */
+static void stop_accepting(struct listener *listener)
+{
+    if (listener->fd < 0)
+        return;
+    int fd;
+    while (listener->server.service &&
+           (fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0)
+        h1_server_accept(&listener->server, fd);
+    timer_stop(&listener->resume);
+    fd = listener->fd;
+    listener->fd = -1;
+    if (io_op_in_flight(&listener->accept))
+        io_cancel(listener->worker->io, &listener->accept);
+    io_close_fd(listener->worker->io, fd);
+}
+
+static struct listener *add_listener(struct worker *worker, const char *key, int fd)
+{
+    struct listener *listener = calloc(1, sizeof(*listener));
+    char *copy = strdup(key);
+    if (!listener || !copy) {
+        free(listener);
+        free(copy);
+        close(fd);
+        log_error("no memory for listener %s", key);
+        return NULL;
+    }
+    listener->worker = worker;
+    listener->key = copy;
+    listener->fd = fd;
+    h1_server_init(&listener->server, worker->io);
+    timer_init(&listener->resume, resume_accepting, listener);
+    list_push_back(&worker->listeners, &listener->link);
+    return listener;
+}
+
+/* Frees listeners that accept no more and have no connections left. */
+static void sweep(struct worker *worker)
+{
+    for (struct list *node = worker->listeners.next, *next; node != &worker->listeners;
+         node = next) {
+        next = node->next;
+        struct listener *listener = container_of(node, struct listener, link);
+        if (listener->fd >= 0 || listener->server.connection_count ||
+            io_op_in_flight(&listener->accept))
+            continue;
+        list_remove(&listener->link);
+        h1_server_fini(&listener->server);
+        free(listener->key);
+        free(listener);
+    }
+}
+
+/* --- The end ---------------------------------------------------------------------------------- */
+
+static void abort_all(struct worker *worker)
+{
+    worker->stopping = true;
+    list_for_each(node, &worker->listeners)
+    {
+        struct listener *listener = container_of(node, struct listener, link);
+        stop_accepting(listener);
+        h1_server_abort(&listener->server);
+    }
+    timer_start(io_timers(worker->io), &worker->grace, io_now_ms(worker->io) + ABORT_WAIT_MS);
+}
+
+static void grace_over(struct timer *timer)
+{
+    struct worker *worker = timer->owner;
+    if (worker->stopping) {
+        worker->finished = true;
+        return;
+    }
+    unsigned left = 0;
+    list_for_each(node, &worker->listeners) left +=
+        container_of(node, struct listener, link)->server.connection_count;
+    log_warn("the grace period is over: %u connections are cut off", left);
+    abort_all(worker);
+}
+
+static void drain(struct worker *worker, uint64_t grace_ms)
+{
+    if (worker->draining)
+        return;
+    worker->draining = true;
+    list_for_each(node, &worker->listeners)
+    {
+        struct listener *listener = container_of(node, struct listener, link);
+        stop_accepting(listener);
+        h1_server_drain(&listener->server);
+    }
+    timer_start(io_timers(worker->io), &worker->grace, io_now_ms(worker->io) + (int64_t)grace_ms);
+}
+
+/* --- Control ---------------------------------------------------------------------------------- */
+
+static void obey(struct worker *worker, const struct control_message *message)
+{
+    switch (message->kind) {
+    case CONTROL_LISTEN:
+        add_listener(worker, message->text, message->fd);
+        break;
+    case CONTROL_PREPARE:
+        prepare(worker, message->value);
+        break;
+    case CONTROL_COMMIT:
+        if (worker->next && worker->next->generation == message->value) {
+            struct site *site = worker->next;
+            worker->next = NULL;
+            commit(worker, site);
+            control_send(worker->options->control, CONTROL_READY, message->value, NULL, -1);
+        }
+        break;
+    case CONTROL_ABORT:
+        if (worker->next)
+            site_release(worker->next);
+        worker->next = NULL;
+        drop_unused(worker);
+        break;
+    case CONTROL_DRAIN:
+        drain(worker, message->value);
+        break;
+    case CONTROL_STOP:
+        abort_all(worker);
+        break;
+    default:
+        log_error("control message %d is not for a worker", message->kind);
+    }
+}
+
+static void await_control(struct worker *worker);
+
+static void control_readable(struct io_op *op, int result, struct io_buf *buf, bool more)
+{
+    (void)buf;
+    (void)more;
+    struct worker *worker = op->owner;
+    if (worker->finished || result == -ECANCELED)
+        return;
+    int got;
+    while ((got = control_receive(worker->options->control, &worker->message)) > 0)
+        obey(worker, &worker->message);
+    if (got != -EAGAIN) {
+        log_error("the supervisor is gone: this worker ends");
+        worker->finished = true;
+        return;
+    }
+    await_control(worker);
+}
+
+static void await_control(struct worker *worker)
+{
+    worker->control = (struct io_op){.kind = IO_OP_POLL,
+                                     .fd = worker->options->control,
+                                     .events = POLLIN,
+                                     .done = control_readable,
+                                     .owner = worker};
+    io_submit(worker->io, &worker->control);
+}
+
+/* --- Life ------------------------------------------------------------------------------------- */
+
+static void pin(int cpu)
+{
+    cpu_set_t set;
+    if (cpu < 0)
+        return;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    if (sched_setaffinity(0, sizeof(set), &set) != 0)
+        log_warn("cannot pin this worker to CPU %d: %s", cpu, strerror(errno));
+}
+
+static void settle_process(const struct worker_options *options)
+{
+    char role[32];
+    static const int ignored[] = {SIGHUP, SIGINT, SIGTERM, SIGQUIT, SIGUSR1, SIGUSR2, SIGPIPE};
+    snprintf(role, sizeof(role), "worker %u", options->index);
+    log_set_role(role);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    /* A terminal's Ctrl-C reaches every process of the group: the supervisor decides what it means.
+     */
+    for (unsigned i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
+        signal(ignored[i], SIG_IGN);
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    pin(options->cpu);
+}
+
+static int start(struct worker *worker)
+{
+    const struct worker_options *options = worker->options;
+    char *error = NULL;
+    struct io_options io_options = {.kind = options->io};
+    if (io_create(&worker->io, &io_options) != 0)
+        return -1;
+    timer_init(&worker->grace, grace_over, worker);
+    for (unsigned i = 0; i < options->listener_count; i++)
+        add_listener(worker, options->listeners[i].key, options->listeners[i].fd);
+    struct site *site = load(worker, options->generation, &error);
+    if (!site) {
+        control_send(options->control, CONTROL_FAILED, options->generation, error, -1);
+        free(error);
+        return -1;
+    }
+    commit(worker, site);
+    await_control(worker);
+    control_send(options->control, CONTROL_READY, options->generation, NULL, -1);
+    return 0;
+}
+
+static bool may_end(struct worker *worker)
+{
+    return worker->finished ||
+           ((worker->draining || worker->stopping) && list_empty(&worker->listeners));
+}
+
+static void turn(struct worker *worker)
+{
+    io_turn(worker->io, coro_any_ready() ? 0 : -1);
+    coro_run_ready();
+}
+
+/* Lets what is under way end, so that a leak checker finds nothing that was merely cut off. */
+static void finish(struct worker *worker)
+{
+    upstreams_close_idle();
+    if (worker->next)
+        site_release(worker->next);
+    site_release(worker->site);
+    io_cancel(worker->io, &worker->control);
+    for (int i = 0; i < 20; i++) {
+        io_turn(worker->io, 5);
+        coro_run_ready();
+    }
+}
+
+int worker_main(const struct worker_options *options)
+{
+    static struct worker worker; /* one per process */
+    worker.options = options;
+    list_init(&worker.listeners);
+    settle_process(options);
+    if (start(&worker) != 0)
+        return 1;
+    while (!may_end(&worker)) {
+        turn(&worker);
+        sweep(&worker);
+    }
+    bool clean = list_empty(&worker.listeners);
+    if (clean)
+        finish(&worker);
+    return 0;
+}
