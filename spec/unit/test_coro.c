@@ -1,24 +1,17 @@
 /* Coroutines: start, wait, wake, cancel, the way to the main stack, and bounded waits on both back
  * ends. */
-#include "base/clock.h"
-#include "coro/coro.h"
+#include "support/loop.h"
+
 #include "coro/stack.h"
 #include "io/wait.h"
 
 #include <errno.h>
 #include <poll.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 static char trace[64]; /* what happened, a letter each */
 
@@ -323,46 +316,20 @@ static void a_stack_has_a_guard_below_it(void **state)
 
 /* --- Bounded waits ---------------------------------------------------------------------------- */
 
-static struct io *io;
 static int64_t took_ms;
-
-static int io_setup(void **state)
-{
-    struct io_options options = {.kind = *(enum io_kind *)*state};
-    trace[0] = '\0';
-    waiter = NULL;
-    return io_create(&io, &options);
-}
-
-static int io_teardown(void **state)
-{
-    (void)state;
-    io_destroy(io);
-    assert_int_equal(coro_count(), 0);
-    return 0;
-}
-
-static void run_until_done(void)
-{
-    coro_run_ready();
-    while (coro_count()) {
-        assert_int_equal(io_turn(io, coro_any_ready() ? 0 : -1), 0);
-        coro_run_ready();
-    }
-}
 
 static void sleep_main(void *arg)
 {
-    int64_t start_ms = io_now_ms(io);
-    waited = wait_sleep(io, start_ms + *(int *)arg);
-    took_ms = io_now_ms(io) - start_ms;
+    int64_t start_ms = io_now_ms(loop);
+    waited = wait_sleep(loop, start_ms + *(int *)arg);
+    took_ms = io_now_ms(loop) - start_ms;
 }
 
 static void sleeps(void **state)
 {
     (void)state;
     coro_start(sleep_main, &(int){30});
-    run_until_done();
+    loop_run_coroutines();
     assert_int_equal(waited, 0);
     assert_true(took_ms >= 30 && took_ms < 5000);
 }
@@ -379,7 +346,7 @@ static void a_sleep_can_be_cancelled(void **state)
     coro_start(sleep_cancelled_main, &(int){1000000});
     coro_run_ready();
     coro_cancel(waiter);
-    run_until_done();
+    loop_run_coroutines();
     assert_int_equal(waited, -ECANCELED);
 }
 
@@ -389,29 +356,29 @@ static void poll_main(void *arg)
 {
     struct io_op op = {.kind = IO_OP_POLL, .fd = pair[0], .events = POLLIN};
     waiter = coro_self();
-    waited = wait_op(io, &op, io_now_ms(io) + *(int *)arg);
+    waited = wait_op(loop, &op, io_now_ms(loop) + *(int *)arg);
     assert_false(io_op_in_flight(&op));
 }
 
 static void operations_end_in_time_or_are_taken_back(void **state)
 {
     (void)state;
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+    open_local_pair(pair);
     coro_start(poll_main, &(int){20});
-    run_until_done();
+    loop_run_coroutines();
     assert_int_equal(waited, -ETIMEDOUT);
 
     coro_start(poll_main, &(int){1000000});
     coro_run_ready();
-    assert_int_equal(io_turn(io, 0), 0);
+    assert_int_equal(io_turn(loop, 0), 0);
     coro_cancel(waiter);
-    run_until_done();
+    loop_run_coroutines();
     assert_int_equal(waited, -ECANCELED);
 
     coro_start(poll_main, &(int){1000000});
     coro_run_ready();
     assert_int_equal(write(pair[1], "x", 1), 1);
-    run_until_done();
+    loop_run_coroutines();
     assert_int_equal(waited, POLLIN);
     close(pair[0]);
     close(pair[1]);
@@ -420,35 +387,28 @@ static void operations_end_in_time_or_are_taken_back(void **state)
 static void wake_main(void *arg)
 {
     waiter = coro_self();
-    waited = wait_wake(io, *(int64_t *)arg);
+    waited = wait_wake(loop, *(int64_t *)arg);
 }
 
 static void a_wake_is_awaited_until_a_deadline(void **state)
 {
     (void)state;
-    int64_t never = DEADLINE_NEVER, now = DEADLINE_NOW, soon = io_now_ms(io) + 15;
+    int64_t never = DEADLINE_NEVER, now = DEADLINE_NOW, soon = io_now_ms(loop) + 15;
     coro_start(wake_main, &never);
     coro_run_ready();
     coro_wake(waiter, 5);
-    run_until_done();
+    loop_run_coroutines();
     assert_int_equal(waited, 5);
     coro_start(wake_main, &now);
     coro_run_ready();
     assert_int_equal(coro_count(), 0); /* it did not suspend */
     assert_int_equal(waited, -ETIMEDOUT);
     coro_start(wake_main, &soon);
-    run_until_done();
+    loop_run_coroutines();
     assert_int_equal(waited, -ETIMEDOUT);
 }
 
-static enum io_kind kinds[] = {IO_KIND_URING, IO_KIND_EPOLL};
-
 #define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
-#define ON(kind, test)                                                                             \
-    {                                                                                              \
-#test " on " #kind, test, io_setup, io_teardown, &kinds[IO_KIND_##kind - IO_KIND_URING]    \
-    }
-#define ON_BOTH(test) ON(URING, test), ON(EPOLL, test)
 
 int main(void)
 {

@@ -217,7 +217,7 @@ static void submit_connect(struct io *io, struct slot *slot, struct io_op *op)
 static void submit_poll(struct io *io, struct slot *slot, struct io_op *op)
 {
     /* Registering anew makes the kernel look at the present state, as poll(2) does. */
-    int result = watch(io->impl, op->fd, (uint16_t)op->events, true);
+    int result = watch(io->impl, op->fd, (uint16_t)op->events | EPOLLRDHUP, true);
     if (result == 0)
         append(&slot->polls, op);
     else if (result == -EPERM) /* a regular file: always ready */
@@ -375,7 +375,7 @@ static void note_event(struct epoll *epoll, const struct epoll_event *event)
     if (slot->out && event->events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
         make_runnable(epoll, slot->out);
     for (struct io_op *op = slot->polls; op; op = op->state.peer) {
-        uint32_t ready = event->events & ((uint16_t)op->events | EPOLLERR | EPOLLHUP);
+        uint32_t ready = event->events & ((uint16_t)op->events | HANGUP_EVENTS);
         if (!ready)
             continue;
         op->state.result = (int)ready;

@@ -41,8 +41,9 @@ enum io_op_kind {
     IO_OP_SEND,    /* sends all of `msg`, however many kernel operations that takes; result is the
                       byte count of the whole message, or negative (some may have been sent) */
     IO_OP_CONNECT, /* of a non-blocking descriptor; result 0 when connected */
-    IO_OP_POLL,    /* one-shot poll(2) events; result is the ready mask */
-    IO_OP_READ,    /* one pread(2) of a regular file; result is the byte count */
+    IO_OP_POLL, /* one-shot poll(2) events; result is the ready mask, in which POLLERR, POLLHUP and
+                   POLLRDHUP may be set unasked */
+    IO_OP_READ, /* one pread(2) of a regular file; result is the byte count */
 };
 
 struct io_op {
