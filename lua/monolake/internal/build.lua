@@ -227,11 +227,10 @@ function Upstream:open()
 end
 
 --- @param target monolake.Upstream|string|table
-function build.proxy(target, options, level)
+--- @param level integer whose line is blamed, as for error()
+function build.proxy(target, level)
    if type(target) == "string" then
-      target = build.upstream({ target, unpack(options or {}) }, level + 1)
-   elseif options ~= nil then
-      error("proxy: options belong to the upstream", level + 1)
+      target = build.upstream({ target }, level + 1)
    elseif getmetatable(target) ~= Upstream then
       target = build.upstream(target, level + 1)
    end
