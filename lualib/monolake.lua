@@ -22,6 +22,7 @@
 --- as "16k", "1m".
 ---@module monolake
 
+require "monolake.core" -- brings monolake.internal.* where a plain LuaJIT asks
 local build = require "monolake.internal.build"
 local check = require "monolake.internal.check"
 local wait = require "monolake.internal.wait"
@@ -34,7 +35,13 @@ local log = require "monolake.log"
 ---@alias monolake.Next fun(req: monolake.Request): monolake.Response
 ---@alias monolake.Layer fun(req: monolake.Request, next: monolake.Next): monolake.Response|monolake.Reply
 
-local ml = { log = log, hash = hash }
+local ml = {}
+
+--- The program's log: the module monolake.log.
+ml.log = log
+
+--- Hashes of strings: the module monolake.hash.
+ml.hash = hash
 
 --- Serves requests at one or more addresses.
 ---

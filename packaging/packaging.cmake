@@ -4,7 +4,16 @@ set(MONOLAKE_DOC ${CMAKE_INSTALL_DATADIR}/doc/monolake-lua)
 
 install(FILES include/monolake.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(DIRECTORY lualib DESTINATION ${MONOLAKE_DATA})
-install(TARGETS core LIBRARY DESTINATION ${MONOLAKE_DATA}/lualib/monolake)
+# A plain LuaJIT (busted, a REPL) finds the library as well: core.so where C modules belong, and
+# links where Lua modules belong.
+install(TARGETS core LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/lua/5.1/monolake)
+install(CODE [[
+  set(modules "$ENV{DESTDIR}${CMAKE_INSTALL_PREFIX}/share/lua/5.1")
+  file(MAKE_DIRECTORY ${modules})
+  foreach(name monolake.lua monolake)
+    file(CREATE_LINK ../../monolake-lua/lualib/${name} ${modules}/${name} SYMBOLIC)
+  endforeach()
+]])
 install(DIRECTORY examples DESTINATION ${MONOLAKE_DOC})
 install(FILES packaging/copyright README.md DESTINATION ${MONOLAKE_DOC})
 install(FILES docs/monolake-lua.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)

@@ -1,4 +1,4 @@
---- Writes the API reference as Markdown: luajit -e 'package.path = "./?.lua"' docs/tools/markdown.lua OUT.md
+--- Writes the API reference as Markdown: ./dev docs calls it.
 local reference = require "docs.tools.reference"
 
 local HEAD = [[

@@ -1,5 +1,6 @@
 --- Clocks.
 ---@module monolake.clock
+require "monolake.core" -- brings monolake.internal.* where a plain LuaJIT asks
 local C = require "monolake.internal.ffi"
 
 local clock = {}

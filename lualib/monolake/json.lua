@@ -8,10 +8,10 @@ cjson.encode_invalid_numbers(false)
 cjson.decode_invalid_numbers(false)
 cjson.encode_sparse_array(true)
 
-local json = {
-   --- Stands for JSON's null.
-   null = cjson.null,
-}
+local json = {}
+
+--- Stands for JSON's null.
+json.null = cjson.null
 
 --- The JSON text of a value; raises an error for functions, cycles and the like.
 ---@param value any

@@ -17,7 +17,25 @@ local raise = errors.raise_access
 local text_of = ffi.string
 local out, name_out = ffi.new "struct script_text", ffi.new "struct script_text"
 
+--- The request as layers see it. What can be assigned says so; `ctx` and everything below `headers`,
+--- `args`, `cookies` and `trailers` can be changed too. After the request's end every access raises an
+--- error.
 ---@class monolake.Request
+---@field method string "GET"; can be assigned
+---@field path string "/users/7", without the query; can be assigned
+---@field query string|nil "a=1&b=2"; can be assigned, nil removes it
+---@field args monolake.Pairs the query's parameters, decoded
+---@field headers monolake.Headers
+---@field cookies monolake.Pairs
+---@field trailers monolake.Headers the fields behind a chunked body, after it has been read
+---@field scheme string "http"
+---@field host string the authority that was asked for: "example.org:8080"; can be assigned
+---@field ip string the client's address
+---@field port integer the client's port
+---@field id integer a number that no other request of this worker has
+---@field version number 1.0 or 1.1
+---@field params table<string, string> what the route's pattern has matched
+---@field ctx table free for the layers' own use
 local methods = {}
 local getters, setters = {}, {}
 local Request = {}

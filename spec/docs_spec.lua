@@ -1,0 +1,82 @@
+-- The API reference tells of everything that is public, and of nothing else.
+local reference = require "docs.tools.reference"
+
+local found = reference.gather()
+
+local function sorted_keys(set)
+   local keys = {}
+   for key in pairs(set) do
+      keys[#keys + 1] = key
+   end
+   table.sort(keys)
+   return keys
+end
+
+local function read_all(path)
+   local file = assert(io.open(path))
+   local text = file:read "*a"
+   file:close()
+   return text
+end
+
+describe("the API reference", function()
+   it("knows the library's modules", function()
+      local names = {}
+      for _, module in ipairs(found.modules) do
+         names[module.module] = true
+      end
+      assert.is_true(names["monolake"])
+   end)
+
+   for _, module in ipairs(found.modules) do
+      it("has every public name of " .. module.module .. ", and no other", function()
+         local documented, public = {}, {}
+         for _, item in ipairs(module.items) do
+            if item.documented then
+               documented[item.name] = true
+            end
+         end
+         for name in pairs(require(module.module)) do
+            if not name:find "^_" then
+               public[name] = true
+            end
+         end
+         assert.are.same(sorted_keys(public), sorted_keys(documented))
+      end)
+   end
+
+   for _, class in ipairs(found.types) do
+      if class.class then
+         it("describes every method of " .. class.class, function()
+            for _, item in ipairs(class.items) do
+               assert(item.documented, item.where .. ": " .. item.name .. " is not documented")
+            end
+         end)
+      end
+   end
+
+   for _, name in ipairs { "request", "response" } do
+      it("has every property of a " .. name, function()
+         local path = "lua/monolake/internal/" .. name .. ".lua"
+         local class, readable, documented = "monolake." .. name:gsub("^%l", string.upper), {}, {}
+         for property in read_all(path):gmatch "getters%.([%w_]+)" do
+            readable[property] = true
+         end
+         for _, entry in ipairs(found.types) do
+            for _, field in ipairs(entry.class == class and entry.fields or {}) do
+               documented[field.name] = true
+            end
+         end
+         assert.are.same(sorted_keys(readable), sorted_keys(documented))
+      end)
+   end
+
+   it("is up to date: ./dev docs has been run since the last change", function()
+      local fresh = os.tmpname()
+      local status = os.execute("LUA_PATH='./?.lua;;' luajit docs/tools/markdown.lua " .. fresh)
+      local text = read_all(fresh)
+      os.remove(fresh)
+      assert.are.equal(0, status)
+      assert.are.equal(text, read_all "docs/api.md")
+   end)
+end)
