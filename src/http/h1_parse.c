@@ -165,11 +165,8 @@ static int read_fields(struct headers *headers, llhttp_type_t type, struct slice
     struct fields fields = {.headers = headers, .why = "malformed header fields"};
     llhttp_init(&parser, type, &settings);
     parser.data = &fields;
-    llhttp_errno_t result = HPE_OK;
-    if (stand_in.len)
-        result = llhttp_execute(&parser, stand_in.ptr, stand_in.len);
-    if (result == HPE_OK)
-        result = llhttp_execute(&parser, rest.ptr, rest.len);
+    if (!stand_in.len || llhttp_execute(&parser, stand_in.ptr, stand_in.len) == HPE_OK)
+        llhttp_execute(&parser, rest.ptr, rest.len);
     if (fields.complete && !fields.refusal)
         return 0;
     return refuse(why, fields.refusal ? (enum h1_refusal)fields.refusal : H1_MALFORMED,

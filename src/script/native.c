@@ -4,6 +4,7 @@
  */
 #include "script/build.h"
 
+#include <assert.h>
 #include <dlfcn.h>
 #include <string.h>
 
@@ -15,6 +16,7 @@ static const ml_layer *open_layer(lua_State *L, const char *path)
     const ml_layer *layer = dlsym(object, "monolake_layer");
     if (!layer)
         luaL_error(L, "native layer: %s does not export \"monolake_layer\"", path);
+    assert(layer); /* luaL_error does not return */
     if (layer->abi != ML_ABI)
         luaL_error(L,
                    "native layer: %s was compiled for ABI %d of monolake.h, this is ABI %d: "

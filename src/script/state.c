@@ -66,6 +66,7 @@ static struct script *create(lua_State *L)
 /* Takes the values that C asks for from the table that monolake.internal.boot returns. */
 static void take_values(struct script *script, lua_State *L)
 {
+    assert(script);
     static const char *const names[VALUE_COUNT] = {
         [VALUE_HANDLES] = "handles",       [VALUE_LOAD_SITE] = "load_site",
         [VALUE_NEXT_CHUNK] = "next_chunk", [VALUE_MAP_CHUNK] = "map_chunk",

@@ -6,6 +6,7 @@
 #include "http/exchange.h"
 #include "io/wait.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -102,6 +103,8 @@ struct gathered {
 
 static int gather(struct gathered *gathered, struct slice piece)
 {
+    if (!piece.len)
+        return 0;
     size_t needed = gathered->len + piece.len;
     if (needed > gathered->capacity) {
         size_t capacity = needed < 4096 ? 4096 : needed * 2;
@@ -113,6 +116,7 @@ static int gather(struct gathered *gathered, struct slice piece)
         gathered->data = grown;
         gathered->capacity = capacity;
     }
+    assert(gathered->data); /* a capacity comes with bytes */
     memcpy(gathered->data + gathered->len, piece.ptr, piece.len);
     gathered->len = needed;
     return 0;

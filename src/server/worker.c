@@ -1,5 +1,6 @@
 #include "server/worker.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <sched.h>
@@ -296,14 +297,17 @@ static struct listener *add_listener(struct worker *worker, const char *key, int
 /* Frees listeners that accept no more and have no connections left. */
 static void sweep(struct worker *worker)
 {
-    for (struct list *node = worker->listeners.next, *next; node != &worker->listeners;
-         node = next) {
-        next = node->next;
+    struct list *kept = &worker->listeners;
+    while (kept->next != &worker->listeners) {
+        struct list *node = kept->next;
         struct listener *listener = container_of(node, struct listener, link);
         if (listener->fd >= 0 || listener->server.connection_count ||
-            io_op_in_flight(&listener->accept))
+            io_op_in_flight(&listener->accept)) {
+            kept = node;
             continue;
-        list_remove(&listener->link);
+        }
+        list_remove(node);
+        assert(kept->next != node);
         h1_server_fini(&listener->server);
         free(listener->key);
         free(listener);
