@@ -35,6 +35,9 @@ local log = require "monolake.log"
 ---@alias monolake.Next fun(req: monolake.Request): monolake.Response
 ---@alias monolake.Layer fun(req: monolake.Request, next: monolake.Next): monolake.Response|monolake.Reply
 
+-- Factories never end in a tail call: that would take their frame, by which errors find the line of
+-- the script, off the stack.
+
 local ml = {}
 
 --- The program's log: the module monolake.log.
@@ -67,7 +70,8 @@ end
 ---@param options table
 ---@return monolake.Upstream
 function ml.upstream(options)
-   return build.upstream(options, 2)
+   local upstream = build.upstream(options, 2)
+   return upstream
 end
 
 --- A layer that forwards requests to an upstream: one made by `upstream`, or an address or a table of
@@ -75,7 +79,8 @@ end
 ---@param target monolake.Upstream|string|table
 ---@return table layer
 function ml.proxy(target)
-   return build.proxy(target, 2)
+   local layer = build.proxy(target, 2)
+   return layer
 end
 
 --- A layer that picks what answers by method, host and path. Keys are patterns
@@ -85,7 +90,8 @@ end
 ---@param routes table<string, any>
 ---@return table layer
 function ml.router(routes)
-   return build.router(routes, 2)
+   local layer = build.router(routes, 2)
+   return layer
 end
 
 --- A native layer from a shared object that was compiled against monolake.h. The configuration is
@@ -94,7 +100,8 @@ end
 ---@param config any
 ---@return table layer
 function ml.native(path, config)
-   return build.native(path, config, json.encode, 2)
+   local layer = build.native(path, config, json.encode, 2)
+   return layer
 end
 
 --- Shapes the answer to a request of which a layer has failed. Without it that is a plain 500. The
@@ -130,7 +137,8 @@ function ml.text(text, options)
    if type(text) ~= "string" then
       error("text: expected a string, not " .. type(text), 2)
    end
-   return reply("text", text, "text/plain; charset=utf-8", options, 2)
+   local res = reply("text", text, "text/plain; charset=utf-8", options, 2)
+   return res
 end
 
 --- A JSON response; also a layer that always answers with it. `ml.json.encode`, `ml.json.decode` and
@@ -141,7 +149,8 @@ ml.json = setmetatable({ encode = json.encode, decode = json.decode, null = json
       if not ok then
          error("json: " .. tostring(text), 2)
       end
-      return reply("json", text, "application/json", options, 2)
+      local res = reply("json", text, "application/json", options, 2)
+      return res
    end,
 })
 
@@ -163,10 +172,8 @@ function ml.response(options)
 end
 
 --- Suspends this request only.
----@param seconds number
-function ml.sleep(seconds)
-   wait.sleep(seconds)
-end
+---@type fun(seconds: number)
+ml.sleep = wait.sleep
 
 --- Seconds since 1970-01-01 UTC, with microseconds.
 ---@return number

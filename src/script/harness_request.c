@@ -193,15 +193,40 @@ static void read_target(lua_State *L, struct request *request)
     request->query = slice_of(mark + 1, target.len - request->path.len - 1);
 }
 
+/* A body whose length is not known beforehand: its bytes are the source's. */
+static int read_undeclared(struct body *body, struct slice *out, unsigned max, int64_t deadline)
+{
+    struct slice *bytes = body->source;
+    (void)max;
+    (void)deadline;
+    body->ended = true;
+    if (!bytes->len)
+        return 0;
+    *out = *bytes;
+    bytes->len = 0;
+    return 1;
+}
+
+static void release_undeclared(struct body *body)
+{
+    (void)body; /* the bytes are the arena's */
+}
+
+static const struct body_ops undeclared_ops = {read_undeclared, release_undeclared};
+
 static void read_body(lua_State *L, struct request *request)
 {
     struct slice bytes = field(L, request, "body", NULL);
     if (!bytes.ptr)
         return;
-    body_init_bytes(&request->body, bytes);
     lua_getfield(L, -1, "chunked");
-    if (lua_toboolean(L, -1))
-        request->body.length = -1;
+    struct slice *source = arena_alloc(request->arena, sizeof(*source));
+    if (lua_toboolean(L, -1) && source) {
+        *source = bytes;
+        request->body = (struct body){.ops = &undeclared_ops, .source = source, .length = -1};
+    } else {
+        body_init_bytes(&request->body, bytes);
+    }
     lua_pop(L, 1);
 }
 

@@ -27,14 +27,13 @@ struct site *site_create(const char *path, uint64_t generation)
     return site;
 }
 
-/* Runs load_site(path) with a traceback for its failures. */
+/* Runs load_site(path), which adds the traceback to whatever the script raises. */
 static bool run_script(struct script *script, const char *path, char **error)
 {
     lua_State *L = script->L;
-    script_push_value(script, L, VALUE_TRACEBACK);
     script_push_value(script, L, VALUE_LOAD_SITE);
     lua_pushstring(L, path);
-    bool loaded = lua_pcall(L, 1, 0, -3) == 0;
+    bool loaded = lua_pcall(L, 1, 0, 0) == 0;
     if (!loaded) {
         const char *why = lua_tostring(L, -1);
         *error = strdup(why ? why : "the script failed without a message");

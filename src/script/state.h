@@ -31,7 +31,6 @@ enum script_value {
     VALUE_LOAD_SITE,  /* function(path): runs a site's script, returns what it asked for */
     VALUE_NEXT_CHUNK, /* function(address, generation, index): next piece of an iterator's body */
     VALUE_MAP_CHUNK,  /* function(address, generation, index, chunk, last): a mapped piece */
-    VALUE_TRACEBACK,  /* message handler */
     VALUE_COUNT
 };
 

@@ -234,9 +234,10 @@ function build.proxy(target, level)
    elseif getmetatable(target) ~= Upstream then
       target = build.upstream(target, level + 1)
    end
-   return build.layer("proxy " .. target.name, function(label)
+   local layer = build.layer("proxy " .. target.name, function(label)
       return core.proxy_step(target:open(), label)
    end, level + 1)
+   return layer
 end
 
 -- --- Routers -----------------------------------------------------------------------------------
@@ -255,7 +256,7 @@ function build.router(routes, level)
    end
    table.sort(patterns)
    local label = ("router, %d route%s"):format(#patterns, #patterns == 1 and "" or "s")
-   return build.layer(label, function(text)
+   local layer = build.layer(label, function(text)
       local list = {}
       for _, pattern in ipairs(patterns) do
          list[#list + 1] = pattern
@@ -263,6 +264,7 @@ function build.router(routes, level)
       end
       return core.router_step(list, text)
    end, level + 1)
+   return layer
 end
 
 -- --- Native layers -----------------------------------------------------------------------------
@@ -278,9 +280,10 @@ function build.native(path, config, encode, level)
    if not ok then
       error("native: the configuration cannot be written as JSON: " .. tostring(text), level + 1)
    end
-   return build.layer("native " .. path, function(label)
+   local layer = build.layer("native " .. path, function(label)
       return core.native_step(path, text, label)
    end, level + 1)
+   return layer
 end
 
 -- --- Listeners ---------------------------------------------------------------------------------

@@ -109,6 +109,7 @@ end
 --- @param level integer whose line the error blames, as for error()
 function check.value(what, value, kind, level)
    local result, expected
+   local nearest = ""
    if type(kind) == "table" then
       result = kind[value] and value or nil
       local names = {}
@@ -122,13 +123,13 @@ function check.value(what, value, kind, level)
          for name in pairs(kind) do
             plain[#plain + 1] = name
          end
-         expected = expected .. check.suggest(value, plain)
+         nearest = check.suggest(value, plain)
       end
    else
       result, expected = kinds[kind](value)
    end
    if result == nil then
-      error(("%s: expected %s, not %s"):format(what, expected, show(value)), level + 1)
+      error(("%s: expected %s, not %s%s"):format(what, expected, show(value), nearest), level + 1)
    end
    return result
 end

@@ -79,7 +79,10 @@ local function make_require(self)
       if path then
          return load_module(self, name, path)
       end
-      local value = real_require(name)
+      local ok, value = pcall(real_require, name)
+      if not ok then
+         error(value, type(value) == "string" and value:find "^module " and 2 or 0)
+      end
       self.loaded[name] = value
       return value
    end
