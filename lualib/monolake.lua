@@ -172,7 +172,7 @@ function ml.response(options)
 end
 
 --- Suspends this request only.
----@type fun(seconds: number)
+---@param seconds number
 ml.sleep = wait.sleep
 
 --- Seconds since 1970-01-01 UTC, with microseconds.

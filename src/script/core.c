@@ -94,10 +94,20 @@ static void export_symbols(lua_State *L)
         luaL_error(L, "monolake.core: %s", dlerror());
 }
 
+/* Address of this variable is the registry's key of the table "monolake.core". */
+static const char core_key;
+
 ML_API int luaopen_monolake_core(lua_State *L)
 {
+    lua_pushlightuserdata(L, (void *)&core_key);
+    lua_rawget(L, LUA_REGISTRYINDEX);
+    if (lua_istable(L, -1))
+        return 1; /* it was taken out of package.loaded: see load_embedded */
     export_symbols(L);
     lua_newtable(L);
+    lua_pushlightuserdata(L, (void *)&core_key);
+    lua_pushvalue(L, -2);
+    lua_rawset(L, LUA_REGISTRYINDEX);
     luaL_register(L, NULL, core_functions);
     luaL_register(L, NULL, build_functions);
     luaL_register(L, NULL, builtin_functions);

@@ -19,6 +19,15 @@ function build.current(what, level)
    return current
 end
 
+--- Addresses that are taken in place of those that sites name: { listen = "127.0.0.1:0",
+--- upstreams = { name = { address, ... } } }. For monolake.test.
+local overrides = { upstreams = {} }
+
+--- @param new { listen: string|nil, upstreams: table<string, string[]>|nil }
+function build.override(new)
+   overrides = { listen = new.listen, upstreams = new.upstreams or {} }
+end
+
 --- Begins a site; whatever is built from now on belongs to it. Returns what to give to finish.
 function build.begin()
    local outer = current
@@ -190,8 +199,14 @@ function build.upstream(options, level)
    if #peers == 0 then
       error("upstream: expected at least one peer", level + 1)
    end
+   local name = checked.name or peers[1]
+   local stand_ins = overrides.upstreams[name]
+   for i = 1, stand_ins and #stand_ins or 0 do
+      weights[i] = 1
+   end
+   peers = stand_ins or peers
    local upstream = setmetatable({
-      name = checked.name or peers[1],
+      name = name,
       peers = peers,
       weights = weights,
       options = checked,
@@ -314,6 +329,13 @@ function build.listen(options, level)
    build.current("listen", level + 1)
    local checked = check.options("listen", options, LISTEN, level + 1)
    local addresses = addresses_of(checked.address, level + 1)
+   if overrides.listen then
+      local stand_ins = {}
+      for i = 1, #addresses do
+         stand_ins[i] = overrides.listen
+      end
+      addresses = stand_ins
+   end
    if checked.chain == nil then
       error("listen: expected a chain", level + 1)
    end

@@ -22,12 +22,17 @@ local function building(fn)
    return result
 end
 
+--- Runs a script in surroundings of its own; it adds to the site that is being built.
+local function run(path)
+   local surroundings = sandbox.new(directory_of(path), core.add_file)
+   surroundings:load(path)(path)
+   surroundings.on_file = nil -- what requests load later is not watched
+end
+
 local function load_site(path)
    building(function()
-      local surroundings = sandbox.new(directory_of(path), core.add_file)
-      surroundings:load(path)(path)
-      surroundings.on_file = nil -- what requests load later is not watched
+      run(path)
    end)
 end
 
-return { building = building, load = load_site }
+return { building = building, run = run, load = load_site }
