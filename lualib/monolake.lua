@@ -94,6 +94,18 @@ function ml.router(routes)
    return layer
 end
 
+--- A layer that writes a line to a log for every request that passes it, when the request has ended.
+--- Options: `path` of the log ("stdout"; or "stderr", or a file, which lies beside the script if the
+--- path is relative) and `format`: "combined" as of Apache and nginx, or "json". A string is the path.
+--- SIGUSR1 opens the files anew. Lines that cannot be written at once (a full disk, a reader that
+--- stalls) are dropped and counted in the error log; they hold nobody up.
+---@param options { path: string, format: string }|string|nil
+---@return table layer
+function ml.access_log(options)
+   local layer = build.access_log(options, 2)
+   return layer
+end
+
 --- A native layer from a shared object that was compiled against monolake.h. The configuration is
 --- handed to it as JSON.
 ---@param path string

@@ -55,7 +55,7 @@ local PIDFD_OPEN = 434
 local sys = {
    EINTR = 4, EAGAIN = 11, EPIPE = 32, ECONNRESET = 104, EINPROGRESS = 115,
    READ = 1, WRITE = 4, -- EPOLLIN, EPOLLOUT
-   SIGHUP = 1, SIGINT = 2, SIGKILL = 9, SIGTERM = 15,
+   SIGHUP = 1, SIGINT = 2, SIGQUIT = 3, SIGKILL = 9, SIGUSR1 = 10, SIGUSR2 = 12, SIGTERM = 15,
 }
 
 local function failed(call)
@@ -273,7 +273,9 @@ local function environment()
 end
 
 local function c_strings(list)
-   return ffi.new("const char *[?]", #list + 1, list)
+   local array = ffi.new("const char *[?]", #list + 1, list)
+   array[#list] = nil -- LuaJIT initializes no more than the list has
+   return array
 end
 
 --- Starts a program; its output is appended to two files. Returns its pid.

@@ -1,7 +1,10 @@
 /* The built-in native layers as steps of chains. */
 #include "script/build.h"
 
+#include "proxy/access_log.h"
 #include "proxy/router.h"
+
+#include <string.h>
 
 /* core.router_step({ pattern, chain, pattern, chain, ... }, label) */
 static int router_step(lua_State *L)
@@ -29,7 +32,23 @@ static int router_step(lua_State *L)
     return 1;
 }
 
+/* core.access_log_step(format, path, label) */
+static int access_log_step(lua_State *L)
+{
+    struct script *script = script_of(L);
+    bool json = strcmp(luaL_checkstring(L, 1), "json") == 0;
+    const char *error = NULL;
+    struct access_log *log = access_log_create(
+        &build_site(L)->arena, script->probe ? NULL : script->io,
+        json ? ACCESS_LOG_JSON : ACCESS_LOG_COMBINED, luaL_checkstring(L, 2), &error);
+    if (!log)
+        return luaL_error(L, "%s", error);
+    build_step(L, &access_log_layer, log, 3);
+    return 1;
+}
+
 const luaL_Reg builtin_functions[] = {
+    {"access_log_step", access_log_step},
     {"router_step", router_step},
     {NULL, NULL},
 };

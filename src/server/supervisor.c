@@ -535,6 +535,9 @@ static void take_signals(struct supervisor *supervisor)
         case SIGINT:
             stop(supervisor, true);
             break;
+        case SIGUSR1:
+            tell_all(supervisor, CONTROL_REOPEN, 0);
+            break;
         case SIGCHLD:
             reap(supervisor);
             break;
@@ -630,6 +633,7 @@ static int open_signals(void)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGQUIT);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGUSR1);
     sigaddset(&set, SIGCHLD);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "coro/coro.h"
 #include "http/h1_server.h"
+#include "proxy/log_sink.h"
 #include "proxy/upstream.h"
 #include "script/script.h"
 #include "server/control.h"
@@ -381,6 +382,9 @@ static void obey(struct worker *worker, const struct control_message *message)
         worker->next = NULL;
         drop_unused(worker);
         break;
+    case CONTROL_REOPEN:
+        log_sinks_reopen();
+        break;
     case CONTROL_DRAIN:
         drain(worker, message->value);
         break;
@@ -490,6 +494,7 @@ static void turn(struct worker *worker)
 static void finish(struct worker *worker)
 {
     upstreams_close_idle();
+    log_sinks_flush();
     if (worker->next)
         site_release(worker->next);
     site_release(worker->site);

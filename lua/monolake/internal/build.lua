@@ -28,6 +28,21 @@ function build.override(new)
    overrides = { listen = new.listen, upstreams = new.upstreams or {} }
 end
 
+--- The path of a file that a script names: relative ones lie beside the script.
+--- @param path string
+function build.beside(path)
+   if path:sub(1, 1) == "/" or not current or not current.directory then
+      return path
+   end
+   return current.directory .. "/" .. path
+end
+
+--- Says where the script lies that is run now.
+--- @param directory string
+function build.in_directory(directory)
+   current.directory = directory
+end
+
 --- Begins a site; whatever is built from now on belongs to it. Returns what to give to finish.
 function build.begin()
    local outer = current
@@ -282,12 +297,32 @@ function build.router(routes, level)
    return layer
 end
 
+-- --- Access logs -------------------------------------------------------------------------------
+
+local ACCESS_LOG = { format = { combined = true, json = true }, path = "text" }
+
+--- @param options table|string|nil
+function build.access_log(options, level)
+   if type(options) == "string" then
+      options = { path = options }
+   end
+   local checked = check.options("access_log", options or {}, ACCESS_LOG, level + 1)
+   local path, format = checked.path or "stdout", checked.format or "combined"
+   if path ~= "stdout" and path ~= "stderr" then
+      path = build.beside(path)
+   end
+   local layer = build.layer(("access_log %s (%s)"):format(path, format), function(label)
+      return core.access_log_step(format, path, label)
+   end, level + 1)
+   return layer
+end
+
 -- --- Native layers -----------------------------------------------------------------------------
 
 --- @param path string of a shared object
 --- @param config any its configuration, handed over as JSON
 function build.native(path, config, encode, level)
-   check.value("native", path, "text", level + 1)
+   path = build.beside(check.value("native", path, "text", level + 1))
    local ok, text = true, "null"
    if config ~= nil then
       ok, text = pcall(encode, config)

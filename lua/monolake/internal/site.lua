@@ -24,7 +24,9 @@ end
 
 --- Runs a script in surroundings of its own; it adds to the site that is being built.
 local function run(path)
-   local surroundings = sandbox.new(directory_of(path), core.add_file)
+   local directory = directory_of(path)
+   local surroundings = sandbox.new(directory, core.add_file)
+   build.in_directory(directory)
    surroundings:load(path)(path)
    surroundings.on_file = nil -- what requests load later is not watched
 end

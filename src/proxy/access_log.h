@@ -1,0 +1,29 @@
+/*
+ * The access log: a line for every request that passes this layer, written when its exchange has
+ * ended. Takes what the client sent (not what later layers made of it) and what it was answered.
+ */
+#ifndef PROXY_ACCESS_LOG_H
+#define PROXY_ACCESS_LOG_H
+
+#include "base/arena.h"
+#include "monolake.h"
+
+struct io;
+struct access_log;
+
+enum access_log_format {
+    ACCESS_LOG_COMBINED, /* as Apache and nginx write it; the size is that of the body */
+    ACCESS_LOG_JSON,     /* an object a line: time, id, remote, method, target, host, protocol,
+                            status, bytes (head included), duration_ms, referer, user_agent, error */
+};
+
+/* Makes an access log in a site's arena, which releases it; target as in log_sink_open. With `io`
+ * NULL it is only checked that the target can be written to. Returns NULL and points *error at why. */
+struct access_log *access_log_create(struct arena *arena, struct io *io,
+                                     enum access_log_format format, const char *target,
+                                     const char **error);
+
+/* The layer; its instance is a struct access_log. */
+extern const ml_layer access_log_layer;
+
+#endif
