@@ -1,4 +1,5 @@
 /* Loading a site: a state, the script run in it, and what it asked for. */
+#include "script/interrupt.h"
 #include "script/state.h"
 
 #include <stdlib.h>
@@ -28,12 +29,15 @@ struct site *site_create(const char *path, uint64_t generation)
 }
 
 /* Runs load_site(path), which adds the traceback to whatever the script raises. */
-static bool run_script(struct script *script, const char *path, char **error)
+static bool run_script(struct script *script, const char *path, uint32_t time_max_ms, char **error)
 {
     lua_State *L = script->L;
+    if (time_max_ms)
+        interrupt_begin(L, time_max_ms);
     script_push_value(script, L, VALUE_LOAD_SITE);
     lua_pushstring(L, path);
     bool loaded = lua_pcall(L, 1, 0, 0) == 0;
+    interrupt_end();
     if (!loaded) {
         const char *why = lua_tostring(L, -1);
         *error = strdup(why ? why : "the script failed without a message");
@@ -55,7 +59,7 @@ struct site *script_load_site(const char *path, const struct script_options *opt
     }
     site->script = script;
     script->site = site;
-    bool loaded = run_script(script, path, error);
+    bool loaded = run_script(script, path, options->time_max_ms, error);
     if (loaded && site->listener_count == 0) {
         *error = strdup("the site has no listeners: monolake.listen was not called");
         loaded = false;

@@ -16,6 +16,9 @@ struct script_options {
     struct io *io; /* NULL in the probe: nothing is opened or connected */
     uint64_t generation;
     bool probe; /* -t and the check before a reload */
+    /* The script is interrupted after that; 0: never. Its code is not compiled then: compiled loops
+     * cannot be interrupted. One script of a process may have it at a time. */
+    uint32_t time_max_ms;
 };
 
 /* Compiles and runs the script at `path`. Returns the site (users = 1), or NULL with *error: a

@@ -1,12 +1,26 @@
 /* monolake-lua: where everything begins. See docs/design.md for how it goes on. */
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "server/options.h"
 #include "server/supervisor.h"
 #include "server/test_command.h"
+
+/* Without this the first sockets would get the numbers of closed standard streams, and log lines
+ * would go to a client. */
+static void hold_standard_streams(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
 
 /* Connections are descriptors: as many as we may have. */
 static void raise_descriptor_limit(void)
@@ -23,7 +37,7 @@ static void raise_descriptor_limit(void)
 static int run(const struct options *options)
 {
     struct probe_result probed;
-    probe_run(options->site, &probed);
+    probe_run(options->site, options->load_timeout_ms, &probed);
     int exit_code = 1;
     if (probed.error)
         fprintf(stderr, "%s\n", probed.error);
@@ -39,6 +53,7 @@ int main(int argc, char **argv)
 {
     struct options options;
     int exit_code;
+    hold_standard_streams();
     if (argc > 1 && strcmp(argv[1], "test") == 0)
         return test_command(argc - 2, argv + 2);
     if (!options_parse(&options, argc, argv, &exit_code))

@@ -18,13 +18,16 @@ static const char usage[] =
     "      --pid FILE       write the process id of the supervisor\n"
     "      --log-level L    error, warn, info or debug (default: info)\n"
     "      --watch          reload when a file that the site loaded changes\n"
+    "      --load-timeout S seconds that the site's script may take (default: 10)\n"
     "  -V, --version        print versions\n"
     "  -h, --help           print this\n"
     "\n"
     "signals: HUP reload, USR1 reopen logs, TERM or QUIT finish requests and stop, INT stop now\n"
     "exit codes: 0 all went well, 1 the site or the environment failed, 2 wrong usage\n";
 
-enum { OPTION_IO = 256, OPTION_PID, OPTION_LEVEL, OPTION_WATCH };
+enum { OPTION_IO = 256, OPTION_PID, OPTION_LEVEL, OPTION_WATCH, OPTION_LOAD_TIMEOUT };
+
+enum { LOAD_TIMEOUT_MS = 10000, LOAD_TIMEOUT_MAX_S = 3600, NAME_MAX_BYTES = 32 };
 
 static const struct option long_options[] = {
     {"check", no_argument, NULL, 't'},
@@ -33,6 +36,7 @@ static const struct option long_options[] = {
     {"pid", required_argument, NULL, OPTION_PID},
     {"log-level", required_argument, NULL, OPTION_LEVEL},
     {"watch", no_argument, NULL, OPTION_WATCH},
+    {"load-timeout", required_argument, NULL, OPTION_LOAD_TIMEOUT},
     {"version", no_argument, NULL, 'V'},
     {"help", no_argument, NULL, 'h'},
     {0},
@@ -65,6 +69,68 @@ static bool wrong(const char *option, const char *value, const char *expected)
     return false;
 }
 
+static unsigned least(unsigned a, unsigned b)
+{
+    return a < b ? a : b;
+}
+
+/* How many bytes must be put in, taken out or exchanged to make one name of the other. */
+static unsigned edit_distance(const char *a, const char *b)
+{
+    unsigned row[NAME_MAX_BYTES + 1];
+    size_t len = strnlen(b, NAME_MAX_BYTES);
+    for (unsigned j = 0; j <= len; j++)
+        row[j] = j;
+    for (unsigned i = 1; a[i - 1]; i++) {
+        unsigned diagonal = row[0];
+        row[0] = i;
+        for (unsigned j = 1; j <= len; j++) {
+            unsigned exchanged = diagonal + (a[i - 1] != b[j - 1]);
+            diagonal = row[j];
+            row[j] = least(exchanged, least(row[j], row[j - 1]) + 1);
+        }
+    }
+    return row[len];
+}
+
+static const char *nearest_name(const char *name)
+{
+    const char *nearest = NULL;
+    unsigned best = (unsigned)least((unsigned)strlen(name), NAME_MAX_BYTES) / 2 + 1;
+    for (const struct option *option = long_options; option->name; option++) {
+        unsigned distance = edit_distance(name, option->name);
+        if (distance < best) {
+            best = distance;
+            nearest = option->name;
+        }
+    }
+    return nearest;
+}
+
+static void unknown_long(const char *argument)
+{
+    char name[NAME_MAX_BYTES];
+    snprintf(name, sizeof(name), "%.*s", (int)strcspn(argument + 2, "="), argument + 2);
+    const char *nearest = nearest_name(name);
+    fprintf(stderr, "monolake-lua: unknown option \"--%s\"", name);
+    fprintf(stderr, nearest ? "; did you mean \"--%s\"?\n" : "\n", nearest);
+}
+
+/* Says what getopt did not like: `missing` stands for a value that was not given. */
+static void complain(char **argv, bool missing)
+{
+    const char *argument = argv[optind - 1];
+    bool is_long = strncmp(argument, "--", 2) == 0;
+    if (missing)
+        fprintf(stderr, "monolake-lua: %s: there is no value\n", argument);
+    else if (is_long && optopt)
+        fprintf(stderr, "monolake-lua: %s: this option takes no value\n", argument);
+    else if (is_long)
+        unknown_long(argument);
+    else
+        fprintf(stderr, "monolake-lua: unknown option \"-%c\"\n", optopt);
+}
+
 static bool parse_workers(struct options *options, const char *value)
 {
     char *end;
@@ -72,6 +138,16 @@ static bool parse_workers(struct options *options, const char *value)
     if (*end || end == value || count < 1 || count > WORKERS_MAX)
         return wrong("-w", value, "a number from 1 to 256");
     options->workers = (unsigned)count;
+    return true;
+}
+
+static bool parse_load_timeout(struct options *options, const char *value)
+{
+    char *end;
+    double seconds = strtod(value, &end);
+    if (*end || end == value || !(seconds >= 0.001 && seconds <= LOAD_TIMEOUT_MAX_S))
+        return wrong("--load-timeout", value, "a number of seconds up to 3600");
+    options->load_timeout_ms = (uint32_t)(seconds * 1000);
     return true;
 }
 
@@ -108,17 +184,20 @@ static bool apply(struct options *options, int option, const char *value)
     case OPTION_WATCH:
         options->watch = true;
         return true;
+    case OPTION_LOAD_TIMEOUT:
+        return parse_load_timeout(options, value);
     default:
-        return false; /* getopt has said what is wrong */
+        return false;
     }
 }
 
 bool options_parse(struct options *options, int argc, char **argv, int *exit_code)
 {
-    *options = (struct options){.level = LOG_LEVEL_INFO};
+    *options = (struct options){.level = LOG_LEVEL_INFO, .load_timeout_ms = LOAD_TIMEOUT_MS};
     *exit_code = 0;
     int option;
-    while ((option = getopt_long(argc, argv, "tw:Vh", long_options, NULL)) != -1) {
+    opterr = 0; /* getopt knows no nearest name: the words are ours */
+    while ((option = getopt_long(argc, argv, ":tw:Vh", long_options, NULL)) != -1) {
         if (option == 'h') {
             fputs(usage, stdout);
             return false;
@@ -127,6 +206,8 @@ bool options_parse(struct options *options, int argc, char **argv, int *exit_cod
             print_version();
             return false;
         }
+        if (option == '?' || option == ':')
+            complain(argv, option == ':');
         if (!apply(options, option, optarg)) {
             fputs("try: monolake-lua --help\n", stderr);
             *exit_code = EXIT_USAGE;

@@ -19,7 +19,10 @@
 /* The report is a sequence of records: one letter, the text, NUL. */
 enum record { ADDRESS = 'A', FILE_NAME = 'F', GRACE = 'G', SUMMARY = 'S', ERROR = 'E', DONE = 'D' };
 
-enum { REPORT_MAX_BYTES = 16 << 20 };
+enum {
+    REPORT_MAX_BYTES = 16 << 20,
+    KILL_AFTER_MS = 500, /* for a script that cannot be interrupted */
+};
 
 /* --- The child -------------------------------------------------------------------------------- */
 
@@ -59,14 +62,14 @@ static void report_site(struct site *site, FILE *out)
     put(out, SUMMARY, summary.ptr ? summary.ptr : "");
 }
 
-static void child_main(const char *path, int fd)
+static void child_main(const char *path, uint32_t timeout_ms, int fd)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     log_set_role("probe");
     FILE *out = fdopen(fd, "w");
     if (!out)
         _exit(1);
-    struct script_options options = {.probe = true};
+    struct script_options options = {.probe = true, .time_max_ms = timeout_ms};
     char *error = NULL;
     struct site *site = script_load_site(path, &options, &error);
     if (!site)
@@ -82,7 +85,7 @@ static void child_main(const char *path, int fd)
 
 /* --- The parent ------------------------------------------------------------------------------- */
 
-int probe_start(struct probe *probe, const char *site)
+int probe_start(struct probe *probe, const char *site, uint32_t timeout_ms)
 {
     int fds[2];
     *probe = (struct probe){.fd = -1};
@@ -100,13 +103,14 @@ int probe_start(struct probe *probe, const char *site)
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
         close(fds[0]);
-        child_main(site, fds[1]);
+        child_main(site, timeout_ms, fds[1]);
     }
     close(fds[1]);
     fcntl(fds[0], F_SETFL, O_NONBLOCK);
     probe->pid = pid;
     probe->fd = fds[0];
-    probe->deadline = clock_now_ms() + PROBE_TIMEOUT_MS;
+    probe->timeout_ms = timeout_ms;
+    probe->deadline = clock_now_ms() + timeout_ms + KILL_AFTER_MS;
     return 0;
 }
 
@@ -175,7 +179,7 @@ static void describe_end(struct probe *probe, bool late, int status, struct prob
 {
     if (late)
         result->error =
-            format_error("the script did not finish within %d ms: does it loop?", PROBE_TIMEOUT_MS);
+            format_error("the script did not finish within %d ms", (int)probe->timeout_ms);
     else if (!probe->len || !parse_report(probe, result))
         result->error =
             WIFSIGNALED(status)
@@ -202,10 +206,10 @@ bool probe_step(struct probe *probe, struct probe_result *result)
     return true;
 }
 
-void probe_run(const char *site, struct probe_result *result)
+void probe_run(const char *site, uint32_t timeout_ms, struct probe_result *result)
 {
     struct probe probe;
-    int started = probe_start(&probe, site);
+    int started = probe_start(&probe, site, timeout_ms);
     if (started < 0) {
         *result = (struct probe_result){.error = strdup(strerror(-started))};
         return;

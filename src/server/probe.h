@@ -11,8 +11,6 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { PROBE_TIMEOUT_MS = 10000 };
-
 /* What the supervisor needs to know of a site; texts are owned. */
 struct probe_result {
     char **addresses; /* of all listeners, as written */
@@ -25,23 +23,24 @@ struct probe_result {
 };
 
 struct probe {
-    pid_t pid; /* 0: none is running */
-    int fd;    /* readable: its report */
+    pid_t pid;           /* 0: none is running */
+    int fd;              /* readable: its report */
+    uint32_t timeout_ms; /* for the script; the process gets a little more */
     int64_t deadline;
     char *report; /* gathered so far; owned */
     size_t len;
     size_t capacity;
 };
 
-/* Starts one. Returns 0 or a negative errno. */
-int probe_start(struct probe *probe, const char *site);
+/* Starts one on a script that may take so long. Returns 0 or a negative errno. */
+int probe_start(struct probe *probe, const char *site, uint32_t timeout_ms);
 
 /* To be called when probe->fd is readable or its deadline has passed. Returns true when it has
  * ended; *result then says how, and belongs to the caller. */
 bool probe_step(struct probe *probe, struct probe_result *result);
 
 /* Runs one to its end. */
-void probe_run(const char *site, struct probe_result *result);
+void probe_run(const char *site, uint32_t timeout_ms, struct probe_result *result);
 
 void probe_result_free(struct probe_result *result);
 

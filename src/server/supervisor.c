@@ -20,9 +20,8 @@
 
 enum {
     KEY_MAX = 256,
-    PREPARE_TIMEOUT_MS = 10000, /* for every worker to load a new generation */
-    DEBOUNCE_MS = 100,          /* --watch: editors write in several steps */
-    CRASH_WINDOW_MS = 10000,    /* a worker that lived shorter is restarted with a delay */
+    DEBOUNCE_MS = 100,       /* --watch: editors write in several steps */
+    CRASH_WINDOW_MS = 10000, /* a worker that lived shorter is restarted with a delay */
     RESTART_DELAY_MAX_MS = 5000,
     STOP_WAIT_MS = 2000, /* for workers that were told to stop now */
     LISTENERS_MAX = 1024,
@@ -316,7 +315,8 @@ static void begin_reload(struct supervisor *supervisor)
     }
     supervisor->reload_again = false;
     supervisor->reload_started_ms = clock_now_ms();
-    int result = probe_start(&supervisor->probe, supervisor->options->site);
+    int result = probe_start(&supervisor->probe, supervisor->options->site,
+                             supervisor->options->load_timeout_ms);
     if (result < 0) {
         log_error("reload failed: cannot start the probe: %s; the old site serves on",
                   strerror(-result));
@@ -368,7 +368,7 @@ static void probe_ended(struct supervisor *supervisor)
     }
     supervisor->next = supervisor->generation + 1;
     supervisor->reload = PREPARING;
-    supervisor->prepare_deadline = clock_now_ms() + PREPARE_TIMEOUT_MS;
+    supervisor->prepare_deadline = clock_now_ms() + supervisor->options->load_timeout_ms;
     send_fresh_listeners(supervisor);
     for (unsigned i = 0; i < supervisor->count; i++)
         supervisor->workers[i].answered = false;

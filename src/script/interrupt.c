@@ -1,0 +1,67 @@
+#include "script/interrupt.h"
+
+#include <luajit.h>
+#include <signal.h>
+#include <sys/time.h>
+
+static lua_State *interrupted; /* NULL: none */
+static uint32_t allowed_ms;
+
+/* Pushes "file:line: " of the innermost function that is Lua. */
+static void push_place(lua_State *L)
+{
+    lua_Debug function;
+    for (int level = 0; lua_getstack(L, level, &function); level++) {
+        lua_getinfo(L, "Sl", &function);
+        if (function.currentline > 0) {
+            lua_pushfstring(L, "%s:%d: ", function.short_src, function.currentline);
+            return;
+        }
+    }
+    lua_pushliteral(L, "");
+}
+
+static void raise_error(lua_State *L, lua_Debug *activation)
+{
+    (void)activation;
+    lua_sethook(L, NULL, 0, 0); /* the error's own handling is not to be disturbed */
+    push_place(L);
+    lua_pushfstring(L, "the script did not finish within %d ms: does it loop?", (int)allowed_ms);
+    lua_concat(L, 2);
+    lua_error(L);
+}
+
+/* lua_sethook is what may be called in the middle of anything that Lua does. */
+static void arm(int signal_number)
+{
+    (void)signal_number;
+    if (interrupted)
+        lua_sethook(interrupted, raise_error, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
+}
+
+static void set_timer(uint32_t time_ms)
+{
+    struct itimerval timer = {
+        .it_value = {.tv_sec = time_ms / 1000, .tv_usec = time_ms % 1000 * 1000},
+    };
+    setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+void interrupt_begin(lua_State *L, uint32_t time_max_ms)
+{
+    interrupted = L;
+    allowed_ms = time_max_ms;
+    luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
+    struct sigaction action = {.sa_handler = arm, .sa_flags = SA_RESTART};
+    sigaction(SIGALRM, &action, NULL);
+    set_timer(time_max_ms);
+}
+
+void interrupt_end(void)
+{
+    if (!interrupted)
+        return;
+    set_timer(0);
+    lua_sethook(interrupted, NULL, 0, 0);
+    interrupted = NULL;
+}
