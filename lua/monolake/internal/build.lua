@@ -118,7 +118,8 @@ local function append(out, value, where)
    elseif kind == Layer then
       local ok, step = pcall(value.make, value.label)
       if not ok then
-         error(type(step) == "string" and (value.where .. ": " .. step) or step, 0)
+         local placed = type(step) ~= "string" or step:match "^[^\n:]+:%d+: "
+         error(placed and step or (value.where .. ": " .. step), 0)
       end
       out[#out + 1] = { step = step }
    elseif kind == Reply and type(value.body) == "string" then
