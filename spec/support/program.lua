@@ -23,13 +23,17 @@ local function fill_in(text, values)
    end))
 end
 
-local function argv_of(options, site_path)
-   local argv = { program.path, "--io", options.io, "-w", tostring(options.workers or 1) }
-   for _, argument in ipairs(options.arguments or {}) do
-      argv[#argv + 1] = argument
+local function append(list, more)
+   for _, value in ipairs(more or {}) do
+      list[#list + 1] = value
    end
-   argv[#argv + 1] = site_path
-   return argv
+   return list
+end
+
+local function argv_of(options, site_path)
+   local argv = append({}, options.prefix)
+   append(argv, { program.path, "--io", options.io, "-w", tostring(options.workers or 1) })
+   return append(append(argv, options.arguments), { site_path })
 end
 
 local function listening(self)
@@ -57,8 +61,9 @@ end
 
 --- Starts the program.
 ---@param options { io: string, site: string, values: table|nil, workers: integer|nil,
----  listeners: integer|nil, arguments: string[]|nil, files: table<string, string>|nil }
----  `files` are written beside the site
+---  listeners: integer|nil, arguments: string[]|nil, files: table<string, string>|nil,
+---  prefix: string[]|nil }
+---  `files` are written beside the site; `prefix` is a command that executes its arguments
 ---@return spec.Program
 function program.start(options)
    local self = setmetatable({ directory = process.directory(), values = options.values or {} }, Program)
@@ -78,14 +83,17 @@ function program.start(options)
    return self
 end
 
---- Checks a site with -t. Returns standard output, standard error and exit status.
+--- Checks a site with -t and further `arguments`. Returns standard output, standard error, exit status
+--- and the site's path.
 function program.check(options)
    local directory = process.directory()
    for name, text in pairs(options.files or {}) do
       process.write_file(directory .. "/" .. name, text)
    end
    process.write_file(directory .. "/site.lua", fill_in(options.site, options.values or {}))
-   return process.run { program.path, "-t", directory .. "/site.lua" }
+   local path = directory .. "/site.lua"
+   local out, err, status = process.run(append({ program.path, "-t", path }, options.arguments))
+   return out, err, status, path
 end
 
 --- Writes a file beside the site.

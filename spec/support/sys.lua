@@ -45,7 +45,7 @@ extern char **environ;
 ]])
 
 local AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
-local SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC = 1, 0x800, 0x80000
+local SOCK_STREAM, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_CLOEXEC = 1, 2, 0x800, 0x80000
 local SOL_SOCKET, SO_REUSEADDR, SO_ERROR, SO_SNDBUF, SO_RCVBUF, SO_LINGER = 1, 2, 4, 7, 8, 13
 local IPPROTO_TCP, TCP_NODELAY = 6, 1
 local MSG_NOSIGNAL = 0x4000
@@ -182,6 +182,16 @@ function sys.accept(fd)
    end
    set_option(accepted, IPPROTO_TCP, TCP_NODELAY, 1)
    return accepted
+end
+
+--- A socket at a path that takes datagrams, as a service manager has one.
+function sys.datagrams(path)
+   local sockaddr, length = sockaddr_of("unix:" .. path)
+   local fd = C.socket(AF_UNIX, SOCK_DGRAM + SOCK_NONBLOCK + SOCK_CLOEXEC, 0)
+   if C.bind(fd, sockaddr, length) < 0 then
+      return failed "bind"
+   end
+   return fd
 end
 
 local RECEIVE_BYTES = 65536
