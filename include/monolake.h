@@ -39,6 +39,10 @@ typedef struct ml_layer {
     ml_response *(*handle)(void *self, ml_request *request, ml_next *next);
 } ml_layer;
 
+/* What a shared object defines; declared here so that it is exported whatever the compiler's flags
+ * say about visibility. */
+extern ML_API const ml_layer monolake_layer;
+
 /* Runs the rest of the chain. May suspend. NULL when the request was cancelled (the client is
  * gone) or memory is exhausted: return NULL then. Upstream failures are responses (502, 504). */
 ML_API ml_response *ml_next_call(ml_next *next, ml_request *request);

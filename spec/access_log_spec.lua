@@ -13,7 +13,11 @@ local SITE = [[
    end
    ml.listen {
       address = "127.0.0.1:0",
-      chain = { ml.access_log "combined.log", ml.access_log { path = "lines.json", format = "json" }, answer },
+      chain = {
+         ml.access_log "combined.log",
+         ml.access_log { path = "lines.json", format = "json" },
+         answer,
+      },
    }
    ml.listen { address = "127.0.0.1:0", chain = { ml.access_log "/dev/full", answer } }
    ml.listen { address = "127.0.0.1:0", chain = { ml.access_log(), answer } }
