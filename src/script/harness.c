@@ -3,13 +3,42 @@
 #include "base/clock.h"
 #include "coro/coro.h"
 #include "io/io.h"
+#include "proxy/log_sink.h"
 #include "proxy/site.h"
+#include "proxy/upstream.h"
 #include "script/build.h"
 
 #include <string.h>
 
 static struct io *process_io;
 static struct site *outer_site; /* put aside while another one is built */
+
+enum { CLOSE_TURNS = 20, CLOSE_TURN_MS = 5 };
+
+/* Address of this variable is the registry's key of what ends the loop with the Lua state. */
+static const char closer_key;
+
+/* Sites, servers and jobs are younger, so they have been collected when this runs. */
+static int close_loop(lua_State *L)
+{
+    (void)L;
+    upstreams_close_idle();
+    log_sinks_flush();
+    for (int i = 0; i < CLOSE_TURNS; i++)
+        harness_turn(process_io, CLOSE_TURN_MS);
+    io_destroy(process_io);
+    process_io = NULL;
+    coro_fini();
+    return 0;
+}
+
+static void close_with_state(lua_State *L)
+{
+    lua_pushlightuserdata(L, (void *)&closer_key);
+    lua_newuserdata(L, 1);
+    harness_set_metatable(L, "monolake.loop", NULL, close_loop);
+    lua_rawset(L, LUA_REGISTRYINDEX);
+}
 
 static struct io *open_loop(lua_State *L, const char *kind)
 {
@@ -24,6 +53,7 @@ static struct io *open_loop(lua_State *L, const char *kind)
     if (result < 0)
         luaL_error(L, "no event loop: %s", strerror(-result));
     script_of(L)->io = process_io;
+    close_with_state(L);
     return process_io;
 }
 
