@@ -56,13 +56,19 @@ static bool unread_body_is_small(const struct h1_connection *connection,
     return input->framing != H1_BODY_LENGTH || input->left <= UNREAD_BODY_MAX_BYTES;
 }
 
+/* A client that has ended its side still gets the answers to what it had sent before. */
+static bool more_may_come(const struct stream *stream)
+{
+    return stream->end == STREAM_OPEN || (stream->end == STREAM_EOF && stream->first);
+}
+
 static bool may_keep(const struct sending *sending)
 {
     const struct h1_connection *connection = sending->connection;
     const struct h1_server *server = connection->server;
     const struct request *request = &sending->exchange->request;
     uint32_t requests_max = server->config.requests_max;
-    return request->keep_alive && !server->draining && connection->stream.end == STREAM_OPEN &&
+    return request->keep_alive && !server->draining && more_may_come(&connection->stream) &&
            !(requests_max && connection->requests >= requests_max) &&
            unread_body_is_small(connection, request) &&
            !headers_has_token(&sending->response->headers, HEADER_CONNECTION, SLICE("close"));
