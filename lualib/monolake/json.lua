@@ -13,11 +13,20 @@ local json = {}
 --- Stands for JSON's null.
 json.null = cjson.null
 
+--- cjson writes "\/" for "/", which only text inside HTML needs.
+local function plain_slash(escaped)
+   return escaped == "/" and "/" or nil
+end
+
 --- The JSON text of a value; raises an error for functions, cycles and the like.
 ---@param value any
 ---@return string
 function json.encode(value)
-   return cjson.encode(value)
+   local text = cjson.encode(value)
+   if text:find("\\/", 1, true) then
+      text = text:gsub("\\(.)", plain_slash)
+   end
+   return text
 end
 
 --- The value of a JSON text, or nil and what is wrong with it.

@@ -324,6 +324,11 @@ static int job_result(lua_State *L)
         lua_pushstring(L, job->done ? strerror(-job->failed) : "it has not ended");
         return 2;
     }
+    if (job->upstream && job->error.ptr) { /* the client's own answer: the server gave none */
+        lua_pushnil(L);
+        lua_pushlstring(L, job->error.ptr, job->error.len);
+        return 2;
+    }
     lua_newtable(L);
     lua_pushinteger(L, job->status);
     lua_setfield(L, -2, "status");

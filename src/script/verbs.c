@@ -89,8 +89,10 @@ static int give_bytes(struct call *call, lua_State *L)
         return 1;
     }
     lua_pushnil(L);
+    if (call->result == 0)
+        return 1;
     lua_pushinteger(L, call->result);
-    return call->result ? 2 : 1;
+    return 2;
 }
 
 /* Bytes gathered in an arena. */
