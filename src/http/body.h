@@ -17,7 +17,8 @@ struct body;
 struct body_ops {
     /* Fills up to `max` slices. Returns their number (at least 1), 0 at the end of the body, or a
      * negative errno: -ETIMEDOUT, -ECANCELED, -EPROTO (malformed), -ECONNRESET (cut short: a body
-     * that ends before its framing says so is never an end), -EMSGSIZE (over a limit).
+     * that ends before its framing says so is never an end), -EMSGSIZE (over a limit),
+     * -EIO (the layer that makes it failed).
      * After a failure other than -ETIMEDOUT every later read fails in the same way. */
     int (*read)(struct body *body, struct slice *out, unsigned max, int64_t deadline);
     /* Called once when nobody will read any more, read to its end or not. */

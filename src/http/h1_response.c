@@ -223,8 +223,10 @@ static bool replace_by_failure(struct sending *sending, int error)
     if (!sending->head.len || error == -ECANCELED)
         return false;
     struct request *request = &sending->exchange->request;
+    bool layer = error == -EIO;
     struct response *failure = response_create_error(
-        request, 502, RESPONSE_RESET, SLICE("the response body failed before its first byte"));
+        request, layer ? 500 : 502, layer ? RESPONSE_LAYER_FAILED : RESPONSE_RESET,
+        SLICE("the response body failed before its first byte"));
     if (!failure)
         return false;
     body_release(&sending->response->body);

@@ -85,6 +85,8 @@ static enum outcome fail_client(struct forwarding *forwarding, int error)
 {
     if (error == -ECANCELED || error == -ECONNRESET)
         return CANCELLED;
+    if (error == -EIO)
+        return fail(forwarding, 500, RESPONSE_LAYER_FAILED, "request body", "a layer failed");
     uint16_t status = error == -ETIMEDOUT ? 408 : error == -EMSGSIZE ? 413 : 400;
     enum response_error reason = error == -EMSGSIZE ? RESPONSE_BODY_TOO_LARGE : RESPONSE_MALFORMED;
     return fail(forwarding, status, reason, "request body", strerror(-error));

@@ -100,7 +100,7 @@ static int read_chunk(struct script_body *self, int64_t deadline)
         return -ETIMEDOUT;
     if (self->call.state == CALL_FAILED || self->failed) {
         self->failed = true;
-        return -ECONNRESET;
+        return -EIO;
     }
     self->done = self->last;
     return 0;
@@ -111,7 +111,7 @@ static int script_body_read(struct body *body, struct slice *out, unsigned max, 
     struct script_body *self = body->source;
     (void)max;
     if (self->failed)
-        return -ECONNRESET;
+        return -EIO;
     while (!self->done) {
         int result = read_chunk(self, deadline);
         if (result < 0)

@@ -25,9 +25,11 @@ function errors.is_failure(value)
 end
 
 -- Values of <errno.h> on Linux.
-local ENOMEM, EINVAL, EPROTO, EMSGSIZE, ECONNRESET, ETIMEDOUT, ECANCELED = 12, 22, 71, 90, 104, 110, 125
+local EIO, ENOMEM, EINVAL, EPROTO, EMSGSIZE = 5, 12, 22, 71, 90
+local ECONNRESET, ETIMEDOUT, ECANCELED = 104, 110, 125
 
 local of_request = {
+   [EIO] = errors.failure(500, "a layer that makes the request body failed"),
    [EMSGSIZE] = errors.failure(413, "the request body is too large"),
    [ETIMEDOUT] = errors.failure(408, "the request body did not arrive in time"),
    [EPROTO] = errors.failure(400, "the request body is malformed"),
@@ -35,6 +37,7 @@ local of_request = {
    [ECANCELED] = errors.cancelled,
 }
 local of_response = {
+   [EIO] = errors.failure(500, "a layer that makes the response body failed"),
    [EMSGSIZE] = errors.failure(502, "the response body is too large"),
    [ETIMEDOUT] = errors.failure(504, "the response body did not arrive in time"),
    [EPROTO] = errors.failure(502, "the response body is malformed"),
