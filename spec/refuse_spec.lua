@@ -67,6 +67,7 @@ local malformed = {
    ["Transfer-Encoding in HTTP/1.0"] =
       "POST / HTTP/1.0\r\n" .. CHUNKED .. "\r\n0\r\n\r\n",
    ["two lengths that differ"] = with_fields(HOST .. "Content-Length: 1\r\nContent-Length: 2\r\n", "ab"),
+   ["two lengths that agree"] = with_fields(HOST .. "Content-Length: 1\r\nContent-Length: 1\r\n", "a"),
    ["a list of lengths that differ"] = with_fields(HOST .. "Content-Length: 1, 2\r\n", "ab"),
    ["a signed length"] = with_fields(HOST .. "Content-Length: +1\r\n", "a"),
    ["a negative length"] = with_fields(HOST .. "Content-Length: -1\r\n"),
