@@ -1,5 +1,6 @@
 #include "server/probe.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -189,6 +190,7 @@ static void describe_end(struct probe *probe, bool late, int status, struct prob
 
 bool probe_step(struct probe *probe, struct probe_result *result)
 {
+    assert(probe->pid > 0); /* 0 stands for every process of the group in kill and waitpid */
     bool ended = gather(probe);
     bool late = !ended && clock_now_ms() >= probe->deadline;
     if (!ended && !late)

@@ -355,9 +355,25 @@ static void send_fresh_listeners(struct supervisor *supervisor)
     }
 }
 
+static void commit(struct supervisor *supervisor)
+{
+    supervisor->reload = COMMITTING;
+    supervisor->generation = supervisor->next;
+    supervisor->grace_ms = supervisor->probed.grace_ms;
+    watch_set(&supervisor->watch, supervisor->probed.files, supervisor->probed.file_count);
+    tell_all(supervisor, CONTROL_COMMIT, supervisor->next);
+    close_bounds(supervisor, is_unwanted);
+    for (unsigned i = 0; i < supervisor->bound_count; i++)
+        supervisor->bounds[i]->fresh = false;
+}
+
 static void probe_ended(struct supervisor *supervisor)
 {
     char error[512];
+    if (supervisor->stopping) {
+        supervisor->reload = IDLE;
+        return;
+    }
     if (supervisor->probed.error) {
         fail_reload(supervisor, supervisor->probed.error);
         return;
@@ -370,21 +386,12 @@ static void probe_ended(struct supervisor *supervisor)
     supervisor->reload = PREPARING;
     supervisor->prepare_deadline = clock_now_ms() + supervisor->options->load_timeout_ms;
     send_fresh_listeners(supervisor);
+    /* One that is not running need not answer: it will start with the new generation. */
     for (unsigned i = 0; i < supervisor->count; i++)
-        supervisor->workers[i].answered = false;
+        supervisor->workers[i].answered = !supervisor->workers[i].pid;
     tell_all(supervisor, CONTROL_PREPARE, supervisor->next);
-}
-
-static void commit(struct supervisor *supervisor)
-{
-    supervisor->reload = COMMITTING;
-    supervisor->generation = supervisor->next;
-    supervisor->grace_ms = supervisor->probed.grace_ms;
-    watch_set(&supervisor->watch, supervisor->probed.files, supervisor->probed.file_count);
-    tell_all(supervisor, CONTROL_COMMIT, supervisor->next);
-    close_bounds(supervisor, is_unwanted);
-    for (unsigned i = 0; i < supervisor->bound_count; i++)
-        supervisor->bounds[i]->fresh = false;
+    if (all_workers(supervisor, answered))
+        commit(supervisor);
 }
 
 /* A worker that does not load what the probe could is stuck: only that one pays. */
@@ -416,6 +423,12 @@ static void worker_ready(struct supervisor *supervisor, struct worker_slot *slot
     }
 }
 
+static bool preparing(const struct supervisor *supervisor, uint64_t generation)
+{
+    return !supervisor->stopping && supervisor->reload == PREPARING &&
+           generation == supervisor->next;
+}
+
 static void hear(struct supervisor *supervisor, unsigned index)
 {
     const struct control_message *message = &supervisor->message;
@@ -426,13 +439,12 @@ static void hear(struct supervisor *supervisor, unsigned index)
         break;
     case CONTROL_PREPARED:
         slot->answered = true;
-        if (supervisor->reload == PREPARING && message->value == supervisor->next &&
-            all_workers(supervisor, answered))
+        if (preparing(supervisor, message->value) && all_workers(supervisor, answered))
             commit(supervisor);
         break;
     case CONTROL_FAILED:
         slot->answered = true;
-        if (supervisor->reload == PREPARING && message->value == supervisor->next)
+        if (preparing(supervisor, message->value))
             fail_reload(supervisor, message->text);
         else
             log_error("worker %u cannot load the site: %s", index, message->text);
@@ -475,13 +487,14 @@ static void worker_ended(struct supervisor *supervisor, unsigned index, int stat
     struct worker_slot *slot = &supervisor->workers[index];
     read_control(supervisor, index); /* its last words */
     pid_t pid = slot->pid;
+    bool has_served = slot->generation != 0;
     close(slot->control);
     slot->pid = 0;
     slot->generation = 0;
     if (supervisor->stopping)
         return;
     log_end(index, pid, status);
-    if (!supervisor->ready) {
+    if (!supervisor->ready && !has_served) {
         supervisor->exit_code = 1; /* it could not even start */
         supervisor->stopping = true;
         supervisor->stop_deadline = clock_now_ms() + STOP_WAIT_MS;
@@ -550,6 +563,17 @@ static int64_t earlier(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+static bool starting(const struct worker_slot *slot)
+{
+    return slot->pid && !slot->generation;
+}
+
+/* While others prepare a generation, nobody could say which one a new worker has loaded. */
+static bool may_start(const struct supervisor *supervisor)
+{
+    return !supervisor->stopping && supervisor->reload != PREPARING;
+}
+
 /* When something is due that no descriptor tells of. */
 static int64_t next_due(const struct supervisor *supervisor)
 {
@@ -558,19 +582,36 @@ static int64_t next_due(const struct supervisor *supervisor)
         due = earlier(due, supervisor->stop_deadline);
     if (supervisor->reload == PROBING)
         due = earlier(due, supervisor->probe.deadline);
-    if (supervisor->reload == PREPARING)
+    if (supervisor->reload == PREPARING && !supervisor->stopping)
         due = earlier(due, supervisor->prepare_deadline);
     if (supervisor->changed_ms)
         due = earlier(due, supervisor->changed_ms + DEBOUNCE_MS);
     for (unsigned i = 0; i < supervisor->count; i++)
-        if (!supervisor->workers[i].pid && !supervisor->stopping)
+        if (starting(&supervisor->workers[i]))
+            due = earlier(due,
+                          supervisor->workers[i].started_ms + supervisor->options->load_timeout_ms);
+    for (unsigned i = 0; i < supervisor->count && may_start(supervisor); i++)
+        if (!supervisor->workers[i].pid)
             due = earlier(due, supervisor->workers[i].restart_ms);
     return due;
+}
+
+static void kill_late_starters(struct supervisor *supervisor, int64_t now)
+{
+    for (unsigned i = 0; i < supervisor->count; i++) {
+        struct worker_slot *slot = &supervisor->workers[i];
+        if (!starting(slot) || now < slot->started_ms + supervisor->options->load_timeout_ms)
+            continue;
+        log_error("worker %u did not load the site in time", i);
+        kill(slot->pid, SIGKILL);
+        slot->started_ms = now; /* once is enough */
+    }
 }
 
 static void do_what_is_due(struct supervisor *supervisor)
 {
     int64_t now = clock_now_ms();
+    kill_late_starters(supervisor, now);
     if (supervisor->stopping && now >= supervisor->stop_deadline) {
         log_error("workers that do not end are killed");
         for (unsigned i = 0; i < supervisor->count; i++)
@@ -578,10 +619,9 @@ static void do_what_is_due(struct supervisor *supervisor)
                 kill(supervisor->workers[i].pid, SIGKILL);
         supervisor->stop_deadline = DEADLINE_NEVER;
     }
-    if (supervisor->reload == PROBING && probe_step(&supervisor->probe, &supervisor->probed) &&
-        !supervisor->stopping)
+    if (supervisor->reload == PROBING && probe_step(&supervisor->probe, &supervisor->probed))
         probe_ended(supervisor);
-    if (supervisor->reload == PREPARING && now >= supervisor->prepare_deadline) {
+    if (preparing(supervisor, supervisor->next) && now >= supervisor->prepare_deadline) {
         kill_silent(supervisor);
         fail_reload(supervisor, "a worker did not load the site in time");
     }
@@ -590,7 +630,7 @@ static void do_what_is_due(struct supervisor *supervisor)
         log_info("a file of the site has changed: reloading");
         begin_reload(supervisor);
     }
-    for (unsigned i = 0; i < supervisor->count && !supervisor->stopping; i++)
+    for (unsigned i = 0; i < supervisor->count && may_start(supervisor); i++)
         if (!supervisor->workers[i].pid && now >= supervisor->workers[i].restart_ms)
             start_worker(supervisor, i);
 }
