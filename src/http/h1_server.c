@@ -130,6 +130,7 @@ void h1_server_accept(struct h1_server *server, int fd)
         int on = 1;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     }
+    stream->send_stall_ms = server->config.send_timeout_ms;
     h1_input_init(&connection->input, stream, true);
     timer_init(&connection->idle, idle_expired, connection);
     go_idle(connection);

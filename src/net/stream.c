@@ -88,7 +88,8 @@ static void recv_done(struct io_op *op, int result, struct io_buf *buf, bool mor
         timer_start(io_timers(stream->io), &stream->hangup,
                     io_now_ms(stream->io) + HANGUP_CHECK_MS);
     } else if (result < 0 && result != -ECANCELED) {
-        stream->end = result;
+        /* -ETIMEDOUT is for our own deadlines; the kernel's means that the peer is gone. */
+        stream->end = result == -ETIMEDOUT ? -ECONNRESET : result;
     } else {
         arm(stream);
         if (result < 0)

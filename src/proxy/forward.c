@@ -337,6 +337,9 @@ static enum outcome read_response(struct forwarding *forwarding)
         if (result == -ETIMEDOUT)
             return fail(forwarding, 504, RESPONSE_TIMED_OUT, "timed out",
                         "no response head in time");
+        if (result == -ECONNABORTED)
+            return fail(forwarding, 504, RESPONSE_TIMED_OUT, "timed out",
+                        "it took no more of the request's body");
         if (result == -EPROTO)
             return fail(forwarding, 502, RESPONSE_MALFORMED, "malformed response", why);
         if (result == -ENOMEM)

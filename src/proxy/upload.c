@@ -69,6 +69,8 @@ static void pump(struct upload *upload)
         int result = send_pieces(upload, pieces, (unsigned)count);
         if (result < 0) {
             upload->peer_error = result; /* it may have answered early: that is read elsewhere */
+            if (result == -ETIMEDOUT)    /* but one that takes nothing more will not */
+                stream_fail(&upload->client->stream, -ECONNABORTED);
             return;
         }
     }

@@ -1,0 +1,184 @@
+--- Deadlines: connecting, head, body, idle, sending and total (idle ones of tunnels: upgrade_spec).
+local t = require "spec.support"
+
+local GET = "GET / HTTP/1.1\nHost: a"
+
+t.on_both_backends("a deadline", function(backend)
+   -- Its queue is full in the spec of connecting: then nobody answers, not even with a refusal.
+   local full = t.socket.listen { backlog = 0 }
+   local origin, proxy = t.proxied(backend, {
+      site = [[
+         local ml = require "monolake"
+         local count = 0
+         local function serve(listener, upstream)
+            count = count + 1
+            upstream[1], upstream.name = upstream[1] or "${origin}", "u" .. count
+            listener.address, listener.chain = "127.0.0.1:0", ml.proxy(upstream)
+            ml.listen(listener)
+         end
+         serve({ head_timeout = "100ms" }, {})
+         serve({ body_timeout = "100ms" }, {})
+         serve({ idle_timeout = "100ms" }, {})
+         serve({ total_timeout = "150ms" }, {})
+         serve({}, { response_timeout = "100ms" })
+         serve({}, { read_timeout = "100ms" })
+         serve({ send_timeout = "200ms" }, {})
+         serve({}, { send_timeout = "200ms" })
+         serve({}, { idle_timeout = "100ms" })
+         serve({}, { "${full}", connect_timeout = "100ms", retries = 0 })
+      ]],
+      values = { full = full.address },
+      listeners = 10,
+   })
+
+   local function connect(listener, options)
+      options = options or {}
+      options.address = proxy().addresses[listener]
+      return proxy():connect(options)
+   end
+
+   --- How long it takes.
+   local function seconds(act)
+      local before = t.sys.clock()
+      act()
+      return t.sys.clock() - before
+   end
+
+   t.it("bounds a head, however slowly it comes", function()
+      local client, answered = connect(1), false
+      local feeder = t.start_task(function()
+         client:send "GET / HTTP/1.1\r\n"
+         while not answered and client:try_send "X: y\r\n" do
+            t.tasks.sleep(0.02)
+         end
+      end)
+      local took = seconds(function()
+         assert.equal(408, client:read_response().status)
+      end)
+      answered = true
+      assert.is_true(took >= 0.09)
+      feeder:join()
+   end)
+
+   t.it("bounds how long a connection may say nothing at first: it is closed without a word", function()
+      assert.equal("closed", connect(1):expect_close())
+   end)
+
+   t.it("bounds the wait for more of a request's body", function()
+      local client = connect(2)
+      client:send_head("POST / HTTP/1.1\nHost: a\nContent-Length: 10", "half")
+      local upstream = origin:accept()
+      assert.equal(408, client:read_response().status)
+      client:expect_close()
+      assert.is_false((pcall(upstream.read_request, upstream)))
+   end)
+
+   t.it("does not bound a body that keeps coming", function()
+      local client = connect(2)
+      client:send_head "POST / HTTP/1.1\nHost: a\nContent-Length: 10"
+      t.start_task(function()
+         for _ = 1, 10 do
+            client:send "x"
+            t.tasks.sleep(0.03)
+         end
+      end)
+      local upstream = origin:accept()
+      assert.equal("xxxxxxxxxx", upstream:read_request().body)
+      upstream:respond(200, "ok")
+      assert.equal("ok", client:read_response().body)
+   end)
+
+   t.it("bounds how long a connection may be idle", function()
+      local client = connect(3)
+      client:send_head(GET)
+      local upstream = origin:accept()
+      upstream:read_request()
+      upstream:respond(200, "ok")
+      client:read_response()
+      local took = seconds(function()
+         assert.equal("closed", client:expect_close())
+      end)
+      assert.is_true(took >= 0.09)
+   end)
+
+   t.it("bounds an exchange as a whole, whatever it does", function()
+      local client = connect(4)
+      client:send_head(GET)
+      local upstream = origin:accept()
+      upstream:read_request()
+      upstream:send(t.head "HTTP/1.1 200 OK\nTransfer-Encoding: chunked")
+      t.start_task(function()
+         while upstream:try_send(t.chunk "x") do
+            t.tasks.sleep(0.02)
+         end
+      end)
+      client:read_response_head()
+      assert.is_false((pcall(function()
+         while client:read_chunk() do end
+      end)))
+   end)
+
+   t.it("bounds the wait for a response", function()
+      local client = connect(5)
+      client:send_head(GET)
+      local upstream = origin:accept()
+      upstream:read_request()
+      assert.equal(504, client:read_response().status)
+      upstream:expect_close()
+   end)
+
+   t.it("bounds the wait for more of a response's body", function()
+      local client = connect(6)
+      client:send_head(GET)
+      local upstream = origin:accept()
+      upstream:read_request()
+      upstream:send(t.head "HTTP/1.1 200 OK\nContent-Length: 10" .. "half")
+      client:read_response_head()
+      assert.equal("half", client:read(4))
+      client:expect_close()
+      upstream:expect_close()
+   end)
+
+   t.it("bounds the wait for a client that reads nothing", function()
+      local client = connect(7, { receive_buffer = 4096 })
+      client:send_head(GET)
+      local upstream = origin:accept()
+      upstream:read_request()
+      upstream:send(t.head "HTTP/1.1 200 OK\nContent-Length: 100000000")
+      local sent, _, count = upstream:try_send(("x"):rep(100000000))
+      assert.is_nil(sent)
+      assert.is_true(count < 50000000)
+   end)
+
+   t.it("bounds the wait for an origin that reads nothing", function()
+      local client = connect(8)
+      client:send_head "POST / HTTP/1.1\nHost: a\nContent-Length: 100000000"
+      local upstream = origin:accept()
+      t.start_task(function()
+         client:try_send(("x"):rep(100000000))
+      end)
+      local response = client:read_response()
+      assert.is_true(response.status == 504 or response.status == 502)
+      upstream:close()
+   end)
+
+   t.it("ends idle connections to origins", function()
+      local client = connect(9)
+      client:send_head(GET)
+      local upstream = origin:accept()
+      upstream:read_request()
+      upstream:respond(200, "ok")
+      client:read_response()
+      upstream:expect_close()
+   end)
+
+   t.it("bounds connecting", function()
+      t.socket.connect(full.address)
+      local client = connect(10)
+      client:send_head(GET)
+      local took = seconds(function()
+         assert.equal(504, client:read_response().status)
+      end)
+      assert.is_true(took >= 0.09 and took < 5)
+   end)
+end)
