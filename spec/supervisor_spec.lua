@@ -259,6 +259,25 @@ t.on_both_backends("a worker that is killed", function(backend)
       stop(running)
    end)
 
+   t.it("comes back with the script that serves, whatever has become of its files", function()
+      local running = start(nil, { io = backend, files = { ["part.lua"] = "return 'old'" } })
+      running:write("site.lua", 'require("monolake").listen { address = "127.0.0.1:0",' ..
+         ' chain = { require("monolake").text(require "part") } }')
+      running.process:signal(sys.SIGHUP)
+      running:await_log "generation 2 serves"
+      running:write("site.lua", "error 'on purpose'")
+      os.remove(running:path "part.lua")
+      running.process:signal(sys.SIGHUP)
+      running:await_log "reload failed, the old site serves on: [^\n]*on purpose"
+      local victim = running:workers()[1]
+      local client = running:connect()
+      client:send "GET / HTTP/1.1"
+      sys.kill(victim, sys.SIGKILL)
+      client:expect_close()
+      assert.equal("old", running:exchange("GET / HTTP/1.1\nHost: a").body)
+      assert.not_equal(victim, running:workers()[1])
+   end)
+
    t.it("again and again comes back later each time, and does not hold up a reload", function()
       local running = start(nil, { io = backend })
       local victim

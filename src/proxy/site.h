@@ -35,8 +35,6 @@ struct site {
     unsigned listener_count;
     struct site_upstream **upstreams;
     unsigned upstream_count;
-    const char **files; /* every file that was loaded, for --watch */
-    unsigned file_count;
     uint32_t grace_ms;     /* 30,000: how long a drain may take; ml.options{grace=} */
     uint32_t users;        /* exchanges and the server that hold it */
     uint64_t generation;   /* 1, 2, ... */

@@ -70,11 +70,30 @@ static void append(lua_State *L, void ***items, unsigned *count, void *item)
     (*items)[(*count)++] = item;
 }
 
-/* core.add_file(path): for --watch. */
+/* core.add_file(path, text): it is about to be run. */
 static int add_file(lua_State *L)
 {
-    struct site *site = build_site(L);
-    append(L, (void ***)&site->files, &site->file_count, (void *)build_text(L, 1));
+    const struct script_options *options = &script_of(L)->options;
+    size_t len;
+    const char *path = luaL_checkstring(L, 1);
+    const char *text = luaL_checklstring(L, 2, &len);
+    if (options->on_file)
+        options->on_file(options->on_file_arg, path, slice_of(text, len));
+    return 0;
+}
+
+/* core.source(path): the text that is to be taken instead of the file, or nil. */
+static int source(lua_State *L)
+{
+    const struct script *script = script_of(L);
+    const char *path = luaL_checkstring(L, 1);
+    for (unsigned i = 0; script && i < script->options.source_count; i++) {
+        const struct script_source *known = &script->options.sources[i];
+        if (strcmp(known->path, path) == 0) {
+            lua_pushlstring(L, known->text, known->len);
+            return 1;
+        }
+    }
     return 0;
 }
 
@@ -271,10 +290,17 @@ static int set_grace(lua_State *L)
 }
 
 const luaL_Reg build_functions[] = {
-    {"add_file", add_file},           {"lua_step", lua_step},
-    {"fixed_step", fixed_step},       {"native_step", build_native_step},
-    {"proxy_step", proxy_step},       {"chain", chain},
-    {"listener", listener},           {"upstream", upstream},
-    {"address_error", address_error}, {"option_kinds", option_kinds},
-    {"set_grace", set_grace},         {NULL, NULL},
+    {"add_file", add_file},
+    {"lua_step", lua_step},
+    {"fixed_step", fixed_step},
+    {"native_step", build_native_step},
+    {"proxy_step", proxy_step},
+    {"chain", chain},
+    {"listener", listener},
+    {"upstream", upstream},
+    {"address_error", address_error},
+    {"option_kinds", option_kinds},
+    {"source", source},
+    {"set_grace", set_grace},
+    {NULL, NULL},
 };

@@ -6,11 +6,19 @@
 #ifndef SCRIPT_SCRIPT_H
 #define SCRIPT_SCRIPT_H
 
+#include "base/slice.h"
 #include "proxy/site.h"
 
 #include <stdbool.h>
 
 struct io;
+
+/* A file of a site, as it was when it was loaded. */
+struct script_source {
+    const char *path;
+    const char *text;
+    size_t len;
+};
 
 struct script_options {
     struct io *io; /* NULL in the probe: nothing is opened or connected */
@@ -19,6 +27,12 @@ struct script_options {
     /* The script is interrupted after that; 0: never. Its code is not compiled then: compiled loops
      * cannot be interrupted. One script of a process may have it at a time. */
     uint32_t time_max_ms;
+    /* Hears of each file before it is run; may be NULL. */
+    void (*on_file)(void *arg, const char *path, struct slice text);
+    void *on_file_arg;
+    /* Taken instead of the files of that name. Borrowed for as long as the site lives. */
+    const struct script_source *sources;
+    unsigned source_count;
 };
 
 /* Compiles and runs the script at `path`. Returns the site (users = 1), or NULL with *error: a

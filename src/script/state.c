@@ -113,6 +113,7 @@ struct script *script_create(const struct script_options *options, char **error)
     script->owns_state = true;
     script->io = options->io;
     script->probe = options->probe;
+    script->options = *options;
     lua_pushcfunction(L, boot);
     if (lua_pcall(L, 0, 0, 0) != 0) {
         const char *why = lua_tostring(L, -1);

@@ -45,6 +45,7 @@ struct script {
     int values[VALUE_COUNT]; /* registry references */
     struct log_limit errors; /* of layers */
     bool probe;
+    struct script_options options; /* as it was made with; zero for an adopted state */
 };
 
 /* Makes a state with everything in it. NULL with *error (malloc'ed) when that fails. */

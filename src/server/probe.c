@@ -17,7 +17,8 @@
 #include "proxy/upstream.h"
 #include "script/script.h"
 
-/* The report is a sequence of records: one letter, the text, NUL. */
+/* The report is a sequence of records: one letter, the text, NUL. A file's contents follow its
+ * name: as eight bytes of length and as many as that. */
 enum record { ADDRESS = 'A', FILE_NAME = 'F', GRACE = 'G', SUMMARY = 'S', ERROR = 'E', DONE = 'D' };
 
 enum {
@@ -32,6 +33,17 @@ static void put(FILE *out, enum record kind, const char *text)
     fputc(kind, out);
     fputs(text, out);
     fputc('\0', out);
+}
+
+/* At once: who watches files must know them even if the script never ends. */
+static void put_file(void *arg, const char *path, struct slice text)
+{
+    FILE *out = arg;
+    uint64_t len = text.len;
+    put(out, FILE_NAME, path);
+    fwrite(&len, sizeof(len), 1, out);
+    fwrite(text.ptr, 1, text.len, out);
+    fflush(out);
 }
 
 static bool check_upstreams(struct site *site, FILE *out)
@@ -55,8 +67,6 @@ static void report_site(struct site *site, FILE *out)
     for (unsigned i = 0; i < site->listener_count; i++)
         for (unsigned j = 0; j < site->listeners[i]->address_count; j++)
             put(out, ADDRESS, site->listeners[i]->addresses[j]);
-    for (unsigned i = 0; i < site->file_count; i++)
-        put(out, FILE_NAME, site->files[i]);
     snprintf(grace, sizeof(grace), "%u", site->grace_ms);
     put(out, GRACE, grace);
     struct slice summary = site_describe(site, &site->arena);
@@ -70,7 +80,8 @@ static void child_main(const char *path, uint32_t timeout_ms, int fd)
     FILE *out = fdopen(fd, "w");
     if (!out)
         _exit(1);
-    struct script_options options = {.probe = true, .time_max_ms = timeout_ms};
+    struct script_options options = {
+        .probe = true, .time_max_ms = timeout_ms, .on_file = put_file, .on_file_arg = out};
     char *error = NULL;
     struct site *site = script_load_site(path, &options, &error);
     if (!site)
@@ -131,27 +142,52 @@ static bool append(char ***items, unsigned *count, const char *text)
     return grown[(*count)++] != NULL;
 }
 
+/* Takes the contents of a file. Returns what is behind them, NULL if they are not whole. */
+static const char *take_file(struct probe_result *result, const char *path, const char *at,
+                             const char *end)
+{
+    uint64_t len;
+    if ((size_t)(end - at) < sizeof(len))
+        return NULL;
+    memcpy(&len, at, sizeof(len));
+    at += sizeof(len);
+    if ((uint64_t)(end - at) < len)
+        return NULL;
+    struct script_source *grown =
+        realloc(result->files, (result->file_count + 1) * sizeof(*result->files));
+    if (!grown)
+        return NULL;
+    result->files = grown;
+    char *text = malloc(len + 1);
+    struct script_source file = {.path = strdup(path), .text = text, .len = len};
+    if (text)
+        memcpy(text, at, len);
+    grown[result->file_count++] = file;
+    return file.path && text ? at + len : NULL;
+}
+
 /* Takes the records apart. Returns false if the report is not whole. */
 static bool parse_report(const struct probe *probe, struct probe_result *result)
 {
     const char *at = probe->report;
     const char *end = at + probe->len;
     while (at < end && *at != DONE) {
+        char kind = *at;
         const char *text = at + 1;
         const char *stop = memchr(text, '\0', (size_t)(end - text));
         if (!stop)
             return false;
-        if (*at == ADDRESS)
+        if (kind == ADDRESS)
             append(&result->addresses, &result->address_count, text);
-        else if (*at == FILE_NAME)
-            append(&result->files, &result->file_count, text);
-        else if (*at == GRACE)
+        else if (kind == GRACE)
             result->grace_ms = (uint32_t)strtoul(text, NULL, 10);
-        else if (*at == SUMMARY)
+        else if (kind == SUMMARY)
             result->summary = strdup(text);
-        else if (*at == ERROR)
+        else if (kind == ERROR)
             result->error = strdup(text);
-        at = stop + 1;
+        at = kind == FILE_NAME ? take_file(result, text, stop + 1, end) : stop + 1;
+        if (!at)
+            return false;
     }
     return at < end;
 }
@@ -178,10 +214,12 @@ static bool gather(struct probe *probe)
 
 static void describe_end(struct probe *probe, bool late, int status, struct probe_result *result)
 {
-    if (late)
+    bool whole = probe->len && parse_report(probe, result);
+    if (late) {
+        free(result->error);
         result->error =
             format_error("the script did not finish within %d ms", (int)probe->timeout_ms);
-    else if (!probe->len || !parse_report(probe, result))
+    } else if (!whole)
         result->error =
             WIFSIGNALED(status)
                 ? format_error("the script crashed (signal %d)", WTERMSIG(status))
@@ -233,7 +271,11 @@ static void free_all(char **items, unsigned count)
 void probe_result_free(struct probe_result *result)
 {
     free_all(result->addresses, result->address_count);
-    free_all(result->files, result->file_count);
+    for (unsigned i = 0; i < result->file_count; i++) {
+        free((char *)result->files[i].path);
+        free((char *)result->files[i].text);
+    }
+    free(result->files);
     free(result->summary);
     free(result->error);
     *result = (struct probe_result){0};

@@ -11,11 +11,13 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* What the supervisor needs to know of a site; texts are owned. */
+#include "script/script.h"
+
+/* What the supervisor needs to know of a site; all texts are owned. */
 struct probe_result {
     char **addresses; /* of all listeners, as written */
     unsigned address_count;
-    char **files; /* that the script loaded */
+    struct script_source *files; /* that the script loaded, or tried to */
     unsigned file_count;
     uint32_t grace_ms;
     char *summary; /* the tree that -t prints */

@@ -63,11 +63,11 @@ struct supervisor {
     int64_t reload_started_ms;
     int64_t prepare_deadline;
     struct probe probe;
-    struct probe_result probed; /* of the generation that is being prepared */
+    struct probe_result probed;  /* of the generation that is being prepared */
+    struct probe_result serving; /* of the one that serves */
     struct watch watch;
     int64_t changed_ms; /* a watched file changed then; 0: none did */
-    uint32_t grace_ms;
-    bool ready; /* has been announced */
+    bool ready;         /* has been announced */
     bool stopping;
     int64_t stop_deadline;
     int signals; /* signalfd */
@@ -216,6 +216,8 @@ static void child_main(struct supervisor *supervisor, unsigned index, int contro
         .cpu = supervisor->cpus[index],
         .site = supervisor->options->site,
         .io = supervisor->options->io,
+        .sources = supervisor->serving.files,
+        .source_count = supervisor->serving.file_count,
         .generation = supervisor->generation,
         .control = control,
         .listeners = listeners,
@@ -335,12 +337,19 @@ static void end_reload(struct supervisor *supervisor)
         begin_reload(supervisor);
 }
 
+static void watch_files(struct supervisor *supervisor, const struct probe_result *result)
+{
+    for (unsigned i = 0; i < result->file_count; i++)
+        watch_add(&supervisor->watch, result->files[i].path);
+}
+
 static void fail_reload(struct supervisor *supervisor, const char *why)
 {
     log_error("reload failed, the old site serves on: %s", why);
     if (supervisor->reload == PREPARING)
         tell_all(supervisor, CONTROL_ABORT, supervisor->next);
     close_bounds(supervisor, is_fresh);
+    watch_files(supervisor, &supervisor->probed); /* what is wrong may be put right there */
     end_reload(supervisor);
 }
 
@@ -359,8 +368,11 @@ static void commit(struct supervisor *supervisor)
 {
     supervisor->reload = COMMITTING;
     supervisor->generation = supervisor->next;
-    supervisor->grace_ms = supervisor->probed.grace_ms;
-    watch_set(&supervisor->watch, supervisor->probed.files, supervisor->probed.file_count);
+    probe_result_free(&supervisor->serving);
+    supervisor->serving = supervisor->probed;
+    supervisor->probed = (struct probe_result){0};
+    watch_clear(&supervisor->watch);
+    watch_files(supervisor, &supervisor->serving);
     tell_all(supervisor, CONTROL_COMMIT, supervisor->next);
     close_bounds(supervisor, is_unwanted);
     for (unsigned i = 0; i < supervisor->bound_count; i++)
@@ -526,9 +538,10 @@ static void stop(struct supervisor *supervisor, bool now)
     if (supervisor->reload == PROBING)
         kill(supervisor->probe.pid, SIGKILL);
     log_info(now ? "stopping now" : "finishing requests, then stopping (at most %u ms)",
-             supervisor->grace_ms);
-    supervisor->stop_deadline = clock_now_ms() + STOP_WAIT_MS + (now ? 0 : supervisor->grace_ms);
-    tell_all(supervisor, now ? CONTROL_STOP : CONTROL_DRAIN, supervisor->grace_ms);
+             supervisor->serving.grace_ms);
+    supervisor->stop_deadline =
+        clock_now_ms() + STOP_WAIT_MS + (now ? 0 : supervisor->serving.grace_ms);
+    tell_all(supervisor, now ? CONTROL_STOP : CONTROL_DRAIN, supervisor->serving.grace_ms);
     /* Workers have taken what was queued in their sockets; ours must not queue more. */
     close_bounds(supervisor, any);
 }
@@ -703,9 +716,10 @@ static bool start(struct supervisor *supervisor, struct probe_result *probed)
     supervisor->watch.fd = -1;
     supervisor->probe.fd = -1;
     supervisor->generation = 1;
-    supervisor->grace_ms = probed->grace_ms;
+    supervisor->serving = *probed;
+    *probed = (struct probe_result){0};
     list_cpus(supervisor);
-    if (!bind_all(supervisor, probed, error, sizeof(error))) {
+    if (!bind_all(supervisor, &supervisor->serving, error, sizeof(error))) {
         log_error("%s", error);
         return false;
     }
@@ -715,7 +729,7 @@ static bool start(struct supervisor *supervisor, struct probe_result *probed)
         int result = watch_init(&supervisor->watch);
         if (result < 0)
             log_error("cannot watch files: %s; --watch has no effect", strerror(-result));
-        watch_set(&supervisor->watch, probed->files, probed->file_count);
+        watch_files(supervisor, &supervisor->serving);
     }
     return !supervisor->options->pid_file || write_pid_file(supervisor->options->pid_file);
 }
@@ -728,6 +742,7 @@ int supervisor_main(const struct options *options, struct probe_result *probed)
     if (!start(&supervisor, probed)) {
         close_bounds(&supervisor, any);
         free(supervisor.bounds);
+        probe_result_free(&supervisor.serving);
         return 1;
     }
     for (unsigned i = 0; i < supervisor.count; i++)
@@ -737,6 +752,7 @@ int supervisor_main(const struct options *options, struct probe_result *probed)
     close_bounds(&supervisor, any);
     free(supervisor.bounds);
     probe_result_free(&supervisor.probed);
+    probe_result_free(&supervisor.serving);
     watch_fini(&supervisor.watch);
     if (options->pid_file)
         unlink(options->pid_file);

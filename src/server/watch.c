@@ -13,14 +13,12 @@ int watch_init(struct watch *watch)
     return watch->fd < 0 ? -errno : 0;
 }
 
-static void forget_files(struct watch *watch)
+void watch_clear(struct watch *watch)
 {
     for (unsigned i = 0; i < watch->count; i++)
-        free(watch->files[i]);
+        free(watch->files[i].path);
     free(watch->files);
-    free(watch->directories);
     watch->files = NULL;
-    watch->directories = NULL;
     watch->count = 0;
 }
 
@@ -35,30 +33,30 @@ static int watch_directory(struct watch *watch, const char *file)
     return descriptor;
 }
 
-void watch_set(struct watch *watch, char *const *files, unsigned count)
+void watch_add(struct watch *watch, const char *file)
 {
     if (watch->fd < 0)
         return;
-    forget_files(watch);
-    watch->files = calloc(count, sizeof(*watch->files));
-    watch->directories = calloc(count, sizeof(*watch->directories));
-    if (!watch->files || !watch->directories)
-        return;
-    for (unsigned i = 0; i < count; i++) {
-        watch->files[i] = strdup(files[i]);
-        if (!watch->files[i])
+    for (unsigned i = 0; i < watch->count; i++)
+        if (strcmp(watch->files[i].path, file) == 0)
             return;
-        watch->directories[i] = watch_directory(watch, files[i]);
-        watch->count++;
-    }
+    struct watched_file *grown = realloc(watch->files, (watch->count + 1) * sizeof(*grown));
+    if (!grown)
+        return;
+    watch->files = grown;
+    char *path = strdup(file);
+    if (path)
+        grown[watch->count++] =
+            (struct watched_file){.path = path, .directory = watch_directory(watch, file)};
 }
 
 static bool concerns(const struct watch *watch, const struct inotify_event *event)
 {
     for (unsigned i = 0; i < watch->count; i++) {
-        const char *slash = strrchr(watch->files[i], '/');
-        const char *name = slash ? slash + 1 : watch->files[i];
-        if (event->wd == watch->directories[i] && event->len && strcmp(event->name, name) == 0)
+        const struct watched_file *file = &watch->files[i];
+        const char *slash = strrchr(file->path, '/');
+        const char *name = slash ? slash + 1 : file->path;
+        if (event->wd == file->directory && event->len && strcmp(event->name, name) == 0)
             return true;
     }
     return false;
@@ -81,7 +79,7 @@ bool watch_changed(struct watch *watch)
 
 void watch_fini(struct watch *watch)
 {
-    forget_files(watch);
+    watch_clear(watch);
     if (watch->fd >= 0)
         close(watch->fd);
     watch->fd = -1;

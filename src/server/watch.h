@@ -4,18 +4,25 @@
 
 #include <stdbool.h>
 
+struct watched_file {
+    char *path;    /* owned */
+    int directory; /* inotify's descriptor of its directory */
+};
+
 struct watch {
-    int fd;           /* readable when something happened; -1: off */
-    char **files;     /* owned copies of their paths */
-    int *directories; /* inotify descriptors of their directories */
+    int fd; /* readable when something happened; -1: off */
+    struct watched_file *files;
     unsigned count;
 };
 
 /* Opens it. Returns 0 or a negative errno. */
 int watch_init(struct watch *watch);
 
-/* Watches these files, and no others. */
-void watch_set(struct watch *watch, char *const *files, unsigned count);
+/* Watches one more file. */
+void watch_add(struct watch *watch, const char *file);
+
+/* Watches none. */
+void watch_clear(struct watch *watch);
 
 /* Reads what happened. True if it concerns one of the files. */
 bool watch_changed(struct watch *watch);

@@ -146,6 +146,10 @@ static void serve_with(struct listener *listener, struct site *site, struct site
 static struct site *load(struct worker *worker, uint64_t generation, char **error)
 {
     struct script_options options = {.io = worker->io, .generation = generation};
+    if (generation == worker->options->generation) {
+        options.sources = worker->options->sources;
+        options.source_count = worker->options->source_count;
+    }
     return script_load_site(worker->options->site, &options, error);
 }
 

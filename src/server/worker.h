@@ -6,6 +6,7 @@
 #define SERVER_WORKER_H
 
 #include "io/io.h"
+#include "script/script.h"
 
 #include <stdint.h>
 
@@ -20,6 +21,10 @@ struct worker_options {
     unsigned index;
     int cpu; /* to pin to, or -1 */
     const char *site;
+    /* The files of the generation to begin with, as they were when that began to serve: what has
+     * become of them since may not work. */
+    const struct script_source *sources;
+    unsigned source_count;
     enum io_kind io;
     uint64_t generation; /* to begin with */
     int control;         /* its end of the control socket */

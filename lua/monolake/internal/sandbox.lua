@@ -20,6 +20,9 @@ local function search(name, path)
    local file = name:gsub("%.", "/")
    for pattern in path:gmatch "[^;]+" do
       local candidate = pattern:gsub("%?", (file:gsub("%%", "%%%%")))
+      if core.source(candidate) then
+         return candidate
+      end
       local handle = io.open(candidate, "r")
       if handle then
          handle:close()
@@ -28,13 +31,29 @@ local function search(name, path)
    end
 end
 
+local function read_file(path)
+   local text = core.source(path)
+   if text then
+      return text
+   end
+   local handle, why = io.open(path, "rb")
+   if not handle then
+      error("cannot open " .. why, 0)
+   end
+   text = handle:read "*a"
+   handle:close()
+   return text
+end
+
 local function load_file(self, path)
-   local chunk, why = loadfile(path)
+   local text = read_file(path)
+   if self.on_file then
+      self.on_file(path, text)
+   end
+   local code = text:gsub("^#[^\n]*", "") -- "#!/usr/bin/env monolake-lua"
+   local chunk, why = loadstring(code, "@" .. path)
    if not chunk then
       error(why, 0)
-   end
-   if self.on_file then
-      self.on_file(path)
    end
    return setfenv(chunk, self.env)
 end
@@ -89,7 +108,7 @@ local function make_require(self)
 end
 
 --- @param directory string of the site's script
---- @param on_file fun(path: string)|nil hears of every file that is loaded
+--- @param on_file fun(path: string, text: string)|nil hears of every file before it is run
 function sandbox.new(directory, on_file)
    local self = {
       path = directory .. "/?.lua;" .. directory .. "/?/init.lua",
