@@ -49,8 +49,23 @@ local function check_alive()
    end
 end
 
---- A spec that runs as a task; the sockets that it opens are closed behind it, and the log of the
---- program is shown if it fails.
+--- Programs that were not there before: stopped and checked if all is well so far, else killed.
+local function end_own_programs(ok, before)
+   local own, failed = {}, nil
+   for running in pairs(program.running) do
+      if not before[running] then
+         own[#own + 1] = running
+      end
+   end
+   for _, running in ipairs(own) do
+      local stopped, err = pcall(ok and running.stop or running.kill, running)
+      failed = failed or not stopped and err
+   end
+   return own, failed
+end
+
+--- A spec that runs as a task; the sockets that it opens are closed behind it, the programs that it
+--- starts are stopped, and the logs are shown if it fails.
 function t.it(name, fn)
    busted.it(name, function()
       local offsets = {}
@@ -62,8 +77,14 @@ function t.it(name, fn)
       if ok then
          ok, err = pcall(check_alive)
       end
+      local own, failed = end_own_programs(ok, offsets)
       if not ok then
+         for _, running in ipairs(own) do
+            offsets[running] = 0
+         end
          error(with_logs(err, offsets), 0)
+      elseif failed then
+         error(failed, 0)
       end
    end)
 end

@@ -16,6 +16,17 @@ local program = {
 local Program = {}
 Program.__index = Program
 
+--- Calls `fn` in a task: the running one, or one of its own.
+local function in_task(fn, ...)
+   if tasks.running() then
+      return fn(...)
+   end
+   local arguments = { ... }
+   tasks.run(function()
+      fn(unpack(arguments))
+   end)
+end
+
 --- Puts values in a site's text: "${name}".
 local function fill_in(text, values)
    return (text:gsub("%${([%w_]+)}", function(name)
@@ -36,7 +47,8 @@ local function argv_of(options, site_path)
    return append(append(argv, options.arguments), { site_path })
 end
 
-local function listening(self)
+--- The addresses that it has announced so far.
+function Program:listening()
    local addresses = {}
    for address in self.process:stdout():gmatch "listening on ([^\n]+)\n" do
       addresses[#addresses + 1] = address
@@ -49,7 +61,7 @@ function Program:await_start(count)
       if self.process:has_ended() then
          error "it ended"
       end
-      self.addresses = listening(self)
+      self.addresses = self:listening()
       return #self.addresses >= count
    end)
    if not ok then
@@ -73,13 +85,7 @@ function program.start(options)
    self:write("site.lua", options.site)
    self.process = process.start(argv_of(options, self.directory .. "/site.lua"), self.directory)
    program.running[self] = true
-   if tasks.running() then
-      self:await_start(options.listeners or 1)
-   else
-      tasks.run(function()
-         self:await_start(options.listeners or 1)
-      end)
-   end
+   in_task(self.await_start, self, options.listeners or 1)
    return self
 end
 
@@ -162,10 +168,14 @@ function Program:alarm()
    end
 end
 
-function Program:kill()
+local function kill(self)
    program.running[self] = nil
    self.process:signal(sys.SIGKILL)
    self.process:wait(5)
+end
+
+function Program:kill()
+   in_task(kill, self)
 end
 
 local function stop(self, signal)
@@ -187,13 +197,7 @@ end
 
 --- Stops it and checks that it ended well: exit status 0, no sanitizer's report.
 function Program:stop(signal)
-   if tasks.running() then
-      stop(self, signal)
-   else
-      tasks.run(function()
-         stop(self, signal)
-      end)
-   end
+   in_task(stop, self, signal)
 end
 
 return program
