@@ -94,6 +94,22 @@ function ml.router(routes)
    return layer
 end
 
+--- A layer that serves the files below a directory, for GET and HEAD, with entity tags, conditions and
+--- ranges. What the final wildcard of a route has matched names the file, so that
+--- `["/static/*"] = ml.files "public"` answers /static/a.css with public/a.css. Nothing leaves the
+--- directory, by whatever spelling or symbolic link; files whose names begin with a dot are not
+--- served, those below .well-known/ excepted.
+---
+--- Options: `root`, a directory, which lies beside the script if the path is relative; `index`, what
+--- answers for a directory ("index.html"); `max_age` of Cache-Control (none is sent). A string is the
+--- root.
+---@param options { root: string, index: string, max_age: number|string }|string
+---@return table layer
+function ml.files(options)
+   local layer = build.files(options, 2)
+   return layer
+end
+
 --- A layer that writes a line to a log for every request that passes it, when the request has ended.
 --- Options: `path` of the log ("stdout"; or "stderr", or a file, which lies beside the script if the
 --- path is relative) and `format`: "combined" as of Apache and nginx, or "json". A string is the path.

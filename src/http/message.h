@@ -45,6 +45,8 @@ struct request {
     enum http_version version; /* as received */
     struct slice method_name;  /* "GET" */
     struct slice path;         /* absolute path without query, as received; "*" for OPTIONS * */
+    struct slice path_rest;    /* what a route's final wildcard matched, in normal form; ptr NULL
+                                  when no route has one */
     struct slice query;        /* behind "?", without it; ptr NULL when there is no "?" */
     struct slice scheme;       /* "http" or "https" */
     struct slice authority;    /* host[:port]: of the target if absolute, else of Host */

@@ -32,12 +32,16 @@ static struct list sinks = {&sinks, &sinks};
 
 /* --- Opening ---------------------------------------------------------------------------------- */
 
-/* Standard output is shared with others, who may not expect it to be non-blocking: a description of
- * our own is opened where that is possible. A socket cannot be opened again, but sent to. */
+/* Standard output is shared with others, who may not expect it to be non-blocking: of a pipe or a
+ * terminal a description of our own is opened. A file has one position for all who write to it, and
+ * a socket cannot be opened again, but sent to without waiting. */
 static int open_standard(int standard)
 {
     const char *path = standard == 1 ? "/proc/self/fd/1" : "/proc/self/fd/2";
-    int fd = open(path, O_WRONLY | O_APPEND | O_NONBLOCK | O_CLOEXEC);
+    struct stat status;
+    int fd = -1;
+    if (fstat(standard, &status) == 0 && (S_ISFIFO(status.st_mode) || S_ISCHR(status.st_mode)))
+        fd = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd < 0)
         fd = fcntl(standard, F_DUPFD_CLOEXEC, 3);
     return fd < 0 ? -errno : fd;

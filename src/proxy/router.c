@@ -509,6 +509,7 @@ static int fill_params(const struct search *search)
     struct request *request = search->request;
     const struct route *route = search->found;
     unsigned count = 0;
+    request->path_rest = (struct slice){NULL, 0};
     for (; count < search->taken_count; count++)
         request->params[count] =
             (struct param){route->params[count], search->path->segments[search->taken[count]]};
@@ -517,6 +518,7 @@ static int fill_params(const struct search *search)
         if (!rest.ptr)
             return -ENOMEM;
         request->params[count] = (struct param){route->params[count], rest};
+        request->path_rest = rest;
         count++;
     }
     request->param_count = count;

@@ -2,6 +2,7 @@
 #include "script/build.h"
 
 #include "proxy/access_log.h"
+#include "proxy/files.h"
 #include "proxy/router.h"
 
 #include <string.h>
@@ -47,7 +48,24 @@ static int access_log_step(lua_State *L)
     return 1;
 }
 
+/* core.files_step(root, index, max_age_ms, label) */
+static int files_step(lua_State *L)
+{
+    struct files_config config = {
+        .root = luaL_checkstring(L, 1),
+        .index = luaL_checkstring(L, 2),
+        .max_age_ms = (int64_t)luaL_checknumber(L, 3),
+    };
+    const char *error = NULL;
+    struct files *files = files_create(&build_site(L)->arena, &config, &error);
+    if (!files)
+        return luaL_error(L, "files: %s", error);
+    build_step(L, &files_layer, files, 4);
+    return 1;
+}
+
 const luaL_Reg builtin_functions[] = {
+    {"files_step", files_step},
     {"access_log_step", access_log_step},
     {"router_step", router_step},
     {NULL, NULL},

@@ -318,6 +318,29 @@ function build.access_log(options, level)
    return layer
 end
 
+-- --- Files ---------------------------------------------------------------------------------------
+
+local FILES = { root = "text", index = "text", max_age = "duration" }
+
+--- @param options table|string
+function build.files(options, level)
+   if type(options) == "string" then
+      options = { root = options }
+   end
+   local checked = check.options("files", options, FILES, level + 1)
+   local index = checked.index or "index.html"
+   if not checked.root then
+      error('files: expected a directory, e.g. files "public"', level + 1)
+   elseif index == "" or index:find("/", 1, true) then
+      error(("files: index: expected the name of a file, not %q"):format(index), level + 1)
+   end
+   local root = build.beside(checked.root)
+   local layer = build.layer("files " .. root, function(label)
+      return core.files_step(root, index, checked.max_age or -1, label)
+   end, level + 1)
+   return layer
+end
+
 -- --- Native layers -----------------------------------------------------------------------------
 
 --- @param path string of a shared object
