@@ -10,6 +10,7 @@ ffi.cdef([[
 struct spec_epoll_event { uint32_t events; int fd; uint32_t unused; } ]] ..
    (ffi.arch == "x64" and "__attribute__((packed))" or "__attribute__((aligned(8)))") .. [[;
 struct spec_timespec { long sec; long nsec; };
+struct spec_rlimit { unsigned long soft, hard; };
 struct spec_linger { int on; int seconds; };
 struct spec_sockaddr { uint16_t family; uint8_t bytes[126]; };
 
@@ -41,6 +42,8 @@ long syscall(long number, ...);
 char *mkdtemp(char *template_path);
 int clock_gettime(int clock, struct spec_timespec *now);
 char *strerror(int code);
+int getrlimit(int resource, struct spec_rlimit *limit);
+int setrlimit(int resource, const struct spec_rlimit *limit);
 extern char **environ;
 ]])
 
@@ -303,6 +306,15 @@ function sys.spawn(argv, stdout_path, stderr_path)
       return nil, ("%s: %s"):format(argv[1], ffi.string(C.strerror(code))), code
    end
    return pid[0]
+end
+
+--- As many open files as this process, and those that it starts, may have.
+function sys.raise_descriptor_limit()
+   local limit, NOFILE = ffi.new "struct spec_rlimit", 7
+   C.getrlimit(NOFILE, limit)
+   limit.soft = limit.hard
+   C.setrlimit(NOFILE, limit)
+   return tonumber(limit.hard)
 end
 
 --- A descriptor that becomes readable when the process ends.

@@ -1,0 +1,169 @@
+--- Many of everything: connections, requests, reloads, bytes. Short versions by default, the full ones
+--- with SPEC_LOAD=full, which print their figures.
+local t = require "spec.support"
+
+local process, program, sys = t.process, t.program, t.sys
+
+local FULL = t.full_load
+local RELOADS = FULL and 200 or 40
+local CONNECTIONS = FULL and 10000 or 1000
+local REQUESTS = FULL and 1000000 or 20000
+local BODY_MIB, MIB_PER_SECOND = FULL and 10240 or 200, FULL and 300 or 150
+local SECONDS = (FULL and 600 or 20) * t.tasks.patience
+
+-- A sanitizer's runtime keeps freed memory for a while.
+local MEASURES_MEMORY = not (os.getenv "MONOLAKE_BUILD" or ""):find "asan"
+
+local SITE = [[
+local ml = require "monolake"
+local origin = ml.upstream { "${origin}" }
+ml.listen { address = "127.0.0.1:0", chain = {
+   function(req, next)
+      local res = next(req)
+      res.headers["x-served-by"] = req.headers.host .. " ${version}"
+      return res
+   end,
+   ml.proxy(origin),
+} }
+]]
+
+local ORIGIN_SITE = [[
+local ml = require "monolake"
+ml.listen { address = "127.0.0.1:0", chain = { ml.text "hello" } }
+]]
+
+local function note(text, ...)
+   if FULL then
+      io.stderr:write("\n   ", text:format(...), "\n")
+   end
+end
+
+local loads = {}
+
+--- Starts a part of spec/support/load.lua; ended behind the spec.
+local function load(...)
+   local running = process.start({ "luajit", "spec/support/load.lua", ... }, process.directory())
+   loads[#loads + 1] = running
+   return running
+end
+
+local function end_loads()
+   for _, running in ipairs(loads) do
+      if not running:has_ended() then
+         running:signal(sys.SIGKILL)
+      end
+   end
+   loads = {}
+end
+
+--- Waits for a line "name value" of it and returns the value.
+local function reported(running, name)
+   return t.eventually(name .. " of the load", function()
+      local value = running:stdout():match("%f[%w]" .. name .. " ([^\n]+)\n")
+      if not value and running:has_ended() then
+         error("the load ended: " .. running:stderr() .. running:stdout())
+      end
+      return value
+   end, SECONDS)
+end
+
+local function expect_no_failures(running)
+   local failed = reported(running, "failed")
+   assert.equal("0", failed, running:stdout())
+   return tonumber(reported(running, "answered"))
+end
+
+t.on_both_backends("load", function(backend)
+   local origin = t.serve { io = backend, site = ORIGIN_SITE, workers = 1 }
+
+   after_each(end_loads)
+
+   local function start(workers)
+      return program.start { io = backend, site = SITE, workers = workers,
+         values = { origin = origin().address, version = 0 } }
+   end
+
+   local function expect_flat(what, before_kib, after_kib, allowed_mib)
+      note("%s (%s): RSS of the workers %d KiB before, %d KiB after", what, backend, before_kib, after_kib)
+      if MEASURES_MEMORY then
+         assert.is_true(after_kib - before_kib < allowed_mib * 1024,
+            ("%d KiB became %d KiB"):format(before_kib, after_kib))
+      end
+   end
+
+   t.it("of reloads under way costs no request", function()
+      local running = start(2)
+      local stop = running:path "stop"
+      local steady = load("steady", running.address, "20", stop)
+      reported(steady, "begun")
+      local before_kib
+      for i = 1, RELOADS do
+         running.values.version = i
+         running:write("site.lua", SITE)
+         running.process:signal(sys.SIGHUP)
+         running:await_log(("generation %d serves"):format(i + 1))
+         before_kib = before_kib or i == 10 and running:rss_kib()
+      end
+      local after_kib = running:rss_kib()
+      process.write_file(stop, "")
+      local answered = expect_no_failures(steady)
+      assert.is_true(answered >= RELOADS)
+      assert.equal("load.example " .. RELOADS,
+         running:exchange("GET / HTTP/1.1\nHost: load.example"):get "x-served-by")
+      note("%d reloads (%s) in %s s: %d requests, none failed", RELOADS, backend,
+         reported(steady, "seconds"), answered)
+      expect_flat("reloads", before_kib, after_kib, 24)
+      assert.is_nil(running:log():find "error")
+   end)
+
+   t.it("of many connections at once is served on each of them", function()
+      local running = start(2)
+      local before_kib, stop = running:rss_kib(), running:path "stop"
+      local crowd = load("crowd", running.address, tostring(CONNECTIONS), "3", stop)
+      assert.equal(tostring(CONNECTIONS), reported(crowd, "opened"))
+      assert.equal(3 * CONNECTIONS, expect_no_failures(crowd))
+      note("%d connections (%s), 3 requests on each: %s s; RSS of the workers %d KiB before, %d KiB then",
+         CONNECTIONS, backend, reported(crowd, "seconds"), before_kib, running:rss_kib())
+      -- The crowd is still there: others are served beside it.
+      assert.equal("hello", running:exchange("GET / HTTP/1.1\nHost: a").body)
+      process.write_file(stop, "")
+      assert.is_true(crowd:wait(SECONDS))
+      assert.equal("hello", running:exchange("GET / HTTP/1.1\nHost: a").body)
+   end)
+
+   --- Runs wrk for so long. Returns the number of requests; none may have failed.
+   local function wrk(address, seconds)
+      local out, err, status = process.run({ "wrk", "-t1", "-c32", ("-d%ds"):format(seconds),
+         ("http://%s/"):format(address) }, seconds + SECONDS)
+      assert.equal(0, status, err)
+      assert.is_nil(out:match "Non%-2xx[^\n]*" or out:match "Socket errors[^\n]*")
+      return tonumber(out:match "(%d+) requests in")
+   end
+
+   t.it("of requests through a Lua layer leaves memory flat", function()
+      local running = start(1)
+      wrk(running.address, 1)
+      local before_kib, answered = running:rss_kib(), 0
+      while answered < REQUESTS do
+         answered = answered + wrk(running.address, FULL and 10 or 1)
+      end
+      note("%d requests through a Lua layer (%s)", answered, backend)
+      expect_flat("requests", before_kib, running:rss_kib(), 4)
+   end)
+
+   t.it("of a large body to a slow reader needs no more memory than a small one", function()
+      local source = load "origin"
+      local running = program.start { io = backend, site = SITE, workers = 1,
+         values = { origin = reported(source, "listening"), version = 0 } }
+      local small = load("read", running.address, "1048576", "1000")
+      assert.equal("true", reported(small, "right"))
+      local worker = running:workers()[1]
+      local before_kib = running:rss_kib()
+      local bytes = ("%.0f"):format(BODY_MIB * 1048576)
+      local reader = load("read", running.address, bytes, tostring(MIB_PER_SECOND))
+      assert.equal("true", reported(reader, "right"))
+      assert.equal(bytes, reported(reader, "received"))
+      note("%d MiB through a slow reader (%s) in %s s", BODY_MIB, backend, reported(reader, "seconds"))
+      expect_flat("the body, at the peak", before_kib, process.memory_kib(worker, "VmHWM"), 8)
+   end)
+end)
