@@ -17,7 +17,9 @@ describe("the policy for bearer tokens", function()
    end)
 
    it("turns away wrong tokens and other schemes", function()
-      for _, value in ipairs { "Bearer wrong", "Bearer", "Bearer open-sesame x", "Basic b3Blbg==", "open-sesame" } do
+      for _, value in ipairs {
+         "Bearer wrong", "Bearer", "Bearer open-sesame x", "Basic b3Blbg==", "open-sesame",
+      } do
          assert.are.equal(401, call({ authorization = value }).status, value)
       end
    end)

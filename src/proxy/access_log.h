@@ -18,7 +18,8 @@ enum access_log_format {
 };
 
 /* Makes an access log in a site's arena, which releases it; target as in log_sink_open. With `io`
- * NULL it is only checked that the target can be written to. Returns NULL and points *error at why. */
+ * NULL it is only checked that the target can be written to. Returns NULL and points *error at why.
+ */
 struct access_log *access_log_create(struct arena *arena, struct io *io,
                                      enum access_log_format format, const char *target,
                                      const char **error);

@@ -1,8 +1,8 @@
 /*
  * Where lines of access logs go: a file, standard output or standard error. Lines are gathered per
- * worker and written together, whole lines only, when LOG_SINK_FLUSH_MS have passed or the buffer is
- * full. A reader that stalls or a full disk costs lines, which are counted and told of in the error
- * log, never a request's time. Never suspends; no write waits.
+ * worker and written together, whole lines only, when LOG_SINK_FLUSH_MS have passed or the buffer
+ * is full. A reader that stalls or a full disk costs lines, which are counted and told of in the
+ * error log, never a request's time. Never suspends; no write waits.
  */
 #ifndef PROXY_LOG_SINK_H
 #define PROXY_LOG_SINK_H

@@ -12,8 +12,8 @@
 #include "server/options.h"
 #include "server/probe.h"
 
-/* Serves the site until a signal ends it. `probed` is what the first probe found, and is taken over.
- * Returns the process's exit code. */
+/* Serves the site until a signal ends it. `probed` is what the first probe found, and is taken
+ * over. Returns the process's exit code. */
 int supervisor_main(const struct options *options, struct probe_result *probed);
 
 #endif
