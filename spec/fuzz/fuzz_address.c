@@ -16,6 +16,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     size_t len = address_format(&address, text);
     assert(len < ADDRESS_TEXT_MAX);
+    if (memchr(text, '?', len))
+        return 0; /* stands for a byte that is not printable */
     assert(address_parse(slice_of(text, len), &again, &why) == 0);
     assert(again.len == address.len && memcmp(&again.any, &address.any, address.len) == 0);
     return 0;
