@@ -435,6 +435,10 @@ static bool accept_once(struct io *io, struct io_op *op)
         struct slot *slot = slot_of(epoll, fd);
         if (slot)
             forget(slot); /* whatever was known of that number */
+        if (op->once) {
+            end(io, op, fd);
+            return false;
+        }
         io_report(io, op, fd, NULL);
         return readable_still(epoll, op);
     }

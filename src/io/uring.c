@@ -234,12 +234,21 @@ static void prepare_send(struct io_uring_sqe *sqe, const struct io_op *op)
         io_uring_prep_sendmsg(sqe, op->fd, msg, (unsigned)flags);
 }
 
+static void prepare_accept(struct io_uring_sqe *sqe, const struct io_op *op)
+{
+    const int flags = SOCK_NONBLOCK | SOCK_CLOEXEC;
+    if (op->once)
+        io_uring_prep_accept(sqe, op->fd, NULL, NULL, flags);
+    else
+        io_uring_prep_multishot_accept(sqe, op->fd, NULL, NULL, flags);
+}
+
 static void submit(struct io *io, struct io_op *op)
 {
     struct io_uring_sqe *sqe = next_sqe(io->impl);
     switch (op->kind) {
     case IO_OP_ACCEPT:
-        io_uring_prep_multishot_accept(sqe, op->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        prepare_accept(sqe, op);
         break;
     case IO_OP_RECV:
         io_uring_prep_recv_multishot(sqe, op->fd, NULL, 0, 0);
@@ -294,12 +303,13 @@ static void rearm(struct io *io, struct io_op *op)
 
 static void complete_accept(struct io *io, struct io_op *op, int result, bool more)
 {
-    if (result >= 0)
-        io_report(io, op, result, NULL);
-    else if (!io_accept_transient(result)) {
+    bool lasting = result < 0 && !io_accept_transient(result);
+    if (lasting || (result >= 0 && op->once)) {
         io_finish(io, op, result);
         return;
     }
+    if (result >= 0)
+        io_report(io, op, result, NULL);
     if (!more)
         rearm(io, op);
 }

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -21,6 +22,7 @@
 #include "server/control.h"
 
 enum {
+    ACCEPT_BURST = 8192,   /* more than a listener's queue holds usually (net.core.somaxconn) */
     ACCEPT_PAUSE_MS = 100, /* after running out of descriptors, and to look for room */
     ABORT_WAIT_MS = 1000,  /* for cancelled exchanges to end */
 };
@@ -45,6 +47,7 @@ struct worker {
     struct site *next; /* prepared, waits for the commit; NULL if none */
     struct io_op control;
     struct timer grace;
+    uint32_t connections_max; /* of clients; leaves descriptors for their requests' origins */
     bool draining;
     bool stopping;
     bool finished;
@@ -215,10 +218,39 @@ static void pause_accepting(struct listener *listener)
     timer_start(io_timers(io), &listener->resume, io_now_ms(io) + ACCEPT_PAUSE_MS);
 }
 
-static bool full(const struct listener *listener)
+static uint32_t count_connections(const struct worker *worker)
 {
+    uint32_t count = 0;
+    list_for_each(node, &worker->listeners) count +=
+        container_of(node, struct listener, link)->server.connection_count;
+    return count;
+}
+
+static uint32_t left(uint32_t max, uint32_t used)
+{
+    return used < max ? max - used : 0;
+}
+
+/* How many connections may be accepted. */
+static uint32_t room(const struct listener *listener)
+{
+    const struct worker *worker = listener->worker;
     uint32_t max = listener->server.config.connections_max;
-    return max && listener->server.connection_count >= max;
+    uint32_t of_worker = left(worker->connections_max, count_connections(worker));
+    uint32_t of_listener =
+        max ? left(max, listener->server.connection_count) : worker->connections_max;
+    return of_worker < of_listener ? of_worker : of_listener;
+}
+
+static void warn_if_full(const struct worker *worker)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    if (count_connections(worker) >= worker->connections_max &&
+        log_limit_pass(&limit, 1, &suppressed))
+        log_warn("%u connections are open: others wait (to allow for more raise the limit of open "
+                 "files: ulimit -n, LimitNOFILE=)",
+                 worker->connections_max);
 }
 
 static void accept_failed(struct listener *listener, int error)
@@ -238,13 +270,13 @@ static void accepted(struct io_op *op, int result, struct io_buf *buf, bool more
     struct listener *listener = op->owner;
     if (result >= 0) {
         h1_server_accept(&listener->server, result);
-        if (more && full(listener))
-            io_cancel(listener->worker->io, op); /* its end pauses */
+        if (more && room(listener) < ACCEPT_BURST)
+            io_cancel(listener->worker->io, op); /* goes on one by one */
     }
     if (more || listener->fd < 0)
         return;
     if (result >= 0 || result == -ECANCELED)
-        pause_accepting(listener);
+        start_accepting(listener);
     else
         accept_failed(listener, result);
 }
@@ -253,12 +285,17 @@ static void start_accepting(struct listener *listener)
 {
     if (listener->fd < 0 || io_op_in_flight(&listener->accept))
         return;
-    if (full(listener)) {
+    uint32_t possible = room(listener);
+    if (!possible) {
+        warn_if_full(listener->worker);
         pause_accepting(listener);
         return;
     }
-    listener->accept = (struct io_op){
-        .kind = IO_OP_ACCEPT, .fd = listener->fd, .done = accepted, .owner = listener};
+    listener->accept = (struct io_op){.kind = IO_OP_ACCEPT,
+                                      .fd = listener->fd,
+                                      .once = possible < ACCEPT_BURST,
+                                      .done = accepted,
+                                      .owner = listener};
     io_submit(listener->worker->io, &listener->accept);
 }
 
@@ -460,6 +497,15 @@ static void settle_process(const struct worker_options *options)
     pin(options->cpu);
 }
 
+/* A crowd of clients that say nothing must not take what the requests of others need. */
+static uint32_t client_connections_max(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur > UINT32_MAX)
+        return UINT32_MAX;
+    return (uint32_t)(limit.rlim_cur - limit.rlim_cur / 4);
+}
+
 static int start(struct worker *worker)
 {
     const struct worker_options *options = worker->options;
@@ -467,6 +513,7 @@ static int start(struct worker *worker)
     struct io_options io_options = {.kind = options->io};
     if (io_create(&worker->io, &io_options) != 0)
         return -1;
+    worker->connections_max = client_connections_max();
     timer_init(&worker->grace, grace_over, worker);
     for (unsigned i = 0; i < options->listener_count; i++)
         add_listener(worker, options->listeners[i].key, options->listeners[i].fd);
