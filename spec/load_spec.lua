@@ -116,6 +116,21 @@ t.on_both_backends("load", function(backend)
       assert.is_nil(running:log():find "error")
    end)
 
+   t.it("costs none of the requests on open connections when the program ends", function()
+      local running = start(2)
+      local stop = running:path "stop"
+      local steady = load("steady", running.address, "50", stop)
+      reported(steady, "begun")
+      t.tasks.sleep(0.3)
+      running:stop()
+      process.write_file(stop, "")
+      assert.is_true(tonumber(reported(steady, "answered")) > 50)
+      assert.is_true(steady:wait(SECONDS))
+      for count, reason in steady:stdout():gmatch "failure (%d+) x ([^\n]+)" do
+         assert.equal("connecting failed with error 111", reason, count)
+      end
+   end)
+
    t.it("of many connections at once is served on each of them", function()
       local running = start(2)
       local before_kib, stop = running:rss_kib(), running:path "stop"

@@ -138,41 +138,32 @@ end
 local modes = {}
 
 function modes.steady(address, connections, stop_file)
-   local stopping, open = false, 0
+   local stopping, closed = false, {}
    local client = setmetatable({ address = address }, Client)
    client.__index = client
-   local function renew(self)
-      self:close()
-      if stopping then
-         open = open - 1
-      else
-         self:open()
-      end
-   end
    client.on_opened = client.request
    client.on_failed = function(self)
-      sys.epoll_turn(epoll, 0.001, ready) -- no storm of attempts
-      self.state = "closed"
-      if stopping then
-         open = open - 1
-      else
-         self:open()
-      end
+      closed[#closed + 1] = self
    end
    client.on_answered = function(self, closing)
       if stopping or closing or self.served >= REQUESTS_PER_CONNECTION then
-         renew(self)
+         self:close()
+         closed[#closed + 1] = self
       else
          self:request()
       end
    end
-   for _ = 1, tonumber(connections) do
-      open = open + 1
-      setmetatable({}, client):open()
+   for i = 1, tonumber(connections) do
+      closed[i] = setmetatable({}, client)
    end
    local begun = sys.clock()
-   report("begun", open)
-   while open > 0 do
+   report("begun", connections)
+   while not stopping or next(by_fd) do
+      local batch = stopping and {} or closed
+      closed = {}
+      for _, one in ipairs(batch) do
+         one:open()
+      end
       turn()
       stopping = stopping or exists(stop_file)
    end
