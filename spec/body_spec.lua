@@ -280,6 +280,7 @@ end)
 t.on_both_backends("back-pressure", function(backend)
    local origin, proxy = t.proxied(backend)
    local PIECE = ("x"):rep(65536)
+   local rss_growth_max_kib = 4096 * t.tasks.patience -- sanitizers keep what is freed for a while
 
    --- Sends pieces until nothing is taken for a while; returns how many bytes went.
    local function fill_up(socket, bytes_max)
@@ -304,7 +305,7 @@ t.on_both_backends("back-pressure", function(backend)
       upstream:send_head("HTTP/1.1 200 OK\nContent-Length: " .. total)
       local sent = fill_up(upstream, total)
       assert.is_true(sent < 64 * 1024 * 1024, "the proxy took " .. sent .. " bytes that nobody reads")
-      assert.is_true(proxy():rss_kib() - before_kib < 4096)
+      assert.is_true(proxy():rss_kib() - before_kib < rss_growth_max_kib)
 
       -- Others are served meanwhile.
       local other = proxy():connect()
@@ -330,7 +331,7 @@ t.on_both_backends("back-pressure", function(backend)
       local before_kib = proxy():rss_kib()
       local sent = fill_up(client, total)
       assert.is_true(sent < 64 * 1024 * 1024, "the proxy took " .. sent .. " bytes that nobody reads")
-      assert.is_true(proxy():rss_kib() - before_kib < 4096)
+      assert.is_true(proxy():rss_kib() - before_kib < rss_growth_max_kib)
       assert.equal(sent, #upstream:read(sent))
       client:send "more"
       assert.equal("more", upstream:read(4))

@@ -271,7 +271,7 @@ t.on_both_backends("a worker that is killed", function(backend)
       running:await_log "reload failed, the old site serves on: [^\n]*on purpose"
       local victim = running:workers()[1]
       local client = running:connect()
-      client:send "GET / HTTP/1.1"
+      client:exchange "GET / HTTP/1.1\nHost: a" -- the worker has accepted it
       sys.kill(victim, sys.SIGKILL)
       client:expect_close()
       assert.equal("old", running:exchange("GET / HTTP/1.1\nHost: a").body)

@@ -141,7 +141,7 @@ static void a_request_is_taken_apart(void **state)
 {
     (void)state;
     struct request request = new_request();
-    struct h1_head head;
+    struct h1_head head = {0};
     assert_int_equal(parse(&request, browser, sizeof(browser) - 1, &head), 0);
     assert_int_equal(request.method, METHOD_GET);
     assert_int_equal(request.version, HTTP_1_1);
@@ -178,7 +178,7 @@ static void targets_have_four_forms(void **state)
     for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         char text[200];
         struct request request = new_request();
-        struct h1_head head;
+        struct h1_head head = {0};
         snprintf(text, sizeof(text), "%s\r\nHost: h\r\n\r\n", cases[i].line);
         assert_int_equal(parse_text(&request, text, &head), 0);
         assert_slice(request.path, cases[i].path);
@@ -208,7 +208,7 @@ static void framing_is_read(void **state)
     for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         char text[200];
         struct request request = new_request();
-        struct h1_head head;
+        struct h1_head head = {0};
         snprintf(text, sizeof(text), "POST / HTTP/1.1\r\nHost: h\r\n%s\r\n", cases[i].fields);
         assert_int_equal(parse_text(&request, text, &head), 0);
         assert_int_equal(head.framing, cases[i].framing);
@@ -234,7 +234,7 @@ static void persistence_is_read(void **state)
     };
     for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct request request = new_request();
-        struct h1_head head;
+        struct h1_head head = {0};
         assert_int_equal(parse_text(&request, cases[i].text, &head), 0);
         assert_int_equal(head.keep_alive, cases[i].keep_alive);
     }
@@ -244,7 +244,7 @@ static void expectations_and_upgrades_are_read(void **state)
 {
     (void)state;
     struct request request = new_request();
-    struct h1_head head;
+    struct h1_head head = {0};
     assert_int_equal(parse_text(&request,
                                 "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-Continue\r\n"
                                 "Content-Length: 1\r\nConnection: Upgrade\r\n"
@@ -281,7 +281,7 @@ static void refusals_have_their_codes(void **state)
     };
     for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct request request = new_request();
-        struct h1_head head;
+        struct h1_head head = {0};
         assert_int_equal(parse_text(&request, cases[i].text, &head), cases[i].result);
     }
 }
@@ -298,7 +298,7 @@ static void no_byte_gets_a_head_past_the_validator(void **state)
             memcpy(text, head_text, sizeof(head_text));
             text[at] = (char)byte;
             struct request request = new_request();
-            struct h1_head head;
+            struct h1_head head = {0};
             const char *why = NULL;
             int length = scan(text, len, true, &limits);
             if (length <= 0 ||
@@ -349,8 +349,8 @@ static void responses_are_framed_by_request_and_status(void **state)
         {METHOD_GET, "HTTP/1.0 200 OK\r\n\r\n", 200, H1_BODY_UNTIL_CLOSE},
     };
     for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct response response;
-        struct h1_head head;
+        struct response response = {0};
+        struct h1_head head = {0};
         assert_int_equal(parse_response(&response, cases[i].method, cases[i].text, &head), 0);
         assert_int_equal(response.status, cases[i].status);
         assert_int_equal(head.framing, cases[i].framing);
@@ -373,8 +373,8 @@ static void malformed_responses_are_refused(void **state)
         "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
     };
     for (unsigned i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
-        struct response response;
-        struct h1_head head;
+        struct response response = {0};
+        struct h1_head head = {0};
         assert_true(parse_response(&response, METHOD_GET, texts[i], &head) < 0);
     }
 }
