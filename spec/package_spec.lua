@@ -1,0 +1,60 @@
+--- The Debian package: what is in it runs, from wherever it is unpacked.
+local t = require "spec.support"
+local busted = require "busted"
+
+local build = os.getenv "MONOLAKE_BUILD" or "build"
+local directory, root
+
+local function run(argv, seconds)
+   local out, err, status = t.process.run(argv, seconds or 60)
+   assert(status == 0, table.concat(argv, " ") .. "\n" .. out .. err)
+   return out
+end
+
+local function shell(command)
+   return run { "sh", "-c", ("cd '%s' && %s"):format(directory, command) }
+end
+
+local function unpack_package()
+   directory = t.process.directory()
+   root = directory .. "/root"
+   t.tasks.run(function()
+      run({ "cpack", "-G", "DEB", "--config", build .. "/CPackConfig.cmake", "-B", directory }, 120)
+      shell "dpkg-deb -x *.deb root"
+   end)
+end
+
+describe("the Debian package", function()
+   busted.setup(unpack_package)
+   busted.teardown(t.process.remove_directories)
+
+   t.it("says what it is and needs", function()
+      local fields = shell "dpkg-deb -f *.deb"
+      assert.matches("Package: monolake%-lua", fields)
+      assert.matches("Depends: [^\n]*libc6", fields)
+      assert.matches("Depends: [^\n]*liburing2", fields)
+      assert.matches("Depends: [^\n]*lua%-cjson", fields)
+   end)
+
+   t.it("has the manual page, the header and the examples", function()
+      shell "ls root/usr/share/man/man1/monolake-lua.1*"
+      shell "cp -r root/usr/share/doc/monolake-lua/examples . && ls examples/hello.lua"
+      shell "gcc -shared -fPIC -Iroot/usr/include -o timing.so examples/native/timing.c"
+   end)
+
+   t.it("has a program that runs a site with its own library", function()
+      assert.matches("^monolake%-lua %d", run { root .. "/usr/bin/monolake-lua", "-V" })
+      t.process.write_file(directory .. "/site.lua", [[
+         local ml = require "monolake"
+         ml.listen { address = "127.0.0.1:0", chain = ml.json { from = "the package" } }
+      ]])
+      local argv = { root .. "/usr/bin/monolake-lua", "-w", "1", directory .. "/site.lua" }
+      local running = t.process.start(argv, directory)
+      local address = t.eventually("the program to listen", function()
+         return running:stdout():match "listening on ([^\n]+)"
+      end)
+      local client = t.socket.connect(address)
+      assert.equal('{"from":"the package"}', client:exchange("GET / HTTP/1.1\nHost: a").body)
+      assert.equal(0, running:stop(t.sys.SIGTERM))
+   end)
+end)
