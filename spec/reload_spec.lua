@@ -72,6 +72,26 @@ t.on_both_backends("a reload", function(backend)
       end)
    end)
 
+   t.it("serves what was checked in all workers, even if the files change meanwhile", function()
+      local running = start(site "one", { workers = 2 })
+      -- Loading it takes until somebody has changed the file.
+      running:write("site.lua", [[
+local directory = debug.getinfo(1).source:match "@(.*)/"
+io.open(directory .. "/begun", "w"):close()
+while not io.open(directory .. "/changed") do end
+]] .. site "two")
+      running.process:signal(sys.SIGHUP)
+      t.eventually("the script to run", function()
+         return io.open(running:path "begun")
+      end)
+      running:write("site.lua", site "three")
+      running:write("changed", "")
+      running:await_log "generation 2 serves"
+      for _ = 1, 10 do
+         assert.equal("two", ask_anew(running))
+      end
+   end)
+
    t.it("finishes a request under way by the script that it began with", function()
       local origin = socket.listen()
       local function proxying(name)

@@ -73,12 +73,12 @@ static void append(lua_State *L, void ***items, unsigned *count, void *item)
 /* core.add_file(path, text): it is about to be run. */
 static int add_file(lua_State *L)
 {
-    const struct script_options *options = &script_of(L)->options;
+    const struct script *script = script_of(L);
     size_t len;
     const char *path = luaL_checkstring(L, 1);
     const char *text = luaL_checklstring(L, 2, &len);
-    if (options->on_file)
-        options->on_file(options->on_file_arg, path, slice_of(text, len));
+    if (script->on_file)
+        script->on_file(script->on_file_arg, path, slice_of(text, len));
     return 0;
 }
 
@@ -87,14 +87,11 @@ static int source(lua_State *L)
 {
     const struct script *script = script_of(L);
     const char *path = luaL_checkstring(L, 1);
-    for (unsigned i = 0; script && i < script->options.source_count; i++) {
-        const struct script_source *known = &script->options.sources[i];
-        if (strcmp(known->path, path) == 0) {
-            lua_pushlstring(L, known->text, known->len);
-            return 1;
-        }
-    }
-    return 0;
+    if (!script || script->sources == LUA_NOREF)
+        return 0;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, script->sources);
+    lua_getfield(L, -1, path);
+    return 1;
 }
 
 /* core.lua_step(function, label) */

@@ -30,7 +30,7 @@ struct script_options {
     /* Hears of each file before it is run; may be NULL. */
     void (*on_file)(void *arg, const char *path, struct slice text);
     void *on_file_arg;
-    /* Taken instead of the files of that name. Borrowed for as long as the site lives. */
+    /* Taken instead of the files of that name. */
     const struct script_source *sources;
     unsigned source_count;
 };

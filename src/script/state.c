@@ -64,6 +64,7 @@ static struct script *create(lua_State *L)
     if (!script)
         return NULL;
     script->L = L;
+    script->sources = LUA_NOREF;
     for (unsigned i = 0; i < VALUE_COUNT; i++)
         script->values[i] = LUA_NOREF;
     lua_pushlightuserdata(L, (void *)&script_key);
@@ -90,8 +91,20 @@ static void take_values(struct script *script, lua_State *L)
     lua_pop(L, 1);
 }
 
+static void keep_sources(lua_State *L, const struct script_options *options)
+{
+    lua_createtable(L, 0, (int)options->source_count);
+    for (unsigned i = 0; i < options->source_count; i++) {
+        lua_pushlstring(L, options->sources[i].text, options->sources[i].len);
+        lua_setfield(L, -2, options->sources[i].path);
+    }
+    script_of(L)->sources = luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+/* Takes one argument: the options. */
 static int boot(lua_State *L)
 {
+    keep_sources(L, lua_touserdata(L, 1));
     luaL_openlibs(L);
     script_preload(L);
     lua_getglobal(L, "require");
@@ -115,9 +128,11 @@ struct script *script_create(const struct script_options *options, char **error)
     script->owns_state = true;
     script->io = options->io;
     script->probe = options->probe;
-    script->options = *options;
+    script->on_file = options->on_file;
+    script->on_file_arg = options->on_file_arg;
     lua_pushcfunction(L, boot);
-    if (lua_pcall(L, 0, 0, 0) != 0) {
+    lua_pushlightuserdata(L, (void *)options);
+    if (lua_pcall(L, 1, 0, 0) != 0) {
         const char *why = lua_tostring(L, -1);
         *error = strdup(why ? why : "the program's own Lua failed");
         script_destroy(script);

@@ -45,7 +45,9 @@ struct script {
     int values[VALUE_COUNT]; /* registry references */
     struct log_limit errors; /* of layers */
     bool probe;
-    struct script_options options; /* as it was made with; zero for an adopted state */
+    int sources; /* registry reference: path -> text; LUA_NOREF: none */
+    void (*on_file)(void *arg, const char *path, struct slice text); /* see script_options */
+    void *on_file_arg;
 };
 
 /* Makes a state with everything in it. NULL with *error (malloc'ed) when that fails. */

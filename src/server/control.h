@@ -12,7 +12,7 @@ enum { CONTROL_TEXT_MAX = 32768 };
 enum control_kind {
     /* To a worker. */
     CONTROL_LISTEN,  /* text: the listener's key; with its descriptor */
-    CONTROL_PREPARE, /* load generation `value` beside the present one */
+    CONTROL_PREPARE, /* load generation `value` beside the present one; with its sources */
     CONTROL_COMMIT,  /* serve with it from now on */
     CONTROL_ABORT,   /* drop it */
     CONTROL_REOPEN,  /* reopen log files */

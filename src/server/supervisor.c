@@ -15,6 +15,7 @@
 #include "net/listener.h"
 #include "server/control.h"
 #include "server/notify.h"
+#include "server/sources.h"
 #include "server/watch.h"
 #include "server/worker.h"
 
@@ -257,11 +258,11 @@ static void start_worker(struct supervisor *supervisor, unsigned index)
     slot->restart_ms = 0;
 }
 
-static void tell_all(struct supervisor *supervisor, enum control_kind kind, uint64_t value)
+static void tell_all(struct supervisor *supervisor, enum control_kind kind, uint64_t value, int fd)
 {
     for (unsigned i = 0; i < supervisor->count; i++)
         if (supervisor->workers[i].pid)
-            control_send(supervisor->workers[i].control, kind, value, NULL, -1);
+            control_send(supervisor->workers[i].control, kind, value, NULL, fd);
 }
 
 static bool all_workers(const struct supervisor *supervisor,
@@ -347,7 +348,7 @@ static void fail_reload(struct supervisor *supervisor, const char *why)
 {
     log_error("reload failed, the old site serves on: %s", why);
     if (supervisor->reload == PREPARING)
-        tell_all(supervisor, CONTROL_ABORT, supervisor->next);
+        tell_all(supervisor, CONTROL_ABORT, supervisor->next, -1);
     close_bounds(supervisor, is_fresh);
     watch_files(supervisor, &supervisor->probed); /* what is wrong may be put right there */
     end_reload(supervisor);
@@ -373,7 +374,7 @@ static void commit(struct supervisor *supervisor)
     supervisor->probed = (struct probe_result){0};
     watch_clear(&supervisor->watch);
     watch_files(supervisor, &supervisor->serving);
-    tell_all(supervisor, CONTROL_COMMIT, supervisor->next);
+    tell_all(supervisor, CONTROL_COMMIT, supervisor->next, -1);
     close_bounds(supervisor, is_unwanted);
     for (unsigned i = 0; i < supervisor->bound_count; i++)
         supervisor->bounds[i]->fresh = false;
@@ -394,6 +395,11 @@ static void probe_ended(struct supervisor *supervisor)
         fail_reload(supervisor, error);
         return;
     }
+    int sources = sources_share(supervisor->probed.files, supervisor->probed.file_count);
+    if (sources < 0) {
+        fail_reload(supervisor, strerror(-sources));
+        return;
+    }
     supervisor->next = supervisor->generation + 1;
     supervisor->reload = PREPARING;
     supervisor->prepare_deadline = clock_now_ms() + supervisor->options->load_timeout_ms;
@@ -401,7 +407,8 @@ static void probe_ended(struct supervisor *supervisor)
     /* One that is not running need not answer: it will start with the new generation. */
     for (unsigned i = 0; i < supervisor->count; i++)
         supervisor->workers[i].answered = !supervisor->workers[i].pid;
-    tell_all(supervisor, CONTROL_PREPARE, supervisor->next);
+    tell_all(supervisor, CONTROL_PREPARE, supervisor->next, sources);
+    close(sources);
     if (all_workers(supervisor, answered))
         commit(supervisor);
 }
@@ -510,7 +517,7 @@ static void worker_ended(struct supervisor *supervisor, unsigned index, int stat
         supervisor->exit_code = 1; /* it could not even start */
         supervisor->stopping = true;
         supervisor->stop_deadline = clock_now_ms() + STOP_WAIT_MS;
-        tell_all(supervisor, CONTROL_STOP, 0);
+        tell_all(supervisor, CONTROL_STOP, 0, -1);
         return;
     }
     plan_restart(slot);
@@ -541,7 +548,7 @@ static void stop(struct supervisor *supervisor, bool now)
              supervisor->serving.grace_ms);
     supervisor->stop_deadline =
         clock_now_ms() + STOP_WAIT_MS + (now ? 0 : supervisor->serving.grace_ms);
-    tell_all(supervisor, now ? CONTROL_STOP : CONTROL_DRAIN, supervisor->serving.grace_ms);
+    tell_all(supervisor, now ? CONTROL_STOP : CONTROL_DRAIN, supervisor->serving.grace_ms, -1);
     /* Workers have taken what was queued in their sockets; ours must not queue more. */
     close_bounds(supervisor, any);
 }
@@ -562,7 +569,7 @@ static void take_signals(struct supervisor *supervisor)
             stop(supervisor, true);
             break;
         case SIGUSR1:
-            tell_all(supervisor, CONTROL_REOPEN, 0);
+            tell_all(supervisor, CONTROL_REOPEN, 0, -1);
             break;
         case SIGCHLD:
             reap(supervisor);

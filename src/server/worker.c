@@ -20,6 +20,7 @@
 #include "proxy/upstream.h"
 #include "script/script.h"
 #include "server/control.h"
+#include "server/sources.h"
 
 enum {
     ACCEPT_BURST = 8192,   /* more than a listener's queue holds usually (net.core.somaxconn) */
@@ -146,13 +147,13 @@ static void serve_with(struct listener *listener, struct site *site, struct site
     start_accepting(listener);
 }
 
-static struct site *load(struct worker *worker, uint64_t generation, char **error)
+static struct site *load(struct worker *worker, uint64_t generation,
+                         const struct script_source *sources, unsigned source_count, char **error)
 {
-    struct script_options options = {.io = worker->io, .generation = generation};
-    if (generation == worker->options->generation) {
-        options.sources = worker->options->sources;
-        options.source_count = worker->options->source_count;
-    }
+    struct script_options options = {.io = worker->io,
+                                     .generation = generation,
+                                     .sources = sources,
+                                     .source_count = source_count};
     return script_load_site(worker->options->site, &options, error);
 }
 
@@ -181,12 +182,19 @@ static void commit(struct worker *worker, struct site *site)
         site_release(old);
 }
 
-static void prepare(struct worker *worker, uint64_t generation)
+static void prepare(struct worker *worker, uint64_t generation, int sources_fd)
 {
+    struct sources sources;
     char *error = NULL;
     if (worker->next)
         site_release(worker->next);
-    worker->next = load(worker, generation, &error);
+    worker->next = NULL;
+    int result = sources_open(&sources, sources_fd);
+    if (result == 0)
+        worker->next = load(worker, generation, sources.files, sources.count, &error);
+    else
+        error = strdup(strerror(-result));
+    sources_close(&sources);
     if (worker->next)
         control_send(worker->options->control, CONTROL_PREPARED, generation, NULL, -1);
     else
@@ -407,7 +415,7 @@ static void obey(struct worker *worker, const struct control_message *message)
         add_listener(worker, message->text, message->fd);
         break;
     case CONTROL_PREPARE:
-        prepare(worker, message->value);
+        prepare(worker, message->value, message->fd);
         break;
     case CONTROL_COMMIT:
         if (worker->next && worker->next->generation == message->value) {
@@ -517,7 +525,8 @@ static int start(struct worker *worker)
     timer_init(&worker->grace, grace_over, worker);
     for (unsigned i = 0; i < options->listener_count; i++)
         add_listener(worker, options->listeners[i].key, options->listeners[i].fd);
-    struct site *site = load(worker, options->generation, &error);
+    struct site *site =
+        load(worker, options->generation, options->sources, options->source_count, &error);
     if (!site) {
         control_send(options->control, CONTROL_FAILED, options->generation, error, -1);
         free(error);
