@@ -27,6 +27,8 @@ enum {
     INTERIM_MAX = 32, /* 1xx responses to one request */
     LINE_MAX_BYTES = 8192,
     RESPONSE_HEADERS_MAX = 256,
+    ROOM_LOOK_MS = 50,
+    NO_PEER = -1, /* of balance_pick; no errno that a wait ends with */
 };
 
 /* One exchange with an upstream; lives in the request's arena. */
@@ -464,47 +466,68 @@ void upstream_wake_waiter(struct upstream *upstream)
     coro_wake(wait->coro, 0);
 }
 
-/* Every peer has connections_max open connections in use: waits for one to become free. */
-static int wait_for_room(struct forwarding *forwarding, int64_t deadline)
+/* Every peer has connections_max open connections in use: waits for one to become free, keeping its
+ * place in the queue from call to call. Not every place that becomes free is heard of (a tunnel
+ * ends, a connection is still closing), so it is looked for from time to time. */
+static int wait_for_room(struct forwarding *forwarding, struct room_wait *wait, int64_t deadline)
 {
     struct upstream *upstream = forwarding->upstream;
-    if (upstream->waiter_count >= UPSTREAM_WAITERS_MAX)
+    bool new_here = !wait->coro;
+    if (new_here && upstream->waiter_count >= UPSTREAM_WAITERS_MAX)
         return -EAGAIN;
-    struct room_wait wait = {.coro = coro_self()};
-    list_push_back(&upstream->waiters, &wait.link);
-    upstream->waiter_count++;
-    int result = wait_wake(forwarding->io, deadline);
-    list_remove(&wait.link);
-    upstream->waiter_count--;
-    return result;
+    if (new_here)
+        upstream->waiter_count++;
+    wait->coro = coro_self();
+    if (new_here)
+        list_push_back(&upstream->waiters, &wait->link);
+    else if (list_empty(&wait->link)) /* it was woken, but somebody else was faster */
+        list_push_front(&upstream->waiters, &wait->link);
+    int64_t look_at = io_now_ms(forwarding->io) + ROOM_LOOK_MS;
+    int result = wait_wake(forwarding->io, earlier(deadline, look_at));
+    return result == -ETIMEDOUT && look_at < deadline ? 0 : result;
+}
+
+static void leave_queue(struct forwarding *forwarding, struct room_wait *wait)
+{
+    list_remove(&wait->link);
+    if (wait->coro)
+        forwarding->upstream->waiter_count--;
+}
+
+/* The index of the peer to use; -1 if there is none, or a negative errno of the wait for one. */
+static int pick_peer(struct forwarding *forwarding, int64_t deadline)
+{
+    struct upstream *upstream = forwarding->upstream;
+    struct room_wait wait = {.coro = NULL};
+    list_init(&wait.link);
+    for (;;) {
+        bool full = false;
+        int index = balance_pick(&upstream->balancer, forwarding->request, &forwarding->tried,
+                                 upstream->config.connections_max, &full);
+        int result = index < 0 && full ? wait_for_room(forwarding, &wait, deadline) : index;
+        if (index >= 0 || !full || result < 0) {
+            leave_queue(forwarding, &wait);
+            return result;
+        }
+    }
 }
 
 /* Chooses a peer. Returns DONE when there is one. */
 static enum outcome choose(struct forwarding *forwarding)
 {
     struct upstream *upstream = forwarding->upstream;
-    const struct upstream_config *config = &upstream->config;
-    int64_t deadline = earlier(io_now_ms(forwarding->io) + config->connect_timeout_ms,
+    int64_t deadline = earlier(io_now_ms(forwarding->io) + upstream->config.connect_timeout_ms,
                                forwarding->exchange->total_deadline);
-    for (;;) {
-        bool full = false;
-        int index = balance_pick(&upstream->balancer, forwarding->request, &forwarding->tried,
-                                 config->connections_max, &full);
-        if (index >= 0) {
-            forwarding->entry = &upstream->balancer.peers[index];
-            return DONE;
-        }
-        if (!full)
-            break;
-        int result = wait_for_room(forwarding, deadline);
-        if (result == -ECANCELED)
-            return CANCELLED;
-        if (result < 0) {
-            fail(forwarding, 503, RESPONSE_OVERLOADED, "overloaded",
-                 "no connection became free in time");
-            return FAILED;
-        }
+    int index = pick_peer(forwarding, deadline);
+    if (index >= 0) {
+        forwarding->entry = &upstream->balancer.peers[index];
+        return DONE;
     }
+    if (index == -ECANCELED)
+        return CANCELLED;
+    if (index != NO_PEER)
+        return fail(forwarding, 503, RESPONSE_OVERLOADED, "overloaded",
+                    "no connection became free in time");
     if (!forwarding->response) /* nobody was tried at all */
         fail(forwarding, 503, RESPONSE_NO_PEER, "no peer", "the upstream has no peers");
     return FAILED;

@@ -1,0 +1,87 @@
+--- Bounds on connections to origins: who waits, for how long, in which order.
+local t = require "spec.support"
+
+t.on_both_backends("connections_max of an upstream", function(backend)
+   local origin, proxy = t.proxied(backend, {
+      site = [[
+         local ml = require "monolake"
+         ml.listen { address = "127.0.0.1:0", chain = ml.proxy { "${origin}", connections_max = 2 } }
+         ml.listen { address = "127.0.0.1:0", chain = ml.proxy {
+            "${origin}", name = "impatient", connections_max = 1, connect_timeout = "150ms",
+         } }
+      ]],
+      listeners = 2,
+   })
+
+   local function ask(path, listener)
+      local client = proxy():connect { address = proxy().addresses[listener or 1] }
+      client:send_head(("GET %s HTTP/1.1\nHost: a"):format(path))
+      return client
+   end
+
+   t.it("is never passed; others wait, and go in their order", function()
+      local clients, upstreams = {}, {}
+      for i = 1, 2 do
+         clients[i] = ask("/" .. i)
+         upstreams[i] = origin:accept()
+         upstreams[i]:read_request()
+      end
+      for i = 3, 5 do
+         clients[i] = ask("/" .. i)
+         t.tasks.sleep(0.12) -- longer than waiters take to look for room again
+      end
+      assert.is_nil(origin:try_accept())
+      for i = 3, 5 do
+         upstreams[1]:respond(200, "done")
+         assert.equal("/" .. i, upstreams[1]:read_request().target)
+      end
+      upstreams[1]:respond(200, "last")
+      assert.equal("last", clients[5]:read_response().body)
+   end)
+
+   t.it("has room again when an origin closes a connection", function()
+      local clients, upstreams = {}, {}
+      for i = 1, 2 do
+         clients[i] = ask("/" .. i)
+         upstreams[i] = origin:accept()
+         upstreams[i]:read_request()
+      end
+      clients[3] = ask "/3"
+      upstreams[1]:respond(200, "done", "Connection: close"):close()
+      local fresh = origin:accept()
+      assert.equal("/3", fresh:read_request().target)
+      fresh:respond(200, "done")
+      assert.equal("done", clients[3]:read_response().body)
+   end)
+
+   t.it("has room again when a tunnel ends", function()
+      local tunnels = {}
+      for i = 1, 2 do
+         local client = proxy():connect()
+         client:send_head "GET / HTTP/1.1\nHost: a\nConnection: Upgrade\nUpgrade: x"
+         local upstream = origin:accept()
+         upstream:read_request()
+         upstream:send_head "HTTP/1.1 101 Switching\nConnection: Upgrade\nUpgrade: x"
+         client:read_response_head()
+         tunnels[i] = { client, upstream }
+      end
+      local client = ask "/after"
+      assert.is_true(client:silent(0.1))
+      tunnels[1][1]:close()
+      tunnels[1][2]:expect_close()
+      tunnels[1][2]:close()
+      local fresh = origin:accept()
+      assert.equal("/after", fresh:read_request().target)
+      fresh:respond(200, "done")
+      assert.equal("done", client:read_response().body)
+   end)
+
+   t.it("has a queue that nobody stands in for ever", function()
+      local first = ask("/1", 2)
+      local upstream = origin:accept()
+      upstream:read_request()
+      assert.equal(503, ask("/2", 2):read_response().status)
+      upstream:respond(200, "done")
+      assert.equal("done", first:read_response().body)
+   end)
+end)
