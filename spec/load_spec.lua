@@ -8,7 +8,7 @@ local FULL = t.full_load
 local RELOADS = FULL and 200 or 40
 local CONNECTIONS = FULL and 10000 or 1000
 local REQUESTS = FULL and 1000000 or 20000
-local BODY_MIB, MIB_PER_SECOND = FULL and 10240 or 200, FULL and 300 or 150
+local BODY_MIB, MIB_PER_SECOND = FULL and 10240 or 100, FULL and 300 or 150
 local SECONDS = (FULL and 600 or 20) * t.tasks.patience
 
 -- A sanitizer's runtime keeps freed memory for a while.
@@ -40,9 +40,9 @@ end
 
 local loads = {}
 
---- Starts a part of spec/support/load.lua; ended behind the spec.
-local function load(...)
-   local running = process.start({ "luajit", "spec/support/load.lua", ... }, process.directory())
+--- Starts a part of a script in spec/support; ended behind the spec.
+local function load(script, ...)
+   local running = process.start({ "luajit", "spec/support/" .. script, ... }, process.directory())
    loads[#loads + 1] = running
    return running
 end
@@ -94,7 +94,7 @@ t.on_both_backends("load", function(backend)
    t.it("of reloads under way costs no request", function()
       local running = start(2)
       local stop = running:path "stop"
-      local steady = load("steady", running.address, "20", stop)
+      local steady = load("load.lua", "steady", running.address, "20", stop)
       reported(steady, "begun")
       local before_kib
       for i = 1, RELOADS do
@@ -119,7 +119,7 @@ t.on_both_backends("load", function(backend)
    t.it("costs none of the requests on open connections when the program ends", function()
       local running = start(2)
       local stop = running:path "stop"
-      local steady = load("steady", running.address, "50", stop)
+      local steady = load("load.lua", "steady", running.address, "50", stop)
       reported(steady, "begun")
       t.tasks.sleep(0.3)
       running:stop()
@@ -134,7 +134,7 @@ t.on_both_backends("load", function(backend)
    t.it("of many connections at once is served on each of them", function()
       local running = start(2)
       local before_kib, stop = running:rss_kib(), running:path "stop"
-      local crowd = load("crowd", running.address, tostring(CONNECTIONS), "3", stop)
+      local crowd = load("load.lua", "crowd", running.address, tostring(CONNECTIONS), "3", stop)
       assert.equal(tostring(CONNECTIONS), reported(crowd, "opened"))
       assert.equal(3 * CONNECTIONS, expect_no_failures(crowd))
       note("%d connections (%s), 3 requests on each: %s s; RSS of the workers %d KiB before, %d KiB then",
@@ -166,19 +166,33 @@ t.on_both_backends("load", function(backend)
       expect_flat("requests", before_kib, running:rss_kib(), 4)
    end)
 
-   t.it("of a large body to a slow reader needs no more memory than a small one", function()
-      local source = load "origin"
-      local running = program.start { io = backend, site = SITE, workers = 1,
+   --- Sends a small body and a large one through the program; the second must not need more memory.
+   local function carry(what, site, mode, version)
+      local source = load("bodies.lua", "origin", mode == "write" and tostring(MIB_PER_SECOND) or "1000")
+      local running = program.start { io = backend, site = site, workers = 1,
          values = { origin = reported(source, "listening"), version = 0 } }
-      local small = load("read", running.address, "1048576", "1000")
-      assert.equal("true", reported(small, "right"))
-      local worker = running:workers()[1]
-      local before_kib = running:rss_kib()
+      local function client(bytes)
+         return load("bodies.lua", mode, running.address, bytes, tostring(MIB_PER_SECOND), version)
+      end
+      assert.equal("1048576 true", reported(client "1048576", "result"))
+      local worker, before_kib = running:workers()[1], running:rss_kib()
       local bytes = ("%.0f"):format(BODY_MIB * 1048576)
-      local reader = load("read", running.address, bytes, tostring(MIB_PER_SECOND))
-      assert.equal("true", reported(reader, "right"))
-      assert.equal(bytes, reported(reader, "received"))
-      note("%d MiB through a slow reader (%s) in %s s", BODY_MIB, backend, reported(reader, "seconds"))
-      expect_flat("the body, at the peak", before_kib, process.memory_kib(worker, "VmHWM"), 8)
+      local carrying = client(bytes)
+      assert.equal(bytes .. " true", reported(carrying, "result"))
+      note("%d MiB %s (%s) in %s s", BODY_MIB, what, backend, reported(carrying, "seconds"))
+      expect_flat(what .. ", at the peak", before_kib, process.memory_kib(worker, "VmHWM"), 8)
+   end
+
+   t.it("of a large body to a slow reader needs no more memory than a small one", function()
+      carry("to a slow reader", SITE, "read")
+   end)
+
+   t.it("of a large body to a slow origin needs no more memory than a small one", function()
+      carry("to a slow origin", SITE, "write")
+   end)
+
+   t.it("of a large body that a layer looks through needs no more memory than a small one", function()
+      carry("through res:map", (SITE:gsub("return res\n",
+         "res:map(function(chunk) return chunk end)\n      return res\n")), "read", "1.0")
    end)
 end)

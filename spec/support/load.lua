@@ -1,22 +1,16 @@
---- Load clients and an origin, each run as a process of its own: luajit spec/support/load.lua MODE ...
+--- Load clients, each run as a process of its own: luajit spec/support/load.lua MODE ...
 --- What they find out goes to standard output, a "name value" on each line.
 ---
 ---     steady ADDRESS CONNECTIONS STOP_FILE    request after request until the file is there
 ---     crowd ADDRESS CONNECTIONS ROUNDS STOP_FILE
 ---                                             all connections at once, a request on each in each
 ---                                             round, then held until the file is there
----     origin                                  GET /BYTES is answered with so many bytes
----     read ADDRESS BYTES MIB_PER_SECOND       takes them slowly and compares them
 package.path = "./?.lua;" .. package.path
 
-local ffi = require "ffi"
 local sys = require "spec.support.sys"
-
-ffi.cdef "int memcmp(const void *a, const void *b, size_t count);"
 
 local REQUESTS_PER_CONNECTION = 100 -- then a new one, so that accepting is loaded, too
 local OPENING_MAX = 250             -- connections under way at a time
-local MIB = 1048576
 
 local function report(name, value)
    io.write(name, " ", tostring(value), "\n")
@@ -208,118 +202,6 @@ function modes.crowd(address, connections, rounds, stop_file)
    while not exists(stop_file) do
       turn()
    end
-end
-
--- Large bodies ----------------------------------------------------------------------------------
-
---- A MiB in which every eight bytes tell where they are.
-local function block()
-   local words = {}
-   for i = 1, MIB / 8 do
-      words[i] = ("%08x"):format(i)
-   end
-   return table.concat(words)
-end
-
-local function wait(fd, interest)
-   sys.epoll_arm(epoll, fd, interest)
-   while sys.epoll_turn(epoll, 10, function() end) == 0 do end
-end
-
-local function send_all(fd, bytes)
-   local offset = 0
-   while offset < #bytes do
-      local sent, why, code = sys.send(fd, bytes, offset)
-      if sent then
-         offset = offset + sent
-      elseif code == sys.EAGAIN then
-         wait(fd, sys.WRITE)
-      else
-         return nil, why
-      end
-   end
-   return true
-end
-
-local function receive_head(fd)
-   local buffer = ""
-   while not buffer:find("\r\n\r\n", 1, true) do
-      local bytes, _, code = sys.recv(fd)
-      if bytes == "" or not bytes and code ~= sys.EAGAIN then
-         return nil
-      elseif not bytes then
-         wait(fd, sys.READ)
-      end
-      buffer = buffer .. (bytes or "")
-   end
-   local _, head_end = buffer:find("\r\n\r\n", 1, true)
-   return buffer:sub(1, head_end), buffer:sub(head_end + 1)
-end
-
-function modes.origin()
-   local listener = assert(sys.listen("127.0.0.1:0", {}))
-   local mib = block()
-   report("listening", "127.0.0.1:" .. sys.port(listener))
-   while true do
-      wait(listener, sys.READ)
-      local fd = sys.accept(listener)
-      for head in function() return fd and (receive_head(fd)) end do
-         local left = tonumber(head:match "^GET /(%d+) ")
-         local ok = send_all(fd, ("HTTP/1.1 200 OK\r\nContent-Length: %.0f\r\n\r\n"):format(left))
-         while ok and left > 0 do
-            ok = send_all(fd, left < MIB and mib:sub(1, left) or mib)
-            left = left - MIB
-         end
-      end
-      if fd then
-         sys.close(fd)
-      end
-   end
-end
-
---- Compares what was received with what the origin sends from that place on.
-local function compare(expected, place, bytes)
-   local offset = 0
-   while offset < #bytes do
-      local from = (place + offset) % MIB
-      local count = math.min(#bytes - offset, MIB - from)
-      if ffi.C.memcmp(ffi.cast("const char *", bytes) + offset, ffi.cast("const char *", expected) + from,
-            count) ~= 0 then
-         return false
-      end
-      offset = offset + count
-   end
-   return true
-end
-
-function modes.read(address, count, mib_per_second)
-   count, mib_per_second = tonumber(count), tonumber(mib_per_second)
-   local expected = block()
-   local fd = assert(sys.connect(address, { receive_buffer = 65536 }))
-   wait(fd, sys.WRITE)
-   local request = ("GET /%.0f HTTP/1.1\r\nHost: load.example\r\n\r\n"):format(count)
-   assert(send_all(fd, request))
-   local head, rest = receive_head(fd)
-   assert(head and head:find "^HTTP/1.1 200 ", "no proper response")
-   local received, begun, right = #rest, sys.clock(), compare(expected, 0, rest)
-   while received < count and right do
-      local ahead = received / (mib_per_second * MIB) - (sys.clock() - begun)
-      if ahead > 0.01 then
-         sys.epoll_turn(epoll, ahead, function() end)
-      end
-      local bytes, _, code = sys.recv(fd)
-      if bytes and bytes ~= "" then
-         right = compare(expected, received, bytes)
-         received = received + #bytes
-      elseif not bytes and code == sys.EAGAIN then
-         wait(fd, sys.READ)
-      else
-         break
-      end
-   end
-   report("seconds", sys.clock() - begun)
-   report("received", ("%.0f"):format(received))
-   report("right", right)
 end
 
 sys.raise_descriptor_limit()
