@@ -1,0 +1,138 @@
+#include "server/bounds.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "net/listener.h"
+#include "server/worker.h"
+
+static struct bound *find(struct bounds *bounds, const char *key)
+{
+    for (unsigned i = 0; i < bounds->count; i++)
+        if (strcmp(bounds->items[i]->key, key) == 0)
+            return bounds->items[i];
+    return NULL;
+}
+
+static bool same_address_twice(const char *const *addresses, unsigned index)
+{
+    struct address address;
+    const char *why;
+    if (address_parse(slice_from_cstr(addresses[index]), &address, &why) != 0 ||
+        (address.any.sa_family != AF_UNIX && address_port(&address) == 0))
+        return false;
+    for (unsigned i = 0; i < index; i++)
+        if (strcmp(addresses[i], addresses[index]) == 0)
+            return true;
+    return false;
+}
+
+static bool bind_address(struct bounds *bounds, const char *text, const char *key, char *error,
+                         size_t size)
+{
+    const char *why = "out of memory";
+    struct bound *bound = calloc(1, sizeof(*bound));
+    struct bound **grown = realloc(bounds->items, (bounds->count + 1) * sizeof(*grown));
+    if (grown)
+        bounds->items = grown;
+    if (!bound || !grown || address_parse(slice_from_cstr(text), &bound->address, &why) != 0 ||
+        listener_open(&bound->address, bound->fds, bounds->workers, &why) != 0) {
+        snprintf(error, size, "cannot listen on %s: %s", text, why);
+        free(bound);
+        return false;
+    }
+    snprintf(bound->key, sizeof(bound->key), "%s", key);
+    bound->wanted = bound->fresh = true;
+    grown[bounds->count++] = bound;
+    return true;
+}
+
+bool bounds_want(struct bounds *bounds, const char *const *addresses, unsigned count, char *error,
+                 size_t size)
+{
+    for (unsigned i = 0; i < bounds->count; i++)
+        bounds->items[i]->wanted = bounds->items[i]->fresh = false;
+    if (count > LISTENERS_MAX) {
+        snprintf(error, size, "more than %d addresses", LISTENERS_MAX);
+        return false;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        char key[LISTENER_KEY_MAX];
+        if (same_address_twice(addresses, i)) {
+            snprintf(error, size, "%s is listened on twice", addresses[i]);
+            return false;
+        }
+        listener_key(addresses, i, key, sizeof(key));
+        struct bound *bound = find(bounds, key);
+        if (bound)
+            bound->wanted = true;
+        else if (!bind_address(bounds, addresses[i], key, error, size))
+            return false;
+    }
+    return true;
+}
+
+static void close_those(struct bounds *bounds, bool (*unwanted)(const struct bound *bound))
+{
+    unsigned kept = 0;
+    for (unsigned i = 0; i < bounds->count; i++) {
+        struct bound *bound = bounds->items[i];
+        if (!unwanted(bound)) {
+            bounds->items[kept++] = bound;
+            continue;
+        }
+        listener_close(&bound->address, bound->fds, bounds->workers);
+        free(bound);
+    }
+    bounds->count = kept;
+}
+
+static bool is_fresh(const struct bound *bound)
+{
+    return bound->fresh;
+}
+
+static bool is_unwanted(const struct bound *bound)
+{
+    return !bound->wanted;
+}
+
+static bool any(const struct bound *bound)
+{
+    (void)bound;
+    return true;
+}
+
+void bounds_drop_fresh(struct bounds *bounds)
+{
+    close_those(bounds, is_fresh);
+}
+
+void bounds_settle(struct bounds *bounds)
+{
+    close_those(bounds, is_unwanted);
+    for (unsigned i = 0; i < bounds->count; i++)
+        bounds->items[i]->fresh = false;
+}
+
+void bounds_announce(struct bounds *bounds)
+{
+    for (unsigned i = 0; i < bounds->count; i++) {
+        struct bound *bound = bounds->items[i];
+        char text[ADDRESS_TEXT_MAX];
+        if (bound->announced)
+            continue;
+        bound->announced = true;
+        address_format(&bound->address, text);
+        printf("listening on %s\n", text);
+    }
+    fflush(stdout);
+}
+
+void bounds_close(struct bounds *bounds)
+{
+    close_those(bounds, any);
+    free(bounds->items);
+    bounds->items = NULL;
+}

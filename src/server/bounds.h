@@ -1,0 +1,49 @@
+/*
+ * The addresses that a site listens on, each with a socket for every worker. A generation that is
+ * being prepared says which it wants; what it adds is fresh until it serves. Never suspends.
+ */
+#ifndef SERVER_BOUNDS_H
+#define SERVER_BOUNDS_H
+
+#include "net/address.h"
+#include "server/options.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum { LISTENERS_MAX = 1024, LISTENER_KEY_MAX = 256 };
+
+/* One bound address. */
+struct bound {
+    char key[LISTENER_KEY_MAX]; /* see listener_key in worker.h */
+    struct address address;
+    int fds[WORKERS_MAX]; /* one per worker; kept for workers that are started again */
+    bool wanted;          /* by the generation that is being prepared */
+    bool fresh;           /* bound for that generation */
+    bool announced;
+};
+
+struct bounds {
+    struct bound **items; /* owned */
+    unsigned count;
+    unsigned workers; /* sockets of each */
+};
+
+/* Binds what a generation wants and is not bound yet. False with *error if one cannot be; then
+ * bounds_drop_fresh undoes what was done. */
+bool bounds_want(struct bounds *bounds, const char *const *addresses, unsigned count, char *error,
+                 size_t size);
+
+/* That generation is not to be: closes what was bound for it. */
+void bounds_drop_fresh(struct bounds *bounds);
+
+/* That generation serves: closes what it does not want. */
+void bounds_settle(struct bounds *bounds);
+
+/* Prints the addresses that have not been printed yet, with their real ports. */
+void bounds_announce(struct bounds *bounds);
+
+/* Closes them all. */
+void bounds_close(struct bounds *bounds);
+
+#endif

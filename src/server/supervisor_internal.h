@@ -1,0 +1,101 @@
+/* What the parts of the supervisor share: its books, its workers, its reloads. */
+#ifndef SERVER_SUPERVISOR_INTERNAL_H
+#define SERVER_SUPERVISOR_INTERNAL_H
+
+#include "server/bounds.h"
+#include "server/control.h"
+#include "server/options.h"
+#include "server/probe.h"
+#include "server/watch.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct worker_slot {
+    pid_t pid; /* 0: not running */
+    int control;
+    uint64_t generation; /* that it serves; 0: none yet */
+    bool answered;       /* to what it was last asked */
+    int64_t started_ms;
+    int64_t restart_ms; /* when to start it again; 0: now is fine */
+    unsigned crashes;   /* in a row, each soon after the start */
+};
+
+enum reload { IDLE, PROBING, PREPARING, COMMITTING };
+
+struct supervisor {
+    const struct options *options;
+    unsigned count;
+    struct worker_slot workers[WORKERS_MAX];
+    int cpus[WORKERS_MAX];
+    struct bounds bounds;
+    uint64_t generation; /* that serves */
+    uint64_t next;       /* that is being prepared */
+    enum reload reload;
+    bool reload_again; /* another HUP came meanwhile */
+    int64_t reload_started_ms;
+    int64_t reload_deadline; /* for the workers to prepare, and to commit */
+    struct probe probe;
+    struct probe_result probed;  /* of the generation that is being prepared */
+    struct probe_result serving; /* of the one that serves */
+    struct watch watch;
+    int64_t changed_ms; /* a watched file changed then; 0: none did */
+    bool ready;         /* has been announced */
+    bool stopping;
+    int64_t stop_deadline;
+    int signals; /* signalfd */
+    int exit_code;
+    struct control_message message;
+};
+
+/* --- supervisor_workers.c: starting, telling and ending them -----------------------------------
+ */
+
+/* Decides how many there are and where each is pinned. */
+void workers_plan(struct supervisor *supervisor);
+
+/* Starts those that are due; the others' time is in workers_next_due. */
+void workers_start_due(struct supervisor *supervisor);
+int64_t workers_next_due(const struct supervisor *supervisor);
+
+void workers_tell(struct supervisor *supervisor, enum control_kind kind, uint64_t value, int fd);
+
+/* Does it hold for each of them? */
+bool workers_all_answered(const struct supervisor *supervisor);
+bool workers_all_serve(const struct supervisor *supervisor);
+bool workers_all_gone(const struct supervisor *supervisor);
+
+/* Kill those that are stuck: only they pay. Their ends are heard of as those of others. */
+void workers_kill_late(struct supervisor *supervisor);   /* to load the site when they start */
+void workers_kill_silent(struct supervisor *supervisor); /* to answer CONTROL_PREPARE */
+void workers_kill_old(struct supervisor *supervisor);    /* to answer CONTROL_COMMIT */
+void workers_kill(struct supervisor *supervisor);
+
+/* Plans when to start one again that has ended. */
+void worker_plan_restart(struct worker_slot *slot);
+
+/* --- supervisor_reload.c -----------------------------------------------------------------------
+ */
+
+/* Begins one, or another behind the present one. */
+void reload_begin(struct supervisor *supervisor);
+
+/* Ends it; the old generation serves on. */
+void reload_fail(struct supervisor *supervisor, const char *why);
+
+/* Is this generation being prepared? */
+bool reload_preparing(const struct supervisor *supervisor, uint64_t generation);
+
+/* To be called when a worker is prepared, and when all of them serve the new generation. */
+void reload_worker_prepared(struct supervisor *supervisor);
+void reload_committed(struct supervisor *supervisor);
+
+/* Goes on with what the probe has to say and with what is late. */
+void reload_step(struct supervisor *supervisor);
+int64_t reload_next_due(const struct supervisor *supervisor);
+
+/* --watch: these files, too. */
+void reload_watch(struct supervisor *supervisor, const struct probe_result *result);
+
+#endif

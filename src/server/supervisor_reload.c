@@ -1,0 +1,162 @@
+#include "server/supervisor_internal.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "server/notify.h"
+#include "server/sources.h"
+
+void reload_begin(struct supervisor *supervisor)
+{
+    if (supervisor->stopping)
+        return;
+    if (supervisor->reload != IDLE || !supervisor->ready) {
+        supervisor->reload_again = true;
+        return;
+    }
+    supervisor->reload_again = false;
+    supervisor->reload_started_ms = clock_now_ms();
+    int result = probe_start(&supervisor->probe, supervisor->options->site,
+                             supervisor->options->load_timeout_ms);
+    if (result < 0) {
+        log_error("reload failed: cannot start the probe: %s; the old site serves on",
+                  strerror(-result));
+        return;
+    }
+    notify_reloading();
+    supervisor->reload = PROBING;
+}
+
+static void end_reload(struct supervisor *supervisor)
+{
+    supervisor->reload = IDLE;
+    probe_result_free(&supervisor->probed);
+    notify_send("READY=1");
+    if (supervisor->reload_again)
+        reload_begin(supervisor);
+}
+
+void reload_watch(struct supervisor *supervisor, const struct probe_result *result)
+{
+    for (unsigned i = 0; i < result->file_count; i++)
+        watch_add(&supervisor->watch, result->files[i].path);
+}
+
+void reload_fail(struct supervisor *supervisor, const char *why)
+{
+    log_error("reload failed, the old site serves on: %s", why);
+    if (supervisor->reload == PREPARING)
+        workers_tell(supervisor, CONTROL_ABORT, supervisor->next, -1);
+    bounds_drop_fresh(&supervisor->bounds);
+    reload_watch(supervisor, &supervisor->probed); /* what is wrong may be put right there */
+    end_reload(supervisor);
+}
+
+static void send_fresh_listeners(struct supervisor *supervisor)
+{
+    for (unsigned i = 0; i < supervisor->bounds.count; i++) {
+        struct bound *bound = supervisor->bounds.items[i];
+        for (unsigned j = 0; bound->fresh && j < supervisor->count; j++)
+            if (supervisor->workers[j].pid)
+                control_send(supervisor->workers[j].control, CONTROL_LISTEN, 0, bound->key,
+                             bound->fds[j]);
+    }
+}
+
+static void commit(struct supervisor *supervisor)
+{
+    supervisor->reload = COMMITTING;
+    supervisor->reload_deadline = clock_now_ms() + supervisor->options->load_timeout_ms;
+    supervisor->generation = supervisor->next;
+    probe_result_free(&supervisor->serving);
+    supervisor->serving = supervisor->probed;
+    supervisor->probed = (struct probe_result){0};
+    watch_clear(&supervisor->watch);
+    reload_watch(supervisor, &supervisor->serving);
+    workers_tell(supervisor, CONTROL_COMMIT, supervisor->next, -1);
+    bounds_settle(&supervisor->bounds);
+}
+
+static void probe_ended(struct supervisor *supervisor)
+{
+    char error[512];
+    if (supervisor->stopping) {
+        supervisor->reload = IDLE;
+        return;
+    }
+    if (supervisor->probed.error) {
+        reload_fail(supervisor, supervisor->probed.error);
+        return;
+    }
+    if (!bounds_want(&supervisor->bounds, (const char *const *)supervisor->probed.addresses,
+                     supervisor->probed.address_count, error, sizeof(error))) {
+        reload_fail(supervisor, error);
+        return;
+    }
+    int sources = sources_share(supervisor->probed.files, supervisor->probed.file_count);
+    if (sources < 0) {
+        reload_fail(supervisor, strerror(-sources));
+        return;
+    }
+    supervisor->next = supervisor->generation + 1;
+    supervisor->reload = PREPARING;
+    supervisor->reload_deadline = clock_now_ms() + supervisor->options->load_timeout_ms;
+    send_fresh_listeners(supervisor);
+    /* One that is not running need not answer: it will start with the new generation. */
+    for (unsigned i = 0; i < supervisor->count; i++)
+        supervisor->workers[i].answered = !supervisor->workers[i].pid;
+    workers_tell(supervisor, CONTROL_PREPARE, supervisor->next, sources);
+    close(sources);
+    if (workers_all_answered(supervisor))
+        commit(supervisor);
+}
+
+bool reload_preparing(const struct supervisor *supervisor, uint64_t generation)
+{
+    return !supervisor->stopping && supervisor->reload == PREPARING &&
+           generation == supervisor->next;
+}
+
+void reload_worker_prepared(struct supervisor *supervisor)
+{
+    if (workers_all_answered(supervisor))
+        commit(supervisor);
+}
+
+void reload_committed(struct supervisor *supervisor)
+{
+    log_info("generation %llu serves (%lld ms)", (unsigned long long)supervisor->generation,
+             (long long)(clock_now_ms() - supervisor->reload_started_ms));
+    end_reload(supervisor);
+}
+
+static bool late(const struct supervisor *supervisor, enum reload state)
+{
+    return supervisor->reload == state && !supervisor->stopping &&
+           clock_now_ms() >= supervisor->reload_deadline;
+}
+
+void reload_step(struct supervisor *supervisor)
+{
+    if (supervisor->reload == PROBING && probe_step(&supervisor->probe, &supervisor->probed))
+        probe_ended(supervisor);
+    if (late(supervisor, PREPARING)) {
+        workers_kill_silent(supervisor);
+        reload_fail(supervisor, "a worker did not load the site in time");
+    }
+    if (late(supervisor, COMMITTING)) {
+        workers_kill_old(supervisor);
+        supervisor->reload_deadline =
+            DEADLINE_NEVER; /* those that are started again will serve it */
+    }
+}
+
+int64_t reload_next_due(const struct supervisor *supervisor)
+{
+    if (supervisor->reload == PROBING)
+        return supervisor->probe.deadline;
+    if (supervisor->reload == IDLE || supervisor->stopping)
+        return DEADLINE_NEVER;
+    return supervisor->reload_deadline;
+}

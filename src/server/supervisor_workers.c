@@ -1,0 +1,209 @@
+#include "server/supervisor_internal.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "server/worker.h"
+
+enum {
+    CRASH_WINDOW_MS = 10000, /* a worker that lived shorter is restarted with a delay */
+    RESTART_DELAY_MAX_MS = 5000,
+};
+
+void workers_plan(struct supervisor *supervisor)
+{
+    cpu_set_t set;
+    unsigned found = 0;
+    if (sched_getaffinity(0, sizeof(set), &set) == 0)
+        for (int cpu = 0; cpu < CPU_SETSIZE && found < WORKERS_MAX; cpu++)
+            if (CPU_ISSET(cpu, &set))
+                supervisor->cpus[found++] = cpu;
+    if (!found)
+        supervisor->cpus[found++] = -1;
+    supervisor->count = supervisor->options->workers ? supervisor->options->workers : found;
+    for (unsigned i = found; i < supervisor->count; i++)
+        supervisor->cpus[i] = supervisor->cpus[i % found];
+    supervisor->bounds.workers = supervisor->count;
+}
+
+/* In the child: keeps its own sockets only, and becomes the worker. */
+static void child_main(struct supervisor *supervisor, unsigned index, int control)
+{
+    static struct worker_listener listeners[LISTENERS_MAX];
+    for (unsigned i = 0; i < supervisor->bounds.count; i++) {
+        struct bound *bound = supervisor->bounds.items[i];
+        for (unsigned j = 0; j < supervisor->count; j++)
+            if (j != index)
+                close(bound->fds[j]);
+        listeners[i] = (struct worker_listener){bound->key, bound->fds[index]};
+    }
+    for (unsigned i = 0; i < supervisor->count; i++)
+        if (supervisor->workers[i].pid)
+            close(supervisor->workers[i].control);
+    if (supervisor->probe.fd >= 0)
+        close(supervisor->probe.fd);
+    close(supervisor->signals);
+    watch_fini(&supervisor->watch);
+    struct worker_options options = {
+        .index = index,
+        .cpu = supervisor->cpus[index],
+        .site = supervisor->options->site,
+        .io = supervisor->options->io,
+        .sources = supervisor->serving.files,
+        .source_count = supervisor->serving.file_count,
+        .generation = supervisor->generation,
+        .control = control,
+        .listeners = listeners,
+        .listener_count = supervisor->bounds.count,
+    };
+    exit(worker_main(&options));
+}
+
+static void start_worker(struct supervisor *supervisor, unsigned index)
+{
+    struct worker_slot *slot = &supervisor->workers[index];
+    int sockets[2];
+    int result = control_pair(sockets);
+    pid_t pid = -1;
+    if (result == 0) {
+        fflush(NULL);
+        pid = fork();
+        if (pid == 0) {
+            close(sockets[0]);
+            child_main(supervisor, index, sockets[1]);
+        }
+        close(sockets[1]);
+        if (pid < 0) {
+            result = -errno;
+            close(sockets[0]);
+        }
+    }
+    slot->started_ms = clock_now_ms();
+    if (result < 0) {
+        log_error("cannot start worker %u: %s; trying again in 1 s", index, strerror(-result));
+        slot->restart_ms = clock_now_ms() + 1000;
+        return;
+    }
+    slot->pid = pid;
+    slot->control = sockets[0];
+    slot->generation = 0;
+    slot->restart_ms = 0;
+}
+
+/* While others prepare a generation, nobody could say which one a new worker has loaded. */
+static bool may_start(const struct supervisor *supervisor)
+{
+    return !supervisor->stopping && supervisor->reload != PREPARING;
+}
+
+static bool starting(const struct worker_slot *slot)
+{
+    return slot->pid && !slot->generation;
+}
+
+void workers_start_due(struct supervisor *supervisor)
+{
+    int64_t now = clock_now_ms();
+    for (unsigned i = 0; i < supervisor->count && may_start(supervisor); i++)
+        if (!supervisor->workers[i].pid && now >= supervisor->workers[i].restart_ms)
+            start_worker(supervisor, i);
+}
+
+int64_t workers_next_due(const struct supervisor *supervisor)
+{
+    int64_t due = DEADLINE_NEVER;
+    for (unsigned i = 0; i < supervisor->count; i++) {
+        const struct worker_slot *slot = &supervisor->workers[i];
+        int64_t own = DEADLINE_NEVER;
+        if (starting(slot))
+            own = slot->started_ms + supervisor->options->load_timeout_ms;
+        else if (!slot->pid && may_start(supervisor))
+            own = slot->restart_ms;
+        due = own < due ? own : due;
+    }
+    return due;
+}
+
+void workers_tell(struct supervisor *supervisor, enum control_kind kind, uint64_t value, int fd)
+{
+    for (unsigned i = 0; i < supervisor->count; i++)
+        if (supervisor->workers[i].pid)
+            control_send(supervisor->workers[i].control, kind, value, NULL, fd);
+}
+
+bool workers_all_answered(const struct supervisor *supervisor)
+{
+    for (unsigned i = 0; i < supervisor->count; i++)
+        if (!supervisor->workers[i].answered)
+            return false;
+    return true;
+}
+
+bool workers_all_serve(const struct supervisor *supervisor)
+{
+    for (unsigned i = 0; i < supervisor->count; i++)
+        if (supervisor->workers[i].generation != supervisor->generation)
+            return false;
+    return true;
+}
+
+bool workers_all_gone(const struct supervisor *supervisor)
+{
+    for (unsigned i = 0; i < supervisor->count; i++)
+        if (supervisor->workers[i].pid)
+            return false;
+    return true;
+}
+
+void workers_kill_late(struct supervisor *supervisor)
+{
+    int64_t now = clock_now_ms();
+    for (unsigned i = 0; i < supervisor->count; i++) {
+        struct worker_slot *slot = &supervisor->workers[i];
+        if (!starting(slot) || now < slot->started_ms + supervisor->options->load_timeout_ms)
+            continue;
+        log_error("worker %u did not load the site in time", i);
+        kill(slot->pid, SIGKILL);
+        slot->started_ms = now; /* once is enough */
+    }
+}
+
+void workers_kill_silent(struct supervisor *supervisor)
+{
+    for (unsigned i = 0; i < supervisor->count; i++)
+        if (supervisor->workers[i].pid && !supervisor->workers[i].answered)
+            kill(supervisor->workers[i].pid, SIGKILL);
+}
+
+void workers_kill_old(struct supervisor *supervisor)
+{
+    for (unsigned i = 0; i < supervisor->count; i++) {
+        const struct worker_slot *slot = &supervisor->workers[i];
+        if (slot->pid && slot->generation && slot->generation != supervisor->generation)
+            kill(slot->pid, SIGKILL);
+    }
+}
+
+void workers_kill(struct supervisor *supervisor)
+{
+    for (unsigned i = 0; i < supervisor->count; i++)
+        if (supervisor->workers[i].pid)
+            kill(supervisor->workers[i].pid, SIGKILL);
+}
+
+/* At once after a long life; with growing delays when it dies young again and again. */
+void worker_plan_restart(struct worker_slot *slot)
+{
+    int64_t now = clock_now_ms();
+    if (now - slot->started_ms >= CRASH_WINDOW_MS)
+        slot->crashes = 0;
+    int64_t delay = slot->crashes ? 100LL << (slot->crashes < 6 ? slot->crashes : 6) : 0;
+    slot->crashes++;
+    slot->restart_ms = now + (delay < RESTART_DELAY_MAX_MS ? delay : RESTART_DELAY_MAX_MS);
+}
