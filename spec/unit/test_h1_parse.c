@@ -135,6 +135,41 @@ static void limits_hold(void **state)
         assert_int_equal(scan(cases[i].text, strlen(cases[i].text), true, &tight), cases[i].result);
 }
 
+/* The end of a scan that is given the bytes in steps. */
+static int scan_in_steps(const char *bytes, size_t len, size_t step, const struct h1_limits *bounds)
+{
+    struct h1_scan scan_state = {0};
+    const char *why = NULL;
+    int result = H1_INCOMPLETE;
+    for (size_t have = 0; result == H1_INCOMPLETE && have < len;) {
+        have = have + step < len ? have + step : len;
+        result = h1_head_scan(&scan_state, bytes, (uint32_t)have, bounds, true, &why);
+    }
+    return result;
+}
+
+/* What fits exactly does so however it arrives, and what is longer by one byte never does. */
+static void limits_are_exact_however_the_bytes_arrive(void **state)
+{
+    (void)state;
+    static const char text[] = "GET /1234567 HTTP/1.1\r\nHost: h\r\nX: y\r\n\r\n";
+    size_t len = sizeof(text) - 1;
+    struct h1_limits exact = {
+        .line_max_bytes = 21, .head_max_bytes = (uint32_t)len, .header_count_max = 2};
+    struct h1_limits short_line = exact;
+    struct h1_limits short_head = exact;
+    struct h1_limits few = exact;
+    short_line.line_max_bytes--;
+    short_head.head_max_bytes--;
+    few.header_count_max--;
+    for (size_t step = 1; step <= len; step++) {
+        assert_int_equal(scan_in_steps(text, len, step, &exact), len);
+        assert_int_equal(scan_in_steps(text, len, step, &short_line), H1_LINE_TOO_LONG);
+        assert_int_equal(scan_in_steps(text, len, step, &short_head), H1_HEAD_TOO_LONG);
+        assert_int_equal(scan_in_steps(text, len, step, &few), H1_TOO_MANY_HEADERS);
+    }
+}
+
 /* --- Requests --------------------------------------------------------------------------------- */
 
 static void a_request_is_taken_apart(void **state)
@@ -388,6 +423,7 @@ int main(void)
         TEST(no_part_of_a_head_is_taken_for_a_whole_one),
         TEST(bytes_behind_the_head_are_left_alone),
         TEST(limits_hold),
+        TEST(limits_are_exact_however_the_bytes_arrive),
         TEST(a_request_is_taken_apart),
         TEST(targets_have_four_forms),
         TEST(framing_is_read),

@@ -39,10 +39,11 @@ static bool first_byte_valid(char c, bool is_request)
     return is_request ? header_name_valid(slice_of(&c, 1)) : c == 'H';
 }
 
+/* Of a head that is not complete; its last byte may be the CR of a line that just fits. */
 static int too_long(const struct h1_scan *scan, uint32_t len, const struct h1_limits *limits,
                     const char **why)
 {
-    if (!scan->lines && len > limits->line_max_bytes)
+    if (!scan->lines && len && len - 1 > limits->line_max_bytes)
         return refuse(why, H1_LINE_TOO_LONG, "the first line is too long");
     if (len > limits->head_max_bytes)
         return refuse(why, H1_HEAD_TOO_LONG, "the head is too long");
