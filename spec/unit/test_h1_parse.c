@@ -1,5 +1,6 @@
 /* HTTP/1.x heads: what is accepted and how, wherever it is cut; what is refused, and by which code.
- * (spec/refuse_spec.lua sends the long list of malformed requests to the whole program.) */
+ * (test_h1_refuse.c has the long list of what is malformed; spec/refuse_spec.lua sends such to the
+ * whole program.) */
 #include "http/h1_parse.h"
 
 #include <setjmp.h>
@@ -209,6 +210,12 @@ static void targets_have_four_forms(void **state)
         {"GET http://[::1]:80/ HTTP/1.1", "/", NULL, "[::1]:80"},
         {"GET https://other/ HTTP/1.1", "/", NULL, "other"},
         {"OPTIONS * HTTP/1.1", "*", NULL, "h"},
+        {"OPTIONS http://other HTTP/1.1", "*", NULL, "other"}, /* RFC 9112 section 3.2.4 */
+        {"OPTIONS http://other/ HTTP/1.1", "/", NULL, "other"},
+        {"OPTIONS http://other?q HTTP/1.1", "/", "q", "other"},
+        {"CONNECT other:443 HTTP/1.1", "", NULL, "other:443"},
+        {"CONNECT [::1]:443 HTTP/1.1", "", NULL, "[::1]:443"},
+        {"PURGE /x HTTP/1.1", "/x", NULL, "h"},
     };
     for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         char text[200];
@@ -353,6 +360,33 @@ static void no_byte_gets_a_head_past_the_validator(void **state)
 
 /* --- Responses -------------------------------------------------------------------------------- */
 
+static void a_response_is_found_however_the_bytes_arrive(void **state)
+{
+    (void)state;
+    static const char text[] = "HTTP/1.1 200 All \xc3\xa4 well\r\nDate: x\r\nEmpty:\r\n\r\n";
+    size_t len = sizeof(text) - 1;
+    for (size_t step = 1; step <= len; step++) {
+        struct h1_scan scan_state = {0};
+        const char *why = NULL;
+        int result = H1_INCOMPLETE;
+        for (size_t have = 0; result == H1_INCOMPLETE && have < len;) {
+            have = have + step < len ? have + step : len;
+            result = h1_head_scan(&scan_state, text, (uint32_t)have, &limits, false, &why);
+        }
+        assert_int_equal(result, len);
+    }
+    struct response response = {.arena = &arena};
+    struct h1_head head;
+    const char *why = NULL;
+    headers_init(&response.headers, &arena);
+    assert_int_equal(
+        h1_parse_response(&response, METHOD_GET, text, (uint32_t)len, &limits, &head, &why), 0);
+    assert_int_equal(response.status, 200);
+    assert_slice(headers_get(&response.headers, SLICE("date")), "x");
+    assert_non_null(headers_get(&response.headers, SLICE("empty")).ptr);
+    assert_int_equal(response.headers.count, 2);
+}
+
 static int parse_response(struct response *response, enum http_method method, const char *text,
                           struct h1_head *head)
 {
@@ -397,6 +431,25 @@ static void malformed_responses_are_refused(void **state)
     (void)state;
     static const char *const texts[] = {
         "HTTP/1.1 99 OK\r\n\r\n",
+        "HTTP/1.1 099 OK\r\n\r\n",
+        "HTTP/1.1 600 OK\r\n\r\n",
+        "HTTP/1.1 -20 OK\r\n\r\n",
+        "HTTP/1.1 200OK\r\n\r\n",
+        "HTTP/1.1\t200 OK\r\n\r\n",
+        "HTTP/1.1\r\n\r\n",
+        "http/1.1 200 OK\r\n\r\n",
+        "\r\nHTTP/1.1 200 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\nX: y\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: y\n\r\n",
+        "HTTP/1.1 200 OK\r\nX : y\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: y\r\n z\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n: y\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: \1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\n",
         "HTTP/1.1 2000 OK\r\n\r\n",
         "HTTP/1.1  200 OK\r\n\r\n",
         "HTTP/1.1 200 O\tK\1\r\n\r\n",
@@ -431,6 +484,7 @@ int main(void)
         TEST(expectations_and_upgrades_are_read),
         TEST(refusals_have_their_codes),
         TEST(no_byte_gets_a_head_past_the_validator),
+        TEST(a_response_is_found_however_the_bytes_arrive),
         TEST(responses_are_framed_by_request_and_status),
         TEST(malformed_responses_are_refused),
     };

@@ -1,17 +1,29 @@
 #include "http/h1_target.h"
 
-/* Bytes of reg-name (RFC 3986 section 3.2.2): unreserved, "%" and sub-delims. */
+/* Bytes of reg-name (RFC 3986 section 3.2.2) but escapes: unreserved and sub-delims. */
 static bool name_byte(char c)
 {
     char lower = ascii_lower(c);
     return (lower >= 'a' && lower <= 'z') || (c >= '0' && c <= '9') ||
-           (c && strchr("-._~%!$&'()*+,;=", c));
+           (c && strchr("-._~!$&'()*+,;=", c));
+}
+
+static bool hex_digit(char c)
+{
+    char lower = ascii_lower(c);
+    return (c >= '0' && c <= '9') || (lower >= 'a' && lower <= 'f');
+}
+
+/* "%" and two digits, which make no NUL. */
+static bool escape_at(struct slice text, size_t at)
+{
+    return text.len - at >= 3 && text.ptr[at] == '%' && hex_digit(text.ptr[at + 1]) &&
+           hex_digit(text.ptr[at + 2]) && (text.ptr[at + 1] != '0' || text.ptr[at + 2] != '0');
 }
 
 static bool address_byte(char c)
 {
-    char lower = ascii_lower(c);
-    return (lower >= 'a' && lower <= 'f') || (c >= '0' && c <= '9') || c == ':' || c == '.';
+    return hex_digit(c) || c == ':' || c == '.';
 }
 
 static bool port_valid(struct slice port)
@@ -36,8 +48,8 @@ static size_t host_length(struct slice authority)
             continue;
         return len > 2 && len < authority.len && authority.ptr[len] == ']' ? len + 1 : 0;
     }
-    while (len < authority.len && name_byte(authority.ptr[len]))
-        len++;
+    while (len < authority.len && (name_byte(authority.ptr[len]) || escape_at(authority, len)))
+        len += authority.ptr[len] == '%' ? 3 : 1;
     return len;
 }
 
@@ -99,8 +111,18 @@ static int parse_absolute(struct request *request, struct slice target, struct s
     *why = "an invalid authority in the request target";
     if (!h1_authority_valid(*authority))
         return -1;
-    split_query(request, slice_of(target.ptr + end, target.len - end));
+    if (end == target.len && request->method == METHOD_OPTIONS)
+        request->path =
+            SLICE("*"); /* RFC 9112 section 3.2.4: it asks about the server as a whole */
+    else
+        split_query(request, slice_of(target.ptr + end, target.len - end));
     return 0;
+}
+
+/* host:port; an empty port is none (RFC 9110 section 9.3.6). */
+static bool names_port(struct slice authority)
+{
+    return h1_authority_valid(authority) && host_length(authority) + 1 < authority.len;
 }
 
 int h1_target_parse(struct request *request, struct slice target, struct slice *authority,
@@ -113,7 +135,7 @@ int h1_target_parse(struct request *request, struct slice target, struct slice *
         *why = "CONNECT needs host:port";
         *authority = target;
         request->path = SLICE("");
-        return h1_authority_valid(target) && memchr(target.ptr, ':', target.len) ? 0 : -1;
+        return names_port(target) ? 0 : -1;
     }
     if (target.ptr[0] == '/') {
         split_query(request, target);
