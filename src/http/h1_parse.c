@@ -158,7 +158,7 @@ static const llhttp_settings_t settings = {
 };
 
 /* Runs llhttp over the head; what it sees of the method is `stand_in` where it knows the real one
- * not. `lines` is the number of header lines: none may go missing. */
+ * not. */
 static int read_fields(struct headers *headers, llhttp_type_t type, struct slice stand_in,
                        struct slice rest, const char **why)
 {
@@ -371,16 +371,6 @@ static int parse_status_line(struct slice line, enum http_version *version, uint
     return code;
 }
 
-/* Origins repeat an identical Content-Length more often than they attack: one is kept. */
-static void collapse_lengths(struct headers *headers)
-{
-    struct header *first = headers_find_id(headers, HEADER_CONTENT_LENGTH, NULL);
-    for (struct header *header = first;
-         header && (header = headers_find_id(headers, HEADER_CONTENT_LENGTH, header));)
-        if (slice_equal(header->value, first->value))
-            header->removed = true;
-}
-
 int h1_parse_response(struct response *response, enum http_method method, const char *head,
                       uint32_t len, const struct h1_limits *limits, struct h1_head *result,
                       const char **why)
@@ -393,7 +383,6 @@ int h1_parse_response(struct response *response, enum http_method method, const 
         code = read_fields(&response->headers, HTTP_RESPONSE, SLICE(""), slice_of(head, len), why);
     if (code < 0)
         return code;
-    collapse_lengths(&response->headers);
     code = declared_framing(&response->headers, version, result, why);
     if (code < 0)
         return code;
