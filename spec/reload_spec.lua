@@ -132,6 +132,24 @@ ml.listen { address = "127.0.0.1:0", chain = {
       assert.equal("two:c", response.body)
    end)
 
+   t.it("leaves tunnels alone", function()
+      local origin = socket.listen()
+      local running = start((t.PROXY_SITE:gsub("%${origin}", origin.address)))
+      local client = running:connect()
+      client:send_head "GET / HTTP/1.1\nHost: a\nConnection: Upgrade\nUpgrade: echo"
+      local upstream = origin:accept()
+      upstream:read_request_head()
+      upstream:send_head "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: echo"
+      assert.equal(101, client:read_response_head().status)
+      running:write("site.lua", site "two")
+      reload(running)
+      client:send "ping"
+      assert.equal("ping", upstream:read(4))
+      upstream:send "pong"
+      assert.equal("pong", client:read(4))
+      assert.equal("two", ask_anew(running))
+   end)
+
    t.it("opens new listeners and closes those that are gone", function()
       local kept, removed = socket.refusing_address(), socket.refusing_address()
       local added = "unix:" .. process.directory() .. "/added.sock"

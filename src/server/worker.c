@@ -1,6 +1,5 @@
 #include "server/worker.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <sched.h>
@@ -9,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -19,36 +17,20 @@
 #include "proxy/log_sink.h"
 #include "proxy/upstream.h"
 #include "script/script.h"
+#include "server/acceptor.h"
 #include "server/control.h"
 #include "server/sources.h"
 
-enum {
-    ACCEPT_BURST = 8192,   /* more than a listener's queue holds usually (net.core.somaxconn) */
-    ACCEPT_PAUSE_MS = 100, /* after running out of descriptors, and to look for room */
-    ABORT_WAIT_MS = 1000,  /* for cancelled exchanges to end */
-};
-
-/* One listening socket with its connections. */
-struct listener {
-    struct list link;
-    struct worker *worker;
-    char *key; /* owned */
-    int fd;    /* -1: accepts no more; connections may be left */
-    struct h1_server server;
-    struct io_op accept;
-    struct timer resume;
-    bool prepared; /* the generation being prepared has it too */
-};
+enum { ABORT_WAIT_MS = 1000 }; /* for cancelled exchanges to end */
 
 struct worker {
     struct io *io;
     const struct worker_options *options;
-    struct list listeners;
+    struct acceptors acceptors;
     struct site *site; /* serves */
     struct site *next; /* prepared, waits for the commit; NULL if none */
     struct io_op control;
     struct timer grace;
-    uint32_t connections_max; /* of clients; leaves descriptors for their requests' origins */
     bool draining;
     bool stopping;
     bool finished;
@@ -79,17 +61,6 @@ static void service_release(struct service *service)
     site_release(((struct listener_service *)service)->site);
 }
 
-static struct listener *find(struct worker *worker, const char *key)
-{
-    list_for_each(node, &worker->listeners)
-    {
-        struct listener *listener = container_of(node, struct listener, link);
-        if (listener->fd >= 0 && strcmp(listener->key, key) == 0)
-            return listener;
-    }
-    return NULL;
-}
-
 void listener_key(const char *const *addresses, unsigned index, char *key, unsigned size)
 {
     unsigned same = 1;
@@ -100,7 +71,7 @@ void listener_key(const char *const *addresses, unsigned index, char *key, unsig
 
 /* Calls `fn` for every listener of the site with its socket (NULL if there is none). */
 static void each_listener(struct worker *worker, struct site *site,
-                          void (*fn)(struct listener *listener, struct site *site,
+                          void (*fn)(struct acceptor *acceptor, struct site *site,
                                      struct site_listener *config))
 {
     const char *seen[1024];
@@ -111,31 +82,27 @@ static void each_listener(struct worker *worker, struct site *site,
             char key[256];
             seen[count++] = config->addresses[j];
             listener_key(seen, count - 1, key, sizeof(key));
-            struct listener *listener = find(worker, key);
-            if (listener)
-                fn(listener, site, config);
+            struct acceptor *acceptor = acceptors_find(&worker->acceptors, key);
+            if (acceptor)
+                fn(acceptor, site, config);
             else
                 log_error("no socket for listener %s", key);
         }
     }
 }
 
-static void mark_prepared(struct listener *listener, struct site *site,
-                          struct site_listener *config)
+static void mark_wanted(struct acceptor *acceptor, struct site *site, struct site_listener *config)
 {
     (void)site;
     (void)config;
-    listener->prepared = true;
+    acceptor->wanted = true;
 }
 
-static void start_accepting(struct listener *listener);
-static void stop_accepting(struct listener *listener);
-
-static void serve_with(struct listener *listener, struct site *site, struct site_listener *config)
+static void serve_with(struct acceptor *acceptor, struct site *site, struct site_listener *config)
 {
     struct listener_service *service = arena_alloc(&site->arena, sizeof(*service));
     if (!service) {
-        log_error("no memory for listener %s: it keeps its old chain", listener->key);
+        log_error("no memory for listener %s: it keeps its old chain", acceptor->key);
         return;
     }
     *service = (struct listener_service){
@@ -143,8 +110,8 @@ static void serve_with(struct listener *listener, struct site *site, struct site
         .site = site,
         .chain = &config->chain,
     };
-    h1_server_set_service(&listener->server, &service->service, &config->config);
-    start_accepting(listener);
+    h1_server_set_service(&acceptor->server, &service->service, &config->config);
+    acceptor_start(acceptor);
 }
 
 static struct site *load(struct worker *worker, uint64_t generation,
@@ -157,23 +124,23 @@ static struct site *load(struct worker *worker, uint64_t generation,
     return script_load_site(worker->options->site, &options, error);
 }
 
-static void clear_prepared(struct worker *worker)
+static void clear_wanted(struct worker *worker)
 {
-    list_for_each(node, &worker->listeners) container_of(node, struct listener, link)->prepared =
+    list_for_each(node, &worker->acceptors.list) container_of(node, struct acceptor, link)->wanted =
         false;
 }
 
 static void commit(struct worker *worker, struct site *site)
 {
-    clear_prepared(worker);
-    each_listener(worker, site, mark_prepared);
+    clear_wanted(worker);
+    each_listener(worker, site, mark_wanted);
     each_listener(worker, site, serve_with);
-    list_for_each(node, &worker->listeners)
+    list_for_each(node, &worker->acceptors.list)
     {
-        struct listener *listener = container_of(node, struct listener, link);
-        if (!listener->prepared) {
-            stop_accepting(listener);
-            h1_server_drain(&listener->server);
+        struct acceptor *acceptor = container_of(node, struct acceptor, link);
+        if (!acceptor->wanted) {
+            acceptor_stop(acceptor);
+            h1_server_drain(&acceptor->server);
         }
     }
     struct site *old = worker->site;
@@ -205,162 +172,11 @@ static void prepare(struct worker *worker, uint64_t generation, int sources_fd)
 /* Sockets that came for a generation which is not to be. */
 static void drop_unused(struct worker *worker)
 {
-    list_for_each(node, &worker->listeners)
+    list_for_each(node, &worker->acceptors.list)
     {
-        struct listener *listener = container_of(node, struct listener, link);
-        if (!listener->server.service)
-            stop_accepting(listener);
-    }
-}
-
-/* --- Accepting -------------------------------------------------------------------------------- */
-
-static void resume_accepting(struct timer *timer)
-{
-    start_accepting(timer->owner);
-}
-
-static void pause_accepting(struct listener *listener)
-{
-    struct io *io = listener->worker->io;
-    timer_start(io_timers(io), &listener->resume, io_now_ms(io) + ACCEPT_PAUSE_MS);
-}
-
-static uint32_t count_connections(const struct worker *worker)
-{
-    uint32_t count = 0;
-    list_for_each(node, &worker->listeners) count +=
-        container_of(node, struct listener, link)->server.connection_count;
-    return count;
-}
-
-static uint32_t left(uint32_t max, uint32_t used)
-{
-    return used < max ? max - used : 0;
-}
-
-/* How many connections may be accepted. */
-static uint32_t room(const struct listener *listener)
-{
-    const struct worker *worker = listener->worker;
-    uint32_t max = listener->server.config.connections_max;
-    uint32_t of_worker = left(worker->connections_max, count_connections(worker));
-    uint32_t of_listener =
-        max ? left(max, listener->server.connection_count) : worker->connections_max;
-    return of_worker < of_listener ? of_worker : of_listener;
-}
-
-static void warn_if_full(const struct worker *worker)
-{
-    static struct log_limit limit;
-    uint32_t suppressed;
-    if (count_connections(worker) >= worker->connections_max &&
-        log_limit_pass(&limit, 1, &suppressed))
-        log_warn("%u connections are open: others wait (to allow for more raise the limit of open "
-                 "files: ulimit -n, LimitNOFILE=)",
-                 worker->connections_max);
-}
-
-static void accept_failed(struct listener *listener, int error)
-{
-    static struct log_limit limit;
-    uint32_t suppressed;
-    if (log_limit_pass(&limit, 1, &suppressed))
-        log_error("cannot accept on %s: %s; trying again (raise the limit of open files if this "
-                  "lasts: ulimit -n, LimitNOFILE=)",
-                  listener->key, strerror(-error));
-    pause_accepting(listener);
-}
-
-static void accepted(struct io_op *op, int result, struct io_buf *buf, bool more)
-{
-    (void)buf;
-    struct listener *listener = op->owner;
-    if (result >= 0) {
-        h1_server_accept(&listener->server, result);
-        if (more && room(listener) < ACCEPT_BURST)
-            io_cancel(listener->worker->io, op); /* goes on one by one */
-    }
-    if (more || listener->fd < 0)
-        return;
-    if (result >= 0 || result == -ECANCELED)
-        start_accepting(listener);
-    else
-        accept_failed(listener, result);
-}
-
-static void start_accepting(struct listener *listener)
-{
-    if (listener->fd < 0 || io_op_in_flight(&listener->accept))
-        return;
-    uint32_t possible = room(listener);
-    if (!possible) {
-        warn_if_full(listener->worker);
-        pause_accepting(listener);
-        return;
-    }
-    listener->accept = (struct io_op){.kind = IO_OP_ACCEPT,
-                                      .fd = listener->fd,
-                                      .once = possible < ACCEPT_BURST,
-                                      .done = accepted,
-                                      .owner = listener};
-    io_submit(listener->worker->io, &listener->accept);
-}
-
-/* Takes what the kernel has queued, so that no connection is lost, then closes the socket. */
-static void stop_accepting(struct listener *listener)
-{
-    if (listener->fd < 0)
-        return;
-    int fd;
-    while (listener->server.service &&
-           (fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0)
-        h1_server_accept(&listener->server, fd);
-    timer_stop(&listener->resume);
-    fd = listener->fd;
-    listener->fd = -1;
-    if (io_op_in_flight(&listener->accept))
-        io_cancel(listener->worker->io, &listener->accept);
-    io_close_fd(listener->worker->io, fd);
-}
-
-static struct listener *add_listener(struct worker *worker, const char *key, int fd)
-{
-    struct listener *listener = calloc(1, sizeof(*listener));
-    char *copy = strdup(key);
-    if (!listener || !copy) {
-        free(listener);
-        free(copy);
-        close(fd);
-        log_error("no memory for listener %s", key);
-        return NULL;
-    }
-    listener->worker = worker;
-    listener->key = copy;
-    listener->fd = fd;
-    h1_server_init(&listener->server, worker->io);
-    timer_init(&listener->resume, resume_accepting, listener);
-    list_push_back(&worker->listeners, &listener->link);
-    return listener;
-}
-
-/* Frees listeners that accept no more and have no connections left. */
-static void sweep(struct worker *worker)
-{
-    struct list *kept = &worker->listeners;
-    while (kept->next != &worker->listeners) {
-        struct list *node = kept->next;
-        struct listener *listener = container_of(node, struct listener, link);
-        if (listener->fd >= 0 || listener->server.connection_count ||
-            io_op_in_flight(&listener->accept)) {
-            kept = node;
-            continue;
-        }
-        list_remove(node);
-        assert(kept->next != node);
-        h1_server_fini(&listener->server);
-        free(listener->key);
-        free(listener);
+        struct acceptor *acceptor = container_of(node, struct acceptor, link);
+        if (!acceptor->server.service)
+            acceptor_stop(acceptor);
     }
 }
 
@@ -369,11 +185,11 @@ static void sweep(struct worker *worker)
 static void abort_all(struct worker *worker)
 {
     worker->stopping = true;
-    list_for_each(node, &worker->listeners)
+    list_for_each(node, &worker->acceptors.list)
     {
-        struct listener *listener = container_of(node, struct listener, link);
-        stop_accepting(listener);
-        h1_server_abort(&listener->server);
+        struct acceptor *acceptor = container_of(node, struct acceptor, link);
+        acceptor_stop(acceptor);
+        h1_server_abort(&acceptor->server);
     }
     timer_start(io_timers(worker->io), &worker->grace, io_now_ms(worker->io) + ABORT_WAIT_MS);
 }
@@ -385,9 +201,7 @@ static void grace_over(struct timer *timer)
         worker->finished = true;
         return;
     }
-    unsigned left = 0;
-    list_for_each(node, &worker->listeners) left +=
-        container_of(node, struct listener, link)->server.connection_count;
+    unsigned left = acceptors_connections(&worker->acceptors);
     log_warn("the grace period is over: %u connections are cut off", left);
     abort_all(worker);
 }
@@ -397,11 +211,11 @@ static void drain(struct worker *worker, uint64_t grace_ms)
     if (worker->draining)
         return;
     worker->draining = true;
-    list_for_each(node, &worker->listeners)
+    list_for_each(node, &worker->acceptors.list)
     {
-        struct listener *listener = container_of(node, struct listener, link);
-        stop_accepting(listener);
-        h1_server_drain(&listener->server);
+        struct acceptor *acceptor = container_of(node, struct acceptor, link);
+        acceptor_stop(acceptor);
+        h1_server_drain(&acceptor->server);
     }
     timer_start(io_timers(worker->io), &worker->grace, io_now_ms(worker->io) + (int64_t)grace_ms);
 }
@@ -412,7 +226,7 @@ static void obey(struct worker *worker, const struct control_message *message)
 {
     switch (message->kind) {
     case CONTROL_LISTEN:
-        add_listener(worker, message->text, message->fd);
+        acceptors_add(&worker->acceptors, message->text, message->fd);
         break;
     case CONTROL_PREPARE:
         prepare(worker, message->value, message->fd);
@@ -505,15 +319,6 @@ static void settle_process(const struct worker_options *options)
     pin(options->cpu);
 }
 
-/* A crowd of clients that say nothing must not take what the requests of others need. */
-static uint32_t client_connections_max(void)
-{
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur > UINT32_MAX)
-        return UINT32_MAX;
-    return (uint32_t)(limit.rlim_cur - limit.rlim_cur / 4);
-}
-
 static int start(struct worker *worker)
 {
     const struct worker_options *options = worker->options;
@@ -521,10 +326,10 @@ static int start(struct worker *worker)
     struct io_options io_options = {.kind = options->io};
     if (io_create(&worker->io, &io_options) != 0)
         return -1;
-    worker->connections_max = client_connections_max();
+    acceptors_init(&worker->acceptors, worker->io);
     timer_init(&worker->grace, grace_over, worker);
     for (unsigned i = 0; i < options->listener_count; i++)
-        add_listener(worker, options->listeners[i].key, options->listeners[i].fd);
+        acceptors_add(&worker->acceptors, options->listeners[i].key, options->listeners[i].fd);
     struct site *site =
         load(worker, options->generation, options->sources, options->source_count, &error);
     if (!site) {
@@ -541,7 +346,7 @@ static int start(struct worker *worker)
 static bool may_end(struct worker *worker)
 {
     return worker->finished ||
-           ((worker->draining || worker->stopping) && list_empty(&worker->listeners));
+           ((worker->draining || worker->stopping) && list_empty(&worker->acceptors.list));
 }
 
 static void turn(struct worker *worker)
@@ -569,15 +374,14 @@ int worker_main(const struct worker_options *options)
 {
     static struct worker worker; /* one per process */
     worker.options = options;
-    list_init(&worker.listeners);
     settle_process(options);
     if (start(&worker) != 0)
         return 1;
     while (!may_end(&worker)) {
         turn(&worker);
-        sweep(&worker);
+        acceptors_sweep(&worker.acceptors);
     }
-    bool clean = list_empty(&worker.listeners);
+    bool clean = list_empty(&worker.acceptors.list);
     if (clean)
         finish(&worker);
     return 0;

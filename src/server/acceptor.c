@@ -1,0 +1,188 @@
+#include "server/acceptor.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+enum {
+    ACCEPT_BURST = 8192,   /* more than a listener's queue holds usually (net.core.somaxconn) */
+    ACCEPT_PAUSE_MS = 100, /* after running out of descriptors, and to look for room */
+};
+
+/* A crowd of clients that say nothing must not take what the requests of others need. */
+static uint32_t client_connections_max(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur > UINT32_MAX)
+        return UINT32_MAX;
+    return (uint32_t)(limit.rlim_cur - limit.rlim_cur / 4);
+}
+
+void acceptors_init(struct acceptors *acceptors, struct io *io)
+{
+    *acceptors = (struct acceptors){.io = io, .connections_max = client_connections_max()};
+    list_init(&acceptors->list);
+}
+
+struct acceptor *acceptors_find(struct acceptors *acceptors, const char *key)
+{
+    list_for_each(node, &acceptors->list)
+    {
+        struct acceptor *acceptor = container_of(node, struct acceptor, link);
+        if (acceptor->fd >= 0 && strcmp(acceptor->key, key) == 0)
+            return acceptor;
+    }
+    return NULL;
+}
+
+uint32_t acceptors_connections(const struct acceptors *acceptors)
+{
+    uint32_t count = 0;
+    list_for_each(node, &acceptors->list) count +=
+        container_of(node, struct acceptor, link)->server.connection_count;
+    return count;
+}
+
+static void resume_accepting(struct timer *timer)
+{
+    acceptor_start(timer->owner);
+}
+
+static void pause_accepting(struct acceptor *acceptor)
+{
+    struct io *io = acceptor->all->io;
+    timer_start(io_timers(io), &acceptor->resume, io_now_ms(io) + ACCEPT_PAUSE_MS);
+}
+
+static uint32_t left(uint32_t max, uint32_t used)
+{
+    return used < max ? max - used : 0;
+}
+
+/* How many connections may be accepted. */
+static uint32_t room(const struct acceptor *acceptor)
+{
+    const struct acceptors *all = acceptor->all;
+    uint32_t max = acceptor->server.config.connections_max;
+    uint32_t of_process = left(all->connections_max, acceptors_connections(all));
+    uint32_t of_listener =
+        max ? left(max, acceptor->server.connection_count) : all->connections_max;
+    return of_process < of_listener ? of_process : of_listener;
+}
+
+static void warn_if_full(const struct acceptors *all)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    if (acceptors_connections(all) >= all->connections_max &&
+        log_limit_pass(&limit, 1, &suppressed))
+        log_warn("%u connections are open: others wait (to allow for more raise the limit of open "
+                 "files: ulimit -n, LimitNOFILE=)",
+                 all->connections_max);
+}
+
+static void accept_failed(struct acceptor *acceptor, int error)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    if (log_limit_pass(&limit, 1, &suppressed))
+        log_error("cannot accept on %s: %s; trying again (raise the limit of open files if this "
+                  "lasts: ulimit -n, LimitNOFILE=)",
+                  acceptor->key, strerror(-error));
+    pause_accepting(acceptor);
+}
+
+static void accepted(struct io_op *op, int result, struct io_buf *buf, bool more)
+{
+    (void)buf;
+    struct acceptor *acceptor = op->owner;
+    if (result >= 0) {
+        h1_server_accept(&acceptor->server, result);
+        if (more && room(acceptor) < ACCEPT_BURST)
+            io_cancel(acceptor->all->io, op); /* goes on one by one */
+    }
+    if (more || acceptor->fd < 0)
+        return;
+    if (result >= 0 || result == -ECANCELED)
+        acceptor_start(acceptor);
+    else
+        accept_failed(acceptor, result);
+}
+
+void acceptor_start(struct acceptor *acceptor)
+{
+    if (acceptor->fd < 0 || io_op_in_flight(&acceptor->accept))
+        return;
+    uint32_t possible = room(acceptor);
+    if (!possible) {
+        warn_if_full(acceptor->all);
+        pause_accepting(acceptor);
+        return;
+    }
+    acceptor->accept = (struct io_op){.kind = IO_OP_ACCEPT,
+                                      .fd = acceptor->fd,
+                                      .once = possible < ACCEPT_BURST,
+                                      .done = accepted,
+                                      .owner = acceptor};
+    io_submit(acceptor->all->io, &acceptor->accept);
+}
+
+void acceptor_stop(struct acceptor *acceptor)
+{
+    if (acceptor->fd < 0)
+        return;
+    int fd;
+    while (acceptor->server.service &&
+           (fd = accept4(acceptor->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0)
+        h1_server_accept(&acceptor->server, fd);
+    timer_stop(&acceptor->resume);
+    fd = acceptor->fd;
+    acceptor->fd = -1;
+    if (io_op_in_flight(&acceptor->accept))
+        io_cancel(acceptor->all->io, &acceptor->accept);
+    io_close_fd(acceptor->all->io, fd);
+}
+
+void acceptors_add(struct acceptors *acceptors, const char *key, int fd)
+{
+    struct acceptor *acceptor = calloc(1, sizeof(*acceptor));
+    char *copy = strdup(key);
+    if (!acceptor || !copy) {
+        free(acceptor);
+        free(copy);
+        close(fd);
+        log_error("no memory for listener %s", key);
+        return;
+    }
+    acceptor->all = acceptors;
+    acceptor->key = copy;
+    acceptor->fd = fd;
+    h1_server_init(&acceptor->server, acceptors->io);
+    timer_init(&acceptor->resume, resume_accepting, acceptor);
+    list_push_back(&acceptors->list, &acceptor->link);
+}
+
+void acceptors_sweep(struct acceptors *acceptors)
+{
+    struct list *kept = &acceptors->list;
+    while (kept->next != &acceptors->list) {
+        struct list *node = kept->next;
+        struct acceptor *acceptor = container_of(node, struct acceptor, link);
+        if (acceptor->fd >= 0 || acceptor->server.connection_count ||
+            io_op_in_flight(&acceptor->accept)) {
+            kept = node;
+            continue;
+        }
+        list_remove(node);
+        assert(kept->next != node);
+        h1_server_fini(&acceptor->server);
+        free(acceptor->key);
+        free(acceptor);
+    }
+}

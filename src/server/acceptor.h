@@ -1,0 +1,54 @@
+/*
+ * Accepting: the listening sockets of a worker, each with the server of its connections. No more is
+ * accepted than may be open: by the listener's connections_max, and by what the process has
+ * descriptors for. Never suspends.
+ */
+#ifndef SERVER_ACCEPTOR_H
+#define SERVER_ACCEPTOR_H
+
+#include "base/list.h"
+#include "http/h1_server.h"
+#include "io/io.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* All of a worker. */
+struct acceptors {
+    struct io *io;
+    struct list list;
+    uint32_t connections_max; /* of clients; leaves descriptors for their requests' origins */
+};
+
+/* One listening socket with its connections. */
+struct acceptor {
+    struct list link;
+    struct acceptors *all;
+    char *key; /* owned; see worker.h */
+    int fd;    /* -1: accepts no more; connections may be left */
+    struct h1_server server;
+    struct io_op accept;
+    struct timer resume;
+    bool wanted; /* by the generation that begins to serve */
+};
+
+void acceptors_init(struct acceptors *acceptors, struct io *io);
+
+/* Takes over a socket; acceptor_start is to be called when its server has a service. */
+void acceptors_add(struct acceptors *acceptors, const char *key, int fd);
+
+/* The one with that key that has not been stopped, or NULL. */
+struct acceptor *acceptors_find(struct acceptors *acceptors, const char *key);
+
+/* Connections of all together. */
+uint32_t acceptors_connections(const struct acceptors *acceptors);
+
+/* Frees those that accept no more and have no connections left. */
+void acceptors_sweep(struct acceptors *acceptors);
+
+void acceptor_start(struct acceptor *acceptor);
+
+/* Takes what the kernel has queued, so that no connection is lost, then closes the socket. */
+void acceptor_stop(struct acceptor *acceptor);
+
+#endif
