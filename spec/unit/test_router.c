@@ -255,10 +255,123 @@ static void long_and_deep_paths_are_no_trouble(void **state)
     add_routes(patterns, 2);
     for (size_t i = 0; i < sizeof(path) - 1; i++)
         path[i] = i % 2 ? 'x' : '/';
-    int result = route_of(path); /* more segments than a path may have: nobody answers */
-    assert_true(result == -404 || result == 0);
+    assert_int_equal(route_of(path), -414);
     memset(path + 1, 'x', sizeof(path) - 2);
     assert_int_equal(route_of(path), 1);
+}
+
+/* A path that no route can be compared with must not reach what stands behind the router. */
+static void paths_with_too_many_segments_are_refused(void **state)
+{
+    (void)state;
+    static const char *const patterns[] = {"/admin/*"};
+    char deep[4 * ROUTE_SEGMENTS_MAX + 64];
+    char *out = stpcpy(deep, "/admin");
+    add_routes(patterns, 1);
+    for (unsigned i = 1; i < ROUTE_SEGMENTS_MAX; i++)
+        out = stpcpy(out, "/x");
+    assert_int_equal(route_of(deep), 0);
+    stpcpy(out, "/x");
+    assert_int_equal(route_of(deep), -414);
+    stpcpy(out, "/"); /* a final slash counts as one */
+    assert_int_equal(route_of(deep), -414);
+    stpcpy(out, "/%zz");
+    assert_true(route_of(deep) == -414 || route_of(deep) == -400);
+}
+
+static void allow_names_each_method_once(void **state)
+{
+    (void)state;
+    static const char *const patterns[] = {"PUT-ALL /a/:x", "PUT /a/b",    "HEAD /a/b",
+                                           "GET /a/:x",     "DELETE /a/*", "GET /a/b"};
+    add_routes(patterns, 6);
+    struct response *response = ask("POST", "h", "/a/b");
+    assert_int_equal(response->status, 405);
+    struct slice allow = headers_get(&response->headers, SLICE("Allow"));
+    static const char *const methods[] = {"PUT-ALL", "PUT", "HEAD", "GET", "DELETE"};
+    unsigned commas = 0;
+    for (size_t i = 0; i < allow.len; i++)
+        commas += allow.ptr[i] == ',';
+    assert_int_equal(commas, 4);
+    headers_init(&request.headers, &arena);
+    headers_add(&request.headers, SLICE("Connection"), allow); /* a list, to look for tokens in */
+    for (unsigned i = 0; i < 5; i++)
+        assert_true(
+            headers_has_token(&request.headers, HEADER_CONNECTION, slice_from_cstr(methods[i])));
+}
+
+/* A match by another method is no answer where a less specific route serves this one. */
+static void methods_fall_through_to_less_specific_routes(void **state)
+{
+    (void)state;
+    static const char *const patterns[] = {"GET /a/b", "POST /a/:x", "/a/*", "GET /c/d",
+                                           "PUT /c/*"};
+    add_routes(patterns, 5);
+    assert_int_equal(ask("GET", "h", "/a/b")->status, 200);
+    assert_int_equal(ask("POST", "h", "/a/b")->status, 201);
+    assert_string_equal(param("x"), "b");
+    assert_int_equal(ask("PUT", "h", "/a/b")->status, 202);
+    assert_string_equal(param("*"), "b");
+    assert_null(param("x"));
+    assert_int_equal(ask("PUT", "h", "/c/d")->status, 204);
+    assert_int_equal(ask("POST", "h", "/c/d")->status, 405);
+    assert_int_equal(ask("POST", "h", "/e")->status, 404);
+    assert_int_equal(ask("get", "h", "/c/d")->status, 405); /* methods are case-sensitive */
+}
+
+static void what_matched_is_forgotten_on_the_way_back(void **state)
+{
+    (void)state;
+    static const char *const patterns[] = {"/:a/:b/:c/x", "/:d/*rest"};
+    add_routes(patterns, 2);
+    assert_int_equal(route_of("/1/2/3/x"), 0);
+    assert_int_equal(request.param_count, 3);
+    assert_null(request.path_rest.ptr);
+    assert_int_equal(route_of("/1/2/3/y"), 1);
+    assert_int_equal(request.param_count, 2);
+    assert_string_equal(param("d"), "1");
+    assert_string_equal(param("rest"), "2/3/y");
+    assert_int_equal(route_of("/1/"), 1);
+    assert_string_equal(param("rest"), "");
+    assert_non_null(request.path_rest.ptr);
+    assert_int_equal(route_of("/1/a/b/../%63/"), 1);
+    assert_string_equal(param("rest"), "a/c/");
+}
+
+static void as_many_parameters_as_fit_are_filled(void **state)
+{
+    (void)state;
+    char pattern[200];
+    char path[200];
+    const char *error = NULL;
+    char *pattern_end = pattern;
+    char *path_end = path;
+    for (unsigned i = 0; i < REQUEST_PARAMS_MAX - 1; i++) {
+        pattern_end += sprintf(pattern_end, "/:p%u", i);
+        path_end += sprintf(path_end, "/v%u", i);
+    }
+    stpcpy(pattern_end, "/*");
+    stpcpy(path_end, "/a/b");
+    assert_int_equal(router_add(router, pattern, chain_of(0), &error), 0);
+    assert_int_equal(route_of(path), 0);
+    assert_int_equal(request.param_count, REQUEST_PARAMS_MAX);
+    assert_string_equal(param("p14"), "v14");
+    assert_string_equal(param("*"), "a/b");
+    stpcpy(pattern_end, "/:one/*more");
+    assert_int_equal(router_add(router, pattern, chain_of(1), &error), -EINVAL);
+}
+
+/* An escape makes a literal of what would be syntax. */
+static void escapes_in_patterns_are_literal(void **state)
+{
+    (void)state;
+    static const char *const patterns[] = {"/%2a", "/%3Aname", "/a%20b", "/caf%C3%A9"};
+    add_routes(patterns, 4);
+    assert_int_equal(route_of("/*"), 0);
+    assert_int_equal(route_of("/x"), -404);
+    assert_int_equal(route_of("/:name"), 1);
+    assert_int_equal(route_of("/a%20b"), 2);
+    assert_int_equal(route_of("/caf%c3%a9"), 3);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -276,6 +389,12 @@ int main(void)
         TEST(a_route_can_be_added_once),
         TEST(ten_thousand_routes_are_no_trouble),
         TEST(long_and_deep_paths_are_no_trouble),
+        TEST(paths_with_too_many_segments_are_refused),
+        TEST(allow_names_each_method_once),
+        TEST(methods_fall_through_to_less_specific_routes),
+        TEST(what_matched_is_forgotten_on_the_way_back),
+        TEST(as_many_parameters_as_fit_are_filled),
+        TEST(escapes_in_patterns_are_literal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -268,6 +268,12 @@ struct place {
     bool rest; /* the path ends in "*" */
 };
 
+static const char *literal_step(struct router *router, struct slice segment, struct place *place)
+{
+    place->node = make_child(router, place->node, segment);
+    return place->node ? NULL : "out of memory";
+}
+
 static const char *step(struct router *router, struct route *route, struct slice segment, bool last,
                         struct place *place)
 {
@@ -288,11 +294,18 @@ static const char *step(struct router *router, struct route *route, struct slice
     }
     if (memchr(segment.ptr, '*', segment.len))
         return "\"*\" must be a segment of its own";
-    place->node = make_child(router, place->node, segment);
-    return place->node ? NULL : "out of memory";
+    return literal_step(router, segment, place);
 }
 
-/* Walks the pattern's path, in the same normal form as requests' paths. */
+/* Does the segment lie in the path itself? One with escapes was decoded elsewhere. */
+static bool as_written(struct slice segment, struct slice path)
+{
+    uintptr_t at = (uintptr_t)segment.ptr;
+    return at >= (uintptr_t)path.ptr && at < (uintptr_t)path.ptr + path.len;
+}
+
+/* Walks the pattern's path, in the same normal form as requests' paths. What an escape makes is
+ * never syntax. */
 static const char *walk(struct router *router, struct route *route, struct slice path,
                         struct place *place)
 {
@@ -303,7 +316,10 @@ static const char *walk(struct router *router, struct route *route, struct slice
     if (result < 0)
         return result == -E2BIG ? "too many segments" : "a malformed % escape";
     for (unsigned i = 0; i < split->count; i++) {
-        const char *why = step(router, route, split->segments[i], i + 1 == split->count, place);
+        struct slice segment = split->segments[i];
+        const char *why = as_written(segment, path)
+                              ? step(router, route, segment, i + 1 == split->count, place)
+                              : literal_step(router, segment, place);
         if (why)
             return why;
     }
@@ -398,15 +414,27 @@ static bool serves(struct slice route_method, struct slice method)
            (slice_equal(method, SLICE("HEAD")) && slice_equal(route_method, SLICE("GET")));
 }
 
+static bool lists(struct slice list, struct slice method)
+{
+    for (size_t at = 0, len; at < list.len; at += len + 2) {
+        const char *comma = memchr(list.ptr + at, ',', list.len - at);
+        len = comma ? (size_t)(comma - list.ptr) - at : list.len - at;
+        if (slice_equal(slice_of(list.ptr + at, len), method))
+            return true;
+    }
+    return false;
+}
+
 static void allow(struct search *search, struct slice method)
 {
-    struct slice also = slice_equal(method, SLICE("GET")) ? SLICE("GET, HEAD") : method;
     struct slice so_far = search->allow;
-    if (so_far.len && memmem(so_far.ptr, so_far.len, also.ptr, also.len))
+    if (lists(so_far, method))
         return;
-    search->allow =
-        arena_printf(search->request->arena, "%.*s%s%.*s", (int)so_far.len,
-                     so_far.ptr ? so_far.ptr : "", so_far.len ? ", " : "", (int)also.len, also.ptr);
+    search->allow = arena_printf(search->request->arena, "%.*s%s%.*s", (int)so_far.len,
+                                 so_far.ptr ? so_far.ptr : "", so_far.len ? ", " : "",
+                                 (int)method.len, method.ptr);
+    if (slice_equal(method, SLICE("GET")))
+        allow(search, SLICE("HEAD"));
 }
 
 /* Chooses among the routes of one place: the request's method, HEAD's GET, then any. */
@@ -541,6 +569,8 @@ static struct response *handle(void *self, struct request *request, struct ml_ne
     int result = route_path_split(&path, request->path, request->arena);
     if (result == -EINVAL && request->path.len && request->path.ptr[0] == '/')
         return response_create_text(request, 400, SLICE("malformed escape in the path\n"));
+    if (result == -E2BIG) /* no route can be compared with it, so nothing may come behind either */
+        return response_create_text(request, 414, SLICE("too many segments in the path\n"));
     if (result == -ENOMEM)
         return NULL;
     struct search search = {.request = request, .path = &path};

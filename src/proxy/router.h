@@ -13,7 +13,7 @@
  * Paths are matched in normal form, so that no spelling of a path slips past a route: dot segments
  * removed (RFC 3986 section 5.2.4), %2e among them, repeated slashes merged, percent-encoded octets
  * decoded. An encoded slash (%2F) never separates segments. The path that is forwarded stays as it
- * was received. A malformed escape or %00 is answered 400.
+ * was received. A malformed escape or %00 is answered 400, a path of more than 128 segments 414.
  */
 #ifndef PROXY_ROUTER_H
 #define PROXY_ROUTER_H
