@@ -9,9 +9,9 @@ local C = require "monolake.internal.ffi"
 local Headers = require "monolake.internal.headers"
 local Pairs = require "monolake.internal.args"
 local body = require "monolake.internal.body"
-local check = require "monolake.internal.check"
 local errors = require "monolake.internal.errors"
 local handles = require "monolake.internal.handles"
+local properties = require "monolake.internal.properties"
 
 local raise = errors.raise_access
 local text_of = ffi.string
@@ -38,7 +38,6 @@ local out, name_out = ffi.new "struct script_text", ffi.new "struct script_text"
 ---@field ctx table free for the layers' own use
 local methods = {}
 local getters, setters = {}, {}
-local Request = {}
 
 local METHOD, PATH, QUERY, SCHEME, HOST, IP, PORT, ID, VERSION = 0, 1, 2, 3, 4, 5, 6, 7, 8
 
@@ -204,38 +203,7 @@ function methods:chunks()
    return body.chunks(self)
 end
 
-local function unknown(verb, name)
-   local names = {}
-   for known in pairs(getters) do
-      names[#names + 1] = known
-   end
-   names[#names + 1] = "body"
-   names[#names + 1] = "chunks"
-   error(("a request has no %q that can be %s%s"):format(tostring(name), verb,
-      check.suggest(tostring(name), names)), 3)
-end
-
-function Request.__index(self, name)
-   local getter = getters[name]
-   if getter then
-      local value = getter(self)
-      return value
-   end
-   local method = methods[name]
-   if not method then
-      unknown("read", name)
-   end
-   return method
-end
-
-function Request.__newindex(self, name, value)
-   local setter = setters[name]
-   if setter then
-      setter(self, value)
-   else
-      unknown("assigned", name)
-   end
-end
+local Request = properties("a request", getters, setters, methods)
 
 --- The handle of a request; the same one for all layers.
 ---@param address number

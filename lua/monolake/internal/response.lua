@@ -9,6 +9,7 @@ local Headers = require "monolake.internal.headers"
 local body = require "monolake.internal.body"
 local check = require "monolake.internal.check"
 local errors = require "monolake.internal.errors"
+local properties = require "monolake.internal.properties"
 
 local raise = errors.raise_access
 local text_of = ffi.string
@@ -21,7 +22,6 @@ local out = ffi.new "struct script_text"
 ---@field error string|nil why the response is one of the proxy's own (502, 504, ...)
 local methods = {}
 local getters, setters = {}, {}
-local Response = {}
 
 function getters.status(self)
    local status = C.script_response_status(self[1], self[2], self[3])
@@ -108,33 +108,7 @@ function methods:map(fn, options)
    return true
 end
 
-local function unknown(verb, name)
-   local names = { "status", "error", "headers", "trailers", "body", "chunks", "map" }
-   error(("a response has no %q that can be %s%s"):format(tostring(name), verb,
-      check.suggest(tostring(name), names)), 3)
-end
-
-function Response.__index(self, name)
-   local getter = getters[name]
-   if getter then
-      local value = getter(self)
-      return value
-   end
-   local method = methods[name]
-   if not method then
-      unknown("read", name)
-   end
-   return method
-end
-
-function Response.__newindex(self, name, value)
-   local setter = setters[name]
-   if setter then
-      setter(self, value)
-   else
-      unknown("assigned", name)
-   end
-end
+local Response = properties("a response", getters, setters, methods)
 
 --- @param req monolake.Request
 --- @param address number
