@@ -59,7 +59,7 @@ describe("the command line", function()
       { { "-w", "2x", "a.lua" }, '-w: "2x" is not' },
       { { "--io", "kqueue", "a.lua" }, '--io: "kqueue" is not auto, io_uring or epoll' },
       { { "--log-level", "loud", "a.lua" }, '"loud" is not error, warn, info or debug' },
-      { { "--load-timeout", "soon", "a.lua" }, '"soon" is not a number of seconds' },
+      { { "--script-timeout", "soon", "a.lua" }, '"soon" is not a number of seconds' },
       { {}, "there is no SITE.lua" },
       { { "a.lua", "b.lua" }, "there is more than one SITE.lua" },
    }
@@ -176,7 +176,7 @@ spin(spin(0))]],
    for what, site in pairs(loops) do
       t.it("ends " .. what, function()
          local begun = t.sys.clock()
-         local message, rest, path = refused(site, { arguments = { "--load-timeout", "0.2" } })
+         local message, rest, path = refused(site, { arguments = { "--script-timeout", "0.2" } })
          local place = path:gsub("%p", "%%%0")
          assert.matches("^" .. place .. ":%d: the script did not finish within 200 ms", message)
          assert.matches("stack traceback:.*" .. place .. ":%d: in ", rest)
@@ -191,7 +191,7 @@ spin(spin(0))]],
    }
    for what, site in pairs(stubborn) do
       t.it("ends a script that " .. what, function()
-         local message = refused(site, { arguments = { "--load-timeout", "0.1" } })
+         local message = refused(site, { arguments = { "--script-timeout", "0.1" } })
          assert.equal("the script did not finish within 100 ms", message)
       end)
    end

@@ -199,7 +199,7 @@ ml.listen { address = "127.0.0.1:0", chain = {
             "cannot listen on " .. taken.address .. ": Address already in use" },
          { site("x", listen(free) .. listen(free)), free .. " is listened on twice" },
       }
-      local running = start(site "one", { arguments = { "--load-timeout", "0.3" }, workers = 2 })
+      local running = start(site "one", { arguments = { "--script-timeout", "0.3" }, workers = 2 })
       local client = running:connect()
       for _, case in ipairs(failing) do
          running:write("site.lua", case[1])
@@ -235,7 +235,7 @@ ml.listen { address = "127.0.0.1:0", chain = { ml.text(tostring(count)) } }
 
    local function start(text)
       return program.start { io = backend, site = COUNTED:format(text),
-         arguments = { "--load-timeout", "0.3" } }
+         arguments = { "--script-timeout", "0.3" } }
    end
 
    t.it("keeps the old one", function()

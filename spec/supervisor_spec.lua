@@ -259,6 +259,29 @@ t.on_both_backends("a worker that is killed", function(backend)
       stop(running)
    end)
 
+   t.it("is killed when a layer never gives way, and started again", function()
+      local running = program.start { io = backend, workers = 2, arguments = { "--script-timeout", "0.2" },
+         site = [[
+            local ml = require "monolake"
+            local ffi = require "ffi"
+            ffi.cdef "int getpid(void);"
+            ml.listen { address = "127.0.0.1:0", chain = { ml.router {
+               ["/loop"] = function() while true do end end,
+               ["/"] = function() return ml.text(tostring(ffi.C.getpid())) end,
+            } } }
+         ]] }
+      local by_pid = connections(running, 2)
+      local victim, survivor = next(by_pid), next(by_pid, (next(by_pid)))
+      by_pid[victim]:send_head "GET /loop HTTP/1.1\nHost: a"
+      for _ = 1, 10 do
+         assert.equal(survivor, ask(by_pid[survivor]))
+      end
+      by_pid[victim]:expect_close()
+      running:await_log "worker %d has not reacted for %d+ ms: does a layer loop%? It is killed"
+      assert.is_nil(connections(running, 2)[victim])
+      assert.equal(survivor, ask(by_pid[survivor]))
+   end)
+
    t.it("comes back with the script that serves, whatever has become of its files", function()
       local running = start(nil, { io = backend, files = { ["part.lua"] = "return 'old'" } })
       running:write("site.lua", 'require("monolake").listen { address = "127.0.0.1:0",' ..

@@ -18,10 +18,12 @@ enum control_kind {
     CONTROL_REOPEN,  /* reopen log files */
     CONTROL_DRAIN,   /* accept no more, finish within `value` milliseconds, exit */
     CONTROL_STOP,    /* exit now */
+    CONTROL_PING,    /* say that you live */
     /* From a worker. */
     CONTROL_READY,    /* serves generation `value` */
     CONTROL_PREPARED, /* generation `value` can be committed */
     CONTROL_FAILED,   /* generation `value` cannot; text: why */
+    CONTROL_PONG,     /* lives */
 };
 
 struct control_message {

@@ -37,7 +37,7 @@ static void raise_descriptor_limit(void)
 static int run(const struct options *options)
 {
     struct probe_result probed;
-    probe_run(options->site, options->load_timeout_ms, &probed);
+    probe_run(options->site, options->script_timeout_ms, &probed);
     int exit_code = 1;
     if (probed.error)
         fprintf(stderr, "%s\n", probed.error);

@@ -12,22 +12,22 @@ static const char usage[] =
     "usage: monolake-lua [options] SITE.lua\n"
     "       monolake-lua test [busted options] SPEC...\n"
     "\n"
-    "  -t, --check          compile and run the site, print what it serves, exit 0 or 1\n"
-    "  -w, --workers N      worker processes (default: one per allowed CPU)\n"
-    "      --io BACKEND     auto, io_uring or epoll (default: auto)\n"
-    "      --pid FILE       write the process id of the supervisor\n"
-    "      --log-level L    error, warn, info or debug (default: info)\n"
-    "      --watch          reload when a file that the site loaded changes\n"
-    "      --load-timeout S seconds that the site's script may take (default: 10)\n"
-    "  -V, --version        print versions\n"
-    "  -h, --help           print this\n"
+    "  -t, --check            compile and run the site, print what it serves, exit 0 or 1\n"
+    "  -w, --workers N        worker processes (default: one per allowed CPU)\n"
+    "      --io BACKEND       auto, io_uring or epoll (default: auto)\n"
+    "      --pid FILE         write the process id of the supervisor\n"
+    "      --log-level L      error, warn, info or debug (default: info)\n"
+    "      --watch            reload when a file that the site loaded changes\n"
+    "      --script-timeout S seconds that a script may run at a stretch (default: 10)\n"
+    "  -V, --version          print versions\n"
+    "  -h, --help             print this\n"
     "\n"
     "signals: HUP reload, USR1 reopen logs, TERM or QUIT finish requests and stop, INT stop now\n"
     "exit codes: 0 all went well, 1 the site or the environment failed, 2 wrong usage\n";
 
-enum { OPTION_IO = 256, OPTION_PID, OPTION_LEVEL, OPTION_WATCH, OPTION_LOAD_TIMEOUT };
+enum { OPTION_IO = 256, OPTION_PID, OPTION_LEVEL, OPTION_WATCH, OPTION_SCRIPT_TIMEOUT };
 
-enum { LOAD_TIMEOUT_MS = 10000, LOAD_TIMEOUT_MAX_S = 3600, NAME_MAX_BYTES = 32 };
+enum { SCRIPT_TIMEOUT_MS = 10000, SCRIPT_TIMEOUT_MAX_S = 3600, NAME_MAX_BYTES = 32 };
 
 static const struct option long_options[] = {
     {"check", no_argument, NULL, 't'},
@@ -36,7 +36,7 @@ static const struct option long_options[] = {
     {"pid", required_argument, NULL, OPTION_PID},
     {"log-level", required_argument, NULL, OPTION_LEVEL},
     {"watch", no_argument, NULL, OPTION_WATCH},
-    {"load-timeout", required_argument, NULL, OPTION_LOAD_TIMEOUT},
+    {"script-timeout", required_argument, NULL, OPTION_SCRIPT_TIMEOUT},
     {"version", no_argument, NULL, 'V'},
     {"help", no_argument, NULL, 'h'},
     {0},
@@ -141,13 +141,13 @@ static bool parse_workers(struct options *options, const char *value)
     return true;
 }
 
-static bool parse_load_timeout(struct options *options, const char *value)
+static bool parse_script_timeout(struct options *options, const char *value)
 {
     char *end;
     double seconds = strtod(value, &end);
-    if (*end || end == value || !(seconds >= 0.001 && seconds <= LOAD_TIMEOUT_MAX_S))
-        return wrong("--load-timeout", value, "a number of seconds up to 3600");
-    options->load_timeout_ms = (uint32_t)(seconds * 1000);
+    if (*end || end == value || !(seconds >= 0.001 && seconds <= SCRIPT_TIMEOUT_MAX_S))
+        return wrong("--script-timeout", value, "a number of seconds up to 3600");
+    options->script_timeout_ms = (uint32_t)(seconds * 1000);
     return true;
 }
 
@@ -184,8 +184,8 @@ static bool apply(struct options *options, int option, const char *value)
     case OPTION_WATCH:
         options->watch = true;
         return true;
-    case OPTION_LOAD_TIMEOUT:
-        return parse_load_timeout(options, value);
+    case OPTION_SCRIPT_TIMEOUT:
+        return parse_script_timeout(options, value);
     default:
         return false;
     }
@@ -193,7 +193,7 @@ static bool apply(struct options *options, int option, const char *value)
 
 bool options_parse(struct options *options, int argc, char **argv, int *exit_code)
 {
-    *options = (struct options){.level = LOG_LEVEL_INFO, .load_timeout_ms = LOAD_TIMEOUT_MS};
+    *options = (struct options){.level = LOG_LEVEL_INFO, .script_timeout_ms = SCRIPT_TIMEOUT_MS};
     *exit_code = 0;
     int option;
     opterr = 0; /* getopt knows no nearest name: the words are ours */

@@ -11,14 +11,14 @@
 enum { WORKERS_MAX = 256, EXIT_USAGE = 2 };
 
 struct options {
-    const char *site;         /* the script */
-    bool check;               /* -t */
-    bool watch;               /* --watch */
-    unsigned workers;         /* -w; 0: one per allowed CPU */
-    enum io_kind io;          /* --io */
-    const char *pid_file;     /* --pid, or NULL */
-    enum log_level level;     /* --log-level */
-    uint32_t load_timeout_ms; /* --load-timeout */
+    const char *site;           /* the script */
+    bool check;                 /* -t */
+    bool watch;                 /* --watch */
+    unsigned workers;           /* -w; 0: one per allowed CPU */
+    enum io_kind io;            /* --io */
+    const char *pid_file;       /* --pid, or NULL */
+    enum log_level level;       /* --log-level */
+    uint32_t script_timeout_ms; /* --script-timeout */
 };
 
 /* Parses. Returns true when there is a site to run; otherwise *exit_code is what to exit with

@@ -57,6 +57,9 @@ static void hear(struct supervisor *supervisor, unsigned index)
         else
             log_error("worker %u cannot load the site: %s", index, message->text);
         break;
+    case CONTROL_PONG:
+        slot->pinged_ms = 0;
+        break;
     default:
         log_error("control message %d is not for the supervisor", message->kind);
     }
@@ -183,6 +186,7 @@ static void do_what_is_due(struct supervisor *supervisor)
         supervisor->stop_deadline = DEADLINE_NEVER;
     }
     workers_kill_late(supervisor);
+    workers_ping(supervisor);
     reload_step(supervisor);
     if (supervisor->changed_ms && now >= supervisor->changed_ms + DEBOUNCE_MS) {
         supervisor->changed_ms = 0;

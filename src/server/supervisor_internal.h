@@ -18,6 +18,8 @@ struct worker_slot {
     uint64_t generation; /* that it serves; 0: none yet */
     bool answered;       /* to what it was last asked */
     int64_t started_ms;
+    int64_t pinged_ms; /* when it was asked whether it lives; 0: it has answered */
+    int64_t next_ping_ms;
     int64_t restart_ms; /* when to start it again; 0: now is fine */
     unsigned crashes;   /* in a row, each soon after the start */
 };
@@ -51,6 +53,9 @@ struct supervisor {
 
 /* --- supervisor_workers.c: starting, telling and ending them -----------------------------------
  */
+
+/* Asks those that serve now and then whether they live, and kills those that say nothing. */
+void workers_ping(struct supervisor *supervisor);
 
 /* Decides how many there are and where each is pinned. */
 void workers_plan(struct supervisor *supervisor);

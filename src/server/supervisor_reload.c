@@ -18,7 +18,7 @@ void reload_begin(struct supervisor *supervisor)
     supervisor->reload_again = false;
     supervisor->reload_started_ms = clock_now_ms();
     int result = probe_start(&supervisor->probe, supervisor->options->site,
-                             supervisor->options->load_timeout_ms);
+                             supervisor->options->script_timeout_ms);
     if (result < 0) {
         log_error("reload failed: cannot start the probe: %s; the old site serves on",
                   strerror(-result));
@@ -67,7 +67,7 @@ static void send_fresh_listeners(struct supervisor *supervisor)
 static void commit(struct supervisor *supervisor)
 {
     supervisor->reload = COMMITTING;
-    supervisor->reload_deadline = clock_now_ms() + supervisor->options->load_timeout_ms;
+    supervisor->reload_deadline = clock_now_ms() + supervisor->options->script_timeout_ms;
     supervisor->generation = supervisor->next;
     probe_result_free(&supervisor->serving);
     supervisor->serving = supervisor->probed;
@@ -101,7 +101,7 @@ static void probe_ended(struct supervisor *supervisor)
     }
     supervisor->next = supervisor->generation + 1;
     supervisor->reload = PREPARING;
-    supervisor->reload_deadline = clock_now_ms() + supervisor->options->load_timeout_ms;
+    supervisor->reload_deadline = clock_now_ms() + supervisor->options->script_timeout_ms;
     send_fresh_listeners(supervisor);
     /* One that is not running need not answer: it will start with the new generation. */
     for (unsigned i = 0; i < supervisor->count; i++)

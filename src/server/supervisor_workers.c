@@ -14,6 +14,8 @@
 enum {
     CRASH_WINDOW_MS = 10000, /* a worker that lived shorter is restarted with a delay */
     RESTART_DELAY_MAX_MS = 5000,
+    PING_EVERY_MS = 1000,
+    PONG_WITHIN_MS = 2000, /* and as long as a script may take */
 };
 
 void workers_plan(struct supervisor *supervisor)
@@ -94,6 +96,8 @@ static void start_worker(struct supervisor *supervisor, unsigned index)
     slot->control = sockets[0];
     slot->generation = 0;
     slot->restart_ms = 0;
+    slot->pinged_ms = 0;
+    slot->next_ping_ms = slot->started_ms + PING_EVERY_MS;
 }
 
 /* While others prepare a generation, nobody could say which one a new worker has loaded. */
@@ -105,6 +109,34 @@ static bool may_start(const struct supervisor *supervisor)
 static bool starting(const struct worker_slot *slot)
 {
     return slot->pid && !slot->generation;
+}
+
+static int64_t silent_until(const struct supervisor *supervisor, const struct worker_slot *slot)
+{
+    return slot->pinged_ms + PONG_WITHIN_MS + supervisor->options->script_timeout_ms;
+}
+
+static void ping(struct supervisor *supervisor, unsigned index, int64_t now)
+{
+    struct worker_slot *slot = &supervisor->workers[index];
+    if (!slot->pinged_ms && now >= slot->next_ping_ms) {
+        slot->pinged_ms = now;
+        slot->next_ping_ms = now + PING_EVERY_MS;
+        control_send(slot->control, CONTROL_PING, 0, NULL, -1);
+    } else if (slot->pinged_ms && now >= silent_until(supervisor, slot)) {
+        log_error("worker %u has not reacted for %lld ms: does a layer loop? It is killed", index,
+                  (long long)(now - slot->pinged_ms));
+        kill(slot->pid, SIGKILL);
+        slot->pinged_ms = now; /* once is enough */
+    }
+}
+
+void workers_ping(struct supervisor *supervisor)
+{
+    int64_t now = clock_now_ms();
+    for (unsigned i = 0; i < supervisor->count && !supervisor->stopping; i++)
+        if (supervisor->workers[i].pid && supervisor->workers[i].generation)
+            ping(supervisor, i, now);
 }
 
 void workers_start_due(struct supervisor *supervisor)
@@ -122,7 +154,9 @@ int64_t workers_next_due(const struct supervisor *supervisor)
         const struct worker_slot *slot = &supervisor->workers[i];
         int64_t own = DEADLINE_NEVER;
         if (starting(slot))
-            own = slot->started_ms + supervisor->options->load_timeout_ms;
+            own = slot->started_ms + supervisor->options->script_timeout_ms;
+        else if (slot->pid && !supervisor->stopping)
+            own = slot->pinged_ms ? silent_until(supervisor, slot) : slot->next_ping_ms;
         else if (!slot->pid && may_start(supervisor))
             own = slot->restart_ms;
         due = own < due ? own : due;
@@ -166,7 +200,7 @@ void workers_kill_late(struct supervisor *supervisor)
     int64_t now = clock_now_ms();
     for (unsigned i = 0; i < supervisor->count; i++) {
         struct worker_slot *slot = &supervisor->workers[i];
-        if (!starting(slot) || now < slot->started_ms + supervisor->options->load_timeout_ms)
+        if (!starting(slot) || now < slot->started_ms + supervisor->options->script_timeout_ms)
             continue;
         log_error("worker %u did not load the site in time", i);
         kill(slot->pid, SIGKILL);
