@@ -13,9 +13,9 @@ enum state {
     END,
 };
 
-/* Framing that carries no data may not outweigh the data by much: a peer that sends one byte per
- * chunk, each with extensions, would make us work for nothing. */
-enum { EXTENSIONS_TOTAL_MAX = 65536, DIGITS_MAX = 16 };
+/* Extensions may not outweigh the data by much: a peer that sends one byte per chunk, each with
+ * extensions, would make us work for nothing. */
+enum { EXTENSIONS_EXCESS_MAX = 65536, DIGITS_MAX = 16 };
 
 static int hex_value(char c)
 {
@@ -59,7 +59,7 @@ static int on_extension(struct h1_chunk_decoder *decoder, char c)
     if ((byte < ' ' && c != '\t') || byte == 0x7f)
         return -EPROTO;
     if (++decoder->extension > H1_CHUNK_EXTENSION_MAX_BYTES ||
-        ++decoder->extensions_total > EXTENSIONS_TOTAL_MAX)
+        ++decoder->extensions_excess > EXTENSIONS_EXCESS_MAX)
         return -EMSGSIZE;
     return 0;
 }
@@ -89,8 +89,9 @@ static int gather(struct h1_chunk_decoder *decoder, char c)
     return 0;
 }
 
-/* Fields that would change how a message is framed, routed or trusted are no trailers
- * (RFC 9110 section 6.5.1). */
+/* Fields that would change how a message is framed, routed, trusted or answered are no trailers
+ * (RFC 9110 section 6.5.1): an origin that merges trailers must not read an X-Forwarded-For there
+ * that the client made up. */
 static bool forbidden_trailer(enum header_id id)
 {
     switch (id) {
@@ -98,16 +99,27 @@ static bool forbidden_trailer(enum header_id id)
     case HEADER_CONTENT_LENGTH:
     case HEADER_HOST:
     case HEADER_CONNECTION:
+    case HEADER_KEEP_ALIVE:
+    case HEADER_PROXY_CONNECTION:
     case HEADER_TRAILER:
     case HEADER_TE:
     case HEADER_UPGRADE:
     case HEADER_EXPECT:
+    case HEADER_VIA:
+    case HEADER_FORWARDED:
+    case HEADER_X_FORWARDED_FOR:
+    case HEADER_X_FORWARDED_HOST:
+    case HEADER_X_FORWARDED_PROTO:
     case HEADER_AUTHORIZATION:
+    case HEADER_PROXY_AUTHENTICATE:
     case HEADER_PROXY_AUTHORIZATION:
     case HEADER_COOKIE:
     case HEADER_SET_COOKIE:
     case HEADER_CONTENT_ENCODING:
     case HEADER_CONTENT_TYPE:
+    case HEADER_DATE:
+    case HEADER_LOCATION:
+    case HEADER_RETRY_AFTER:
         return true;
     default:
         return false;
@@ -193,6 +205,8 @@ static struct slice take_data(struct h1_chunk_decoder *decoder, struct slice *in
     input->ptr += len;
     input->len -= len;
     decoder->left -= len;
+    decoder->extensions_excess -=
+        len < decoder->extensions_excess ? len : decoder->extensions_excess;
     if (!decoder->left)
         decoder->state = DATA_CR;
     return data;

@@ -24,10 +24,10 @@ enum {
 struct h1_chunk_decoder {
     uint64_t left; /* of the present chunk's size or data */
     uint8_t state;
-    uint8_t digits;            /* of the size line */
-    uint16_t extension;        /* bytes of the present extension */
-    uint64_t extensions_total; /* bytes of framing that carries no data, bounded against floods */
-    char *trailer;             /* trailer lines gathered so far, in the arena */
+    uint8_t digits;             /* of the size line */
+    uint16_t extension;         /* bytes of the present extension */
+    uint64_t extensions_excess; /* bytes of extensions that no data has paid for, bounded */
+    char *trailer;              /* trailer lines gathered so far, in the arena */
     uint32_t trailer_len;
     uint32_t trailer_capacity;
     struct arena *arena;      /* for trailers; set by the caller */
