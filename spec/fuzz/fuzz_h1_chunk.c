@@ -11,8 +11,16 @@ struct outcome {
     int result;
     size_t used;
     size_t body_len;
-    uint32_t sum; /* of the body's bytes and their places */
+    uint32_t sum;          /* of the body's bytes and their places */
+    uint32_t trailers_sum; /* of the trailers, likewise */
 };
+
+static uint32_t add_sum(uint32_t sum, struct slice bytes)
+{
+    for (size_t i = 0; i < bytes.len; i++)
+        sum = sum * 31 + (unsigned char)bytes.ptr[i];
+    return sum;
+}
 
 static struct outcome decode(const uint8_t *data, size_t size, size_t step)
 {
@@ -28,15 +36,18 @@ static struct outcome decode(const uint8_t *data, size_t size, size_t step)
         struct slice body;
         while ((outcome.result = h1_chunk_decode(&decoder, &input, &body)) == 1) {
             assert(body.len > 0);
-            for (size_t i = 0; i < body.len; i++)
-                outcome.sum = outcome.sum * 31 + (unsigned char)body.ptr[i];
+            outcome.sum = add_sum(outcome.sum, body);
             outcome.body_len += body.len;
         }
         outcome.used += count - input.len;
     }
     uint32_t at = 0;
-    for (struct header *header; (header = headers_next(&trailers, &at));)
+    for (struct header *header; (header = headers_next(&trailers, &at));) {
         assert(header_name_valid(header->name) && header_value_valid(header->value));
+        assert(header->id != HEADER_CONTENT_LENGTH && header->id != HEADER_TRANSFER_ENCODING);
+        outcome.trailers_sum = add_sum(outcome.trailers_sum + 1, header->name);
+        outcome.trailers_sum = add_sum(outcome.trailers_sum + 1, header->value);
+    }
     arena_fini(&arena);
     return outcome;
 }
@@ -46,9 +57,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size > 65536)
         return 0;
     struct outcome whole = decode(data, size, size + 1);
-    struct outcome bytes = decode(data, size, 1);
-    assert(whole.result == bytes.result);
-    assert(whole.body_len == bytes.body_len && whole.sum == bytes.sum);
-    assert(whole.result != 0 || whole.used == bytes.used);
+    for (size_t step = 1; step < 8; step += 3) {
+        struct outcome steps = decode(data, size, step);
+        assert(whole.result == steps.result);
+        assert(whole.body_len == steps.body_len && whole.sum == steps.sum);
+        assert(whole.trailers_sum == steps.trailers_sum);
+        assert(whole.result != 0 || whole.used == steps.used);
+    }
     return 0;
 }

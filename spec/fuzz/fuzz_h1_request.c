@@ -1,84 +1,66 @@
 /* Request heads: the scan finds the same end however the bytes arrive, and what is accepted holds
  * nothing that could be read in another way behind us. */
 #include "fuzz.h"
+#include "head.h"
 
-#include "http/h1_parse.h"
+#include "http/h1_target.h"
 
-#include <assert.h>
-#include <string.h>
-
-static const struct h1_limits limits = {
-    .line_max_bytes = 4096, .head_max_bytes = 16384, .header_count_max = 64};
-
-static int scan_in_steps(const char *bytes, uint32_t size, uint32_t step)
+static void check_bytes(struct slice text, const char *forbidden)
 {
-    struct h1_scan scan = {0};
-    const char *why = "";
-    int result = H1_INCOMPLETE;
-    for (uint32_t have = 0; result == H1_INCOMPLETE && have < size;) {
-        have = have + step < size ? have + step : size;
-        result = h1_head_scan(&scan, bytes, have, &limits, true, &why);
+    for (size_t i = 0; i < text.len; i++) {
+        unsigned char c = (unsigned char)text.ptr[i];
+        assert(c > ' ' && c < 0x7f && !strchr(forbidden, c));
     }
-    return result;
 }
 
 static void check_target(const struct request *request)
 {
     assert(header_name_valid(request->method_name));
-    assert(request->path.len > 0);
-    for (size_t i = 0; i < request->path.len; i++) {
-        unsigned char c = (unsigned char)request->path.ptr[i];
-        assert(c > ' ' && c != 0x7f && c != '#' && c != '?');
-    }
-    for (size_t i = 0; i < request->query.len; i++) {
-        unsigned char c = (unsigned char)request->query.ptr[i];
-        assert(c > ' ' && c != 0x7f && c != '#');
-    }
-    assert(
-        !memchr(request->authority.ptr ? request->authority.ptr : "", '@', request->authority.len));
+    assert(request->path.len > 0 || request->method == METHOD_CONNECT);
+    assert(request->path.len == 0 || request->path.ptr[0] == '/' ||
+           (request->method == METHOD_OPTIONS && slice_equal(request->path, SLICE("*"))));
+    check_bytes(request->path, "#?\"<>\\");
+    check_bytes(request->query, "#\"<>\\");
+    check_bytes(request->authority, "#?/@\"<>\\");
+    assert(h1_authority_valid(request->authority) ||
+           (request->version == HTTP_1_0 && request->authority.len == 0));
 }
 
-static void check_fields(const struct request *request, const struct h1_head *head)
+static void check_framing(const struct request *request, const struct h1_head *head)
 {
-    uint32_t at = 0;
-    unsigned hosts = 0;
-    bool coded = false;
-    bool sized = false;
-    for (struct header *header; (header = headers_next(&request->headers, &at));) {
-        assert(header_name_valid(header->name));
-        assert(header_value_valid(header->value));
-        hosts += header->id == HEADER_HOST;
-        coded |= header->id == HEADER_TRANSFER_ENCODING;
-        sized |= header->id == HEADER_CONTENT_LENGTH;
-    }
+    unsigned hosts = count_fields(&request->headers, HEADER_HOST);
+    unsigned codings = count_fields(&request->headers, HEADER_TRANSFER_ENCODING);
+    unsigned lengths = count_fields(&request->headers, HEADER_CONTENT_LENGTH);
+    assert(request->version == HTTP_1_1 || request->version == HTTP_1_0);
     assert(hosts <= 1 && (hosts == 1 || request->version == HTTP_1_0));
-    assert(!(coded && sized));
-    assert((head->framing == H1_BODY_CHUNKED) == coded);
-    assert((head->framing == H1_BODY_LENGTH) == sized);
+    assert(codings + lengths <= 1);
+    assert(codings == 0 || request->version == HTTP_1_1);
+    assert((head->framing == H1_BODY_CHUNKED) == (codings == 1));
+    assert((head->framing == H1_BODY_LENGTH) == (lengths == 1));
     assert(head->framing != H1_BODY_UNTIL_CLOSE);
+    assert(head->content_length <= INT64_MAX);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    const char *bytes = (const char *)data;
     struct arena arena;
     struct h1_head head;
     const char *why = "";
     if (size > 32768)
         return 0;
-    int length = scan_in_steps(bytes, (uint32_t)size, (uint32_t)size + 1);
-    assert((length > 0) == (scan_in_steps(bytes, (uint32_t)size, 1) > 0));
-    assert(length <= 0 || scan_in_steps(bytes, (uint32_t)size, 7) == length);
+    scan_every_way((const char *)data, (uint32_t)size, &tight_limits, true);
+    int length = scan_every_way((const char *)data, (uint32_t)size, &wide_limits, true);
     if (length <= 0)
         return 0;
 
     arena_init(&arena);
     struct request request = {.arena = &arena};
     headers_init(&request.headers, &arena);
-    struct slice copy = arena_copy(&arena, slice_of(bytes, (size_t)length));
-    if (h1_parse_request(&request, copy.ptr, (uint32_t)length, &limits, &head, &why) == 0) {
+    struct slice copy = arena_copy(&arena, slice_of((const char *)data, (size_t)length));
+    if (h1_parse_request(&request, copy.ptr, (uint32_t)length, &wide_limits, &head, &why) == 0) {
         check_target(&request);
-        check_fields(&request, &head);
+        check_fields_are_lines(&request.headers, copy);
+        check_framing(&request, &head);
     }
     arena_fini(&arena);
     return 0;

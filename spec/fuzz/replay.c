@@ -19,7 +19,8 @@ static int replay(const char *path)
     size_t size = fread(bytes, 1, FILE_MAX_BYTES, file);
     fclose(file);
     for (size_t len = 0; len <= size; len++) {
-        uint8_t *exact = malloc(len + 1); /* so that a sanitizer sees every byte read too far */
+        /* Of the exact size, so that a sanitizer sees every byte read too far. */
+        uint8_t *exact = malloc(len ? len : 1);
         if (!exact)
             return 1;
         for (size_t i = 0; i < len; i++)
