@@ -199,6 +199,115 @@ static void a_peer_without_room_is_passed_over(void **state)
     assert_true(full);
 }
 
+/* Whoever picks at random or by key, a peer of weight 2 gets twice what one of weight 1 does. */
+static void weights_are_shares(void **state)
+{
+    (void)state;
+    static const enum balance random_rules[] = {BALANCE_RANDOM, BALANCE_HASH};
+    balancer.hash_header = "x-key";
+    for (unsigned i = 0; i < 2; i++) {
+        static const uint32_t weights[][PEERS] = {{1, 2, 1}, {1, 1, 10}, {1000, 500, 500}};
+        for (unsigned j = 0; j < 3; j++) {
+            const uint32_t *weight = weights[j];
+            unsigned counts[PEERS] = {0};
+            use(random_rules[i], weight[0], weight[1], weight[2]);
+            for (unsigned k = 0; k < PICKS; k++) {
+                char key[16];
+                snprintf(key, sizeof(key), "key %u", k);
+                headers_set(&request.headers, SLICE("X-Key"), slice_from_cstr(key));
+                counts[pick(0)]++;
+            }
+            for (unsigned k = 0; k < PEERS; k++) {
+                unsigned share = PICKS * weight[k] / (weight[0] + weight[1] + weight[2]);
+                assert_in_range(counts[k], share - 200, share + 200);
+            }
+        }
+    }
+}
+
+/* A peer that is down is passed over without its neighbour getting its turns. */
+static void turns_stay_even_without_a_peer(void **state)
+{
+    (void)state;
+    for (uint32_t weight = 1; weight <= 7; weight += 6) {
+        unsigned counts[PEERS];
+        use(BALANCE_ROUND_ROBIN, weight, 1, 1);
+        take_down(0);
+        count_picks(counts);
+        assert_int_equal(counts[0], 0);
+        assert_int_equal(counts[1], counts[2]);
+        peers[0].down_until_ms = 0;
+        count_picks(counts);
+        assert_in_range(counts[0], PICKS * weight / (weight + 2) - 5,
+                        PICKS * weight / (weight + 2) + 5);
+    }
+}
+
+static void idle_peers_take_turns_by_least_load(void **state)
+{
+    (void)state;
+    unsigned counts[PEERS];
+    use(BALANCE_LEAST_CONN, 1, 1, 1);
+    count_picks(counts);
+    for (unsigned i = 0; i < PEERS; i++)
+        assert_int_equal(counts[i], PICKS / PEERS);
+}
+
+static void of_two_at_random_the_less_loaded_is_picked(void **state)
+{
+    (void)state;
+    unsigned counts[PEERS];
+    use(BALANCE_RANDOM, 1, 1, 1);
+    peers[0].active = 100;
+    count_picks(counts);
+    assert_in_range(counts[0], 1, PICKS / PEERS / 2); /* only where both draws name it: 1 in 9 */
+}
+
+static void without_a_header_the_client_is_the_key(void **state)
+{
+    (void)state;
+    const char *why = NULL;
+    struct address clients[2];
+    unsigned seen = 0;
+    use(BALANCE_HASH, 1, 1, 1);
+    assert_in_range(pick(0), 0, PEERS - 1); /* a request that came by no connection */
+    for (unsigned i = 0; i < 50; i++) {
+        for (unsigned port = 0; port < 2; port++) {
+            char text[32];
+            int len = snprintf(text, sizeof(text), "10.0.0.%u:%u", i, 1000 + port);
+            assert_int_equal(address_parse(slice_of(text, (size_t)len), &clients[port], &why), 0);
+        }
+        request.remote = &clients[0];
+        int home = pick(0);
+        request.remote = &clients[1];
+        assert_int_equal(pick(0), home);
+        seen |= 1U << home;
+    }
+    assert_int_equal(seen, 7);
+}
+
+static void the_hundredth_peer_is_remembered_as_tried(void **state)
+{
+    (void)state;
+    enum { MANY = 100 };
+    static struct peer many_peers[MANY];
+    static struct upstream_peer many[MANY];
+    for (unsigned i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
+        uint64_t words[2] = {UINT64_MAX, UINT64_MAX & ~(UINT64_C(1) << (MANY - 1 - 64))};
+        struct tried all_but_last = {.words = words};
+        bool full = true;
+        for (unsigned j = 0; j < MANY; j++) {
+            many_peers[j].io = io;
+            many[j] = (struct upstream_peer){.peer = &many_peers[j], .weight = 1, .hash = j};
+        }
+        balancer = (struct balancer){.rule = rules[i], .peers = many, .count = MANY, .random = 1};
+        assert_int_equal(balance_pick(&balancer, &request, &all_but_last, 0, &full), MANY - 1);
+        words[1] = UINT64_MAX;
+        assert_int_equal(balance_pick(&balancer, &request, &all_but_last, 5, &full), -1);
+        assert_false(full); /* all were tried: no wait for room would help */
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -212,6 +321,12 @@ int main(void)
         TEST(who_was_tried_or_is_down_is_passed_over),
         TEST(where_all_are_down_one_is_tried_all_the_same),
         TEST(a_peer_without_room_is_passed_over),
+        TEST(weights_are_shares),
+        TEST(turns_stay_even_without_a_peer),
+        TEST(idle_peers_take_turns_by_least_load),
+        TEST(of_two_at_random_the_less_loaded_is_picked),
+        TEST(without_a_header_the_client_is_the_key),
+        TEST(the_hundredth_peer_is_remembered_as_tried),
     };
     struct io_options options = {.kind = IO_KIND_EPOLL};
     if (io_create(&io, &options) != 0)

@@ -1,6 +1,7 @@
 #include "proxy/balance.h"
 
 #include <assert.h>
+#include <math.h>
 
 /* How good a candidate is; a worse kind is used only where no better one is left. */
 enum fitness { UNFIT, DOWN, FIT };
@@ -91,11 +92,27 @@ static uint64_t next_random(struct balancer *balancer)
     return x * UINT64_C(0x2545F4914F6CDD1D);
 }
 
+/* A peer at random, in proportion to the weights. */
+static unsigned draw(struct balancer *balancer)
+{
+    uint64_t random = next_random(balancer) >> 32;
+    if (!balancer->weighted)
+        return (unsigned)(random % balancer->count);
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < balancer->count; i++)
+        sum += balancer->peers[i].weight;
+    assert(sum > 0);
+    unsigned index = 0;
+    for (uint64_t left = random % sum; left >= balancer->peers[index].weight; index++)
+        left -= balancer->peers[index].weight;
+    return index;
+}
+
 /* Two at random, the less loaded of them; by turns where neither fits. */
 static int pick_random(struct balancer *balancer, struct choice *choice)
 {
-    unsigned a = (unsigned)((next_random(balancer) >> 32) % balancer->count);
-    unsigned b = (unsigned)((next_random(balancer) >> 32) % balancer->count);
+    unsigned a = draw(balancer);
+    unsigned b = draw(balancer);
     bool a_fits = fits(balancer, choice, a);
     bool b_fits = fits(balancer, choice, b);
     if (a_fits && b_fits)
@@ -125,22 +142,30 @@ static uint64_t key_hash(const struct balancer *balancer, const struct request *
     return mix(UINT64_C(0xcbf29ce484222325), ip, len);
 }
 
+/* A peer's claim to a key. Dividing by the logarithm of an even draw from (0, 1) is what makes the
+ * highest claim fall to each peer in proportion to its weight; multiplying would favour the heavy.
+ */
+static double claim(const struct upstream_peer *peer, uint64_t key)
+{
+    uint64_t both = key ^ peer->hash;
+    uint64_t even = mix(key, (const char *)&both, sizeof(both)) >> 11;
+    return peer->weight / -log(((double)even + 0.5) / 9007199254740992.0); /* 2^53 */
+}
+
 /* Rendezvous hashing: when a peer goes, only its own keys move. */
 static int pick_hashed(struct balancer *balancer, struct choice *choice,
                        const struct request *request)
 {
     uint64_t key = key_hash(balancer, request);
-    uint64_t best_score = 0;
+    double best_claim = 0;
     int best = -1;
     for (unsigned i = 0; i < balancer->count; i++) {
         if (!fits(balancer, choice, i))
             continue;
-        uint64_t both = key ^ balancer->peers[i].hash;
-        uint64_t score = mix(key, (const char *)&both, sizeof(both)) / 1000;
-        score *= balancer->peers[i].weight;
-        if (best < 0 || score > best_score) {
+        double own = claim(&balancer->peers[i], key);
+        if (best < 0 || own > best_claim) {
             best = (int)i;
-            best_score = score;
+            best_claim = own;
         }
     }
     return best;
