@@ -236,6 +236,20 @@ describe("waiting", function()
       assert.is_true(res.status == 200 or res.status == 500)
    end)
 
+   it("never ends early", function()
+      local clock = require "monolake.clock"
+      local early = 0
+      assert(t.call(function()
+         for i = 1, 60 do
+            local begun, us = clock.now_us(), i % 3 * 1000 + i * 7
+            ml.sleep(us / 1e6)
+            early = early + (clock.now_us() - begun < us and 1 or 0)
+         end
+         return ml.text ""
+      end, "/"))
+      assert.are.equal(0, early)
+   end)
+
    it("is refused outside of a request", function()
       local ok, err = pcall(ml.sleep, 0.001)
       assert.is_false(ok)

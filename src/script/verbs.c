@@ -43,15 +43,25 @@ static int give_response(struct call *call, lua_State *L)
 
 /* --- sleep ----------------------------------------------------------------------------------- */
 
+enum { SLEEP_MAX_S = 1000000000 }; /* 30 years and more are for ever */
+
 static void take_seconds(struct call *call, lua_State *L)
 {
     call->seconds = lua_tonumber(L, 2);
 }
 
+/* Rounded up, and from the present, not from the loop's time: nobody shall wake early. */
+static int64_t end_of_sleep_ms(double seconds)
+{
+    if (seconds > SLEEP_MAX_S)
+        return DEADLINE_NEVER;
+    return (clock_now_us() + (int64_t)(seconds * 1e6) + 999) / 1000;
+}
+
 static void perform_sleep(struct call *call)
 {
     struct io *io = call->request->exchange->io;
-    int64_t until = io_now_ms(io) + (int64_t)(call->seconds * 1000 + 0.5);
+    int64_t until = end_of_sleep_ms(call->seconds);
     if (until <= call->deadline) {
         call->result = wait_sleep(io, until);
         return;
