@@ -39,6 +39,8 @@ function Socket:try_send(bytes, seconds)
          return nil, "closed", offset, err
       elseif not tasks.wait(self.fd, "write", seconds) then
          return nil, "timeout", offset
+      elseif not self.fd then -- another task has closed it meanwhile
+         return nil, "closed", offset
       end
    end
    return true

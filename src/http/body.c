@@ -19,13 +19,25 @@ static void release_bytes(struct body *body)
     (void)body;
 }
 
+static const struct body_ops bytes_ops = {.read = read_bytes, .release = release_bytes};
+
 void body_init_bytes(struct body *body, struct slice bytes)
 {
-    static const struct body_ops ops = {.read = read_bytes, .release = release_bytes};
     body_init_empty(body);
     if (bytes.len)
-        *body =
-            (struct body){.ops = &ops, .source = (void *)bytes.ptr, .length = (int64_t)bytes.len};
+        *body = (struct body){
+            .ops = &bytes_ops, .source = (void *)bytes.ptr, .length = (int64_t)bytes.len};
+}
+
+bool body_rewind(struct body *body)
+{
+    if (body_is_empty(body) || (body->ops && !body->ended && body->bytes_read == 0))
+        return true;
+    if (body->ops != &bytes_ops)
+        return false;
+    body->ended = false;
+    body->bytes_read = 0;
+    return true;
 }
 
 int body_read(struct body *body, struct slice *out, unsigned max, int64_t deadline)

@@ -8,6 +8,7 @@
 
 #include "base/slice.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { BODY_SLICES_MAX = 8 }; /* most slices that consumers ask for at once */
@@ -41,6 +42,9 @@ void body_init_bytes(struct body *body, struct slice bytes);
 
 /* Reads as body_ops.read does; an empty body gives 0. */
 int body_read(struct body *body, struct slice *out, unsigned max, int64_t deadline);
+
+/* Makes a body that was read readable from its start again. False if its bytes are gone. */
+bool body_rewind(struct body *body);
 
 /* Releases it; harmless if it is empty or was released. It then reads as ended. */
 void body_release(struct body *body);

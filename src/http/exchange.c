@@ -79,6 +79,14 @@ void exchange_end(struct exchange *exchange)
     idle_count++;
 }
 
+void exchange_reclaim_body(struct exchange *exchange)
+{
+    void *user = exchange->body_user;
+    exchange->body_user = NULL;
+    if (user)
+        exchange->end_body_use(user);
+}
+
 uint32_t exchange_active_count(void)
 {
     return active_count;

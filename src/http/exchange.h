@@ -43,8 +43,12 @@ struct exchange {
     int64_t started_us;      /* monotonic */
     int64_t total_deadline;  /* monotonic milliseconds; every wait is bounded by it */
     uint64_t bytes_sent;     /* of the response, head included */
-    void *script;            /* the Lua side of this request, or NULL; for src/script */
-    struct list link;        /* in the worker's list of active exchanges */
+    /* Whoever may still be reading the request's body in the background, or NULL. */
+    void *body_user;
+    void (*end_body_use)(void *body_user); /* may suspend */
+    struct slice sent_body; /* a whole small body that was sent on: it can be sent again */
+    void *script;           /* the Lua side of this request, or NULL; for src/script */
+    struct list link;       /* in the worker's list of active exchanges */
 };
 
 /* Takes an exchange from the pool; request.generation is already valid. NULL when exhausted. */
@@ -52,6 +56,10 @@ struct exchange *exchange_begin(struct io *io);
 
 /* Ends it: releases bodies and service, runs the arena's clean-ups, bumps the generation. */
 void exchange_end(struct exchange *exchange);
+
+/* Makes the request's body its layers' again: ends the sending of it that may still go on behind an
+ * early response. To be called before the body is read, replaced or sent once more. May suspend. */
+void exchange_reclaim_body(struct exchange *exchange);
 
 /* How many are active in this worker. */
 uint32_t exchange_active_count(void);

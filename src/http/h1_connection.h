@@ -11,10 +11,11 @@ struct h1_connection {
     struct h1_server *server;
     struct list link; /* in server->connections */
     struct h1_input input;
-    struct timer idle;     /* armed while idle */
-    struct coro *coro;     /* NULL while idle */
-    uint32_t requests;     /* complete heads so far */
-    struct tunnel *tunnel; /* owns the stream once the response has opened one */
+    struct timer idle;         /* armed while idle */
+    struct coro *coro;         /* NULL while idle */
+    struct exchange *exchange; /* under way, or NULL */
+    uint32_t requests;         /* complete heads so far */
+    struct tunnel *tunnel;     /* owns the stream once the response has opened one */
 };
 
 /* What becomes of the connection behind a response. */

@@ -259,7 +259,7 @@ static int read_some(struct h1_input *input, struct slice *out, unsigned max, in
             break;
         h1_input_release_held(input); /* framing alone was read: nobody has seen it */
     }
-    if (result < 0 && result != -ETIMEDOUT)
+    if (result < 0 && result != -ETIMEDOUT && result != -ECANCELED)
         input->failed = result;
     return result;
 }

@@ -160,7 +160,7 @@ void h1_server_abort(struct h1_server *server)
             tunnel_cancel(connection->tunnel);
         else if (connection->coro)
             coro_cancel(connection->coro);
-        else
+        else if (!connection->stream.closing)
             close_connection(connection, true);
     }
 }
@@ -178,7 +178,7 @@ static int request_body_read(struct body *body, struct slice *out, unsigned max,
 {
     struct h1_input *input = body->source;
     struct h1_connection *connection = container_of(input, struct h1_connection, input);
-    struct request *request = container_of(body, struct request, body);
+    struct request *request = &connection->exchange->request; /* a layer may have moved the body */
     if (request->expects_continue && deadline != DEADLINE_NOW && !connection->stream.first) {
         int result = h1_send_interim(request->exchange, 100, NULL);
         if (result < 0)
@@ -239,6 +239,13 @@ static void describe_request(struct h1_connection *connection, struct exchange *
         exchange->total_deadline = io_now_ms(server->io) + server->config.total_timeout_ms;
 }
 
+static void tunnel_done(const struct tunnel_result *result, void *owner)
+{
+    struct h1_connection *connection = owner;
+    (void)result;
+    connection->tunnel = NULL;
+}
+
 /* From here on both streams are the tunnel's: it closes them, which frees their connections. */
 static enum h1_verdict start_tunnel(struct h1_connection *connection, struct response *response)
 {
@@ -247,7 +254,7 @@ static enum h1_verdict start_tunnel(struct h1_connection *connection, struct res
         .deadline = DEADLINE_NEVER,
     };
     struct tunnel *tunnel =
-        tunnel_start(&connection->stream, response->tunnel, &options, NULL, NULL);
+        tunnel_start(&connection->stream, response->tunnel, &options, tunnel_done, connection);
     if (!tunnel) {
         log_warn("no memory for a tunnel: its connections are closed");
         return H1_ABORT;
@@ -340,8 +347,10 @@ static enum h1_verdict serve_one(struct h1_connection *connection)
         return H1_ABORT;
     }
     connection->input.ended = true; /* until a head says that a body follows */
+    connection->exchange = exchange;
     enum h1_verdict verdict = read_and_answer(connection, exchange);
     exchange_end(exchange);
+    connection->exchange = NULL;
     return skip_body(connection, verdict);
 }
 
@@ -370,8 +379,10 @@ static void connection_main(void *arg)
         verdict = serve_one(connection);
     while (verdict == H1_KEEP && stream->first);
 
-    if (verdict == H1_TUNNEL)
+    if (verdict == H1_TUNNEL) {
+        connection->coro = NULL;
         return; /* the tunnel owns the stream now and closes it */
+    }
     if (verdict == H1_KEEP && stream->end == STREAM_OPEN) {
         connection->coro = NULL;
         go_idle(connection);

@@ -45,6 +45,7 @@ struct io_buf *bufpool_get(struct bufpool *pool)
         pool->free_floor = pool->free_count;
     ASAN_UNPOISON_MEMORY_REGION(buf->base, pool->buffer_bytes);
     buf->data = buf->base;
+    buf->compact = false;
     buf->len = 0;
     buf->next = NULL;
     return buf;

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BUFFER_BYTES = 32 * 1024, TRIM_EVERY_MS = 1000 };
+enum { BUFFER_BYTES = 32 * 1024, TRIM_EVERY_MS = 1000, SCARCE_PART = 4 };
 #define BUFFER_MAX_BYTES (UINT64_C(256) << 20)
 
 static int choose_backend(struct io *io, const struct io_options *options);
@@ -86,8 +86,39 @@ void io_close_fd(struct io *io, int fd)
     io->backend->close_fd(io, fd);
 }
 
+bool io_buf_append(const struct io *io, struct io_buf *buf, const struct io_buf *more)
+{
+    size_t used = (size_t)(buf->data - buf->base) + buf->len;
+    if (buf->compact || more->len > io->pool.buffer_bytes - used)
+        return false;
+    memcpy(buf->data + buf->len, more->data, more->len);
+    buf->len += more->len;
+    return true;
+}
+
+bool io_buffers_scarce(const struct io *io)
+{
+    return io->stats.buffers_held > io->pool.count_max / SCARCE_PART;
+}
+
+struct io_buf *io_buf_compact(struct io *io, struct io_buf *buf)
+{
+    struct io_buf *small = malloc(sizeof(*small) + buf->len);
+    if (!small)
+        return buf;
+    *small = (struct io_buf){.len = buf->len, .compact = true};
+    small->base = small->data = (char *)(small + 1);
+    memcpy(small->data, buf->data, buf->len);
+    io_buf_release(io, buf);
+    return small;
+}
+
 void io_buf_release(struct io *io, struct io_buf *buf)
 {
+    if (buf->compact) {
+        free(buf);
+        return;
+    }
     io->stats.buffers_held--;
     bufpool_put(&io->pool, buf);
     if (io->pool.free_count > BUFPOOL_KEEP && !timer_armed(&io->trim))

@@ -30,7 +30,7 @@ enum io_kind { IO_KIND_AUTO, IO_KIND_URING, IO_KIND_EPOLL };
 struct io_buf {
     char *data;          /* first byte not yet consumed */
     uint32_t len;        /* bytes from data */
-    uint32_t slot;       /* private to the pool */
+    bool compact;        /* of exact size, not of the pool */
     struct io_buf *next; /* for the holder's queue */
     char *base;          /* start of the block; private to the pool */
 };
@@ -121,6 +121,16 @@ void io_close_fd(struct io *io, int fd);
 
 /* Gives a receive buffer back to the pool. */
 void io_buf_release(struct io *io, struct io_buf *buf);
+
+/* Appends the bytes of one buffer to another, if there is room behind what that holds. */
+bool io_buf_append(const struct io *io, struct io_buf *buf, const struct io_buf *more);
+
+/* Are many receive buffers held? Then nobody should keep one that he is not about to use. */
+bool io_buffers_scarce(const struct io *io);
+
+/* Moves what a buffer holds to memory of just that size and gives the buffer back to the pool.
+ * Returns what holds the bytes now: the buffer itself when memory is exhausted. */
+struct io_buf *io_buf_compact(struct io *io, struct io_buf *buf);
 
 /* Time of this turn (monotonic milliseconds; read once a turn) and the timers. */
 int64_t io_now_ms(const struct io *io);

@@ -12,7 +12,8 @@
 
 enum {
     HANGUP_CHECK_MS = 250,
-    TCP_CLOSED = 7, /* TCP_CLOSE of the kernel's states: after a reset */
+    SHARED_BYTES_MAX = 4096, /* an arrival up to this size joins the buffer before it */
+    TCP_CLOSED = 7,          /* TCP_CLOSE of the kernel's states: after a reset */
 };
 
 static void arm(struct stream *stream);
@@ -52,8 +53,24 @@ static void look_for_reset(struct timer *timer)
     notify(stream);
 }
 
+/* How many buffers may be received ahead of the reader. */
+static uint32_t queue_max(const struct stream *stream)
+{
+    return !stream->reader && io_buffers_scarce(stream->io) ? 1 : STREAM_QUEUE_MAX;
+}
+
+/* A byte that nobody reads yet must not hold a whole buffer: small arrivals share one, and when
+ * buffers are scarce only a reader gets one of the pool's. */
 static void enqueue(struct stream *stream, struct io_buf *buf)
 {
+    stream->bytes_in += buf->len;
+    if (stream->last && buf->len <= SHARED_BYTES_MAX &&
+        io_buf_append(stream->io, stream->last, buf)) {
+        io_buf_release(stream->io, buf);
+        return;
+    }
+    if (!stream->reader && io_buffers_scarce(stream->io))
+        buf = io_buf_compact(stream->io, buf);
     buf->next = NULL;
     if (stream->last)
         stream->last->next = buf;
@@ -61,7 +78,6 @@ static void enqueue(struct stream *stream, struct io_buf *buf)
         stream->first = buf;
     stream->last = buf;
     stream->queued++;
-    stream->bytes_in += buf->len;
 }
 
 static void recv_done(struct io_op *op, int result, struct io_buf *buf, bool more)
@@ -79,7 +95,7 @@ static void recv_done(struct io_op *op, int result, struct io_buf *buf, bool mor
         return;
     }
     if (more) {
-        if (stream->queued >= STREAM_QUEUE_MAX)
+        if (stream->queued >= queue_max(stream))
             io_cancel(stream->io, &stream->recv);
     } else if (stream->end != STREAM_OPEN) {
         return; /* stream_fail has ended it already */
@@ -101,7 +117,7 @@ static void recv_done(struct io_op *op, int result, struct io_buf *buf, bool mor
 static void arm(struct stream *stream)
 {
     if (!stream->started || stream->closing || stream->end != STREAM_OPEN ||
-        stream->queued >= STREAM_QUEUE_MAX || io_op_in_flight(&stream->recv))
+        stream->queued >= queue_max(stream) || io_op_in_flight(&stream->recv))
         return;
     stream->recv =
         (struct io_op){.kind = IO_OP_RECV, .fd = stream->fd, .done = recv_done, .owner = stream};

@@ -112,6 +112,8 @@ static void begin_body(struct forwarding *forwarding)
         return; /* an error shows again in the upload */
     forwarding->body_start = arena_copy(request->arena, piece);
     forwarding->replayable = forwarding->body_start.ptr && body->ended;
+    if (forwarding->replayable)
+        forwarding->exchange->sent_body = forwarding->body_start;
 }
 
 static void append_body(struct forwarding *forwarding, struct h1_out *out)
@@ -140,6 +142,13 @@ static bool body_left(const struct request *request)
     return !body_is_empty(&request->body) && !request->body.ended;
 }
 
+/* An early response has reached the layers, and one of them wants the body back. */
+static void end_upload(void *arg)
+{
+    struct forwarding *forwarding = arg;
+    upload_join(&forwarding->upload, true);
+}
+
 /* Returns 0 or a negative errno of the peer's side. */
 static int send_request(struct forwarding *forwarding)
 {
@@ -164,6 +173,8 @@ static int send_request(struct forwarding *forwarding)
         .chunked = forward_chunked(request),
         .wait_continue = request->expects_continue,
     };
+    forwarding->exchange->body_user = forwarding;
+    forwarding->exchange->end_body_use = end_upload;
     return upload_start(&forwarding->upload);
 }
 
@@ -371,6 +382,8 @@ static void settle(void *arg)
     /* All of the body was read and only its last send is under way: worth waiting for. */
     bool nearly_done = client->input.ended && forwarding->request->body.ended;
     upload_join(upload, !nearly_done);
+    if (forwarding->exchange->body_user == forwarding)
+        forwarding->exchange->body_user = NULL;
     forwarding->client = NULL;
     struct peer *peer = forwarding->entry->peer;
     peer->active--;
@@ -603,11 +616,29 @@ static struct response *answer_self(struct request *request)
     return NULL;
 }
 
+/* The body as it was before an earlier forwarding of the same request, if that is possible. */
+static bool restore_body(struct request *request)
+{
+    struct exchange *exchange = request->exchange;
+    exchange_reclaim_body(exchange);
+    if (body_rewind(&request->body))
+        return true;
+    if (!request->body.ended || !exchange->sent_body.ptr)
+        return false;
+    body_release(&request->body);
+    body_init_bytes(&request->body, exchange->sent_body);
+    return true;
+}
+
 struct response *upstream_forward(struct upstream *upstream, struct request *request)
 {
     struct response *own = answer_self(request);
     if (own)
         return own;
+    if (!restore_body(request))
+        return response_create_error(
+            request, 502, RESPONSE_LAYER_FAILED,
+            SLICE("the request's body was sent on before and is gone: req:body() keeps it"));
     struct forwarding *forwarding = arena_zalloc(request->arena, sizeof(*forwarding));
     /* The clean-up is registered first: a response that a layer throws away settles there. */
     if (!forwarding || arena_defer(request->arena, settle, forwarding) != 0)

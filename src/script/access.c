@@ -4,6 +4,7 @@
 #include "http/exchange.h"
 #include "script/body.h"
 
+#include <errno.h>
 #include <time.h>
 
 /* The request if it has not ended: exchanges live in memory that is never given back. */
@@ -344,8 +345,11 @@ int script_body_set(intptr_t address, uint32_t generation, intptr_t message, con
     if (!copy.ptr)
         return ACCESS_MEMORY;
     struct body *body = body_of(request, message);
+    if (script_body_running(body))
+        return ACCESS_INVALID;
+    if (!script_body_take(request, body))
+        return ACCESS_MEMORY;
     headers_remove_id(part_of(request, message, PART_HEADERS), HEADER_CONTENT_LENGTH);
-    body_release(body);
     body_init_bytes(body, copy);
     return ACCESS_FOUND;
 }
@@ -356,6 +360,8 @@ double script_body_address(intptr_t address, uint32_t generation, intptr_t messa
     if (!request)
         return ACCESS_OVER;
     struct body *body = body_of(request, message);
+    if (script_body_running(body))
+        return ACCESS_INVALID;
     if (take && !body_is_empty(body))
         body = script_body_take(request, body);
     return body ? (double)(uintptr_t)body : ACCESS_MEMORY;
@@ -366,9 +372,19 @@ int script_body_stream(intptr_t address, uint32_t generation, intptr_t message, 
     struct request *request = live(address, generation);
     if (!request)
         return ACCESS_OVER;
-    headers_remove_id(part_of(request, message, PART_HEADERS), HEADER_CONTENT_LENGTH);
-    int result = script_body_attach(request, body_of(request, message), index, map);
-    return result == 0 ? ACCESS_FOUND : ACCESS_MEMORY;
+    struct body *body = body_of(request, message);
+    if (script_body_running(body))
+        return ACCESS_INVALID;
+    int result = script_body_attach(request, body, index, map);
+    if (result == 0)
+        headers_remove_id(part_of(request, message, PART_HEADERS), HEADER_CONTENT_LENGTH);
+    return result == 0 ? ACCESS_FOUND : result == -EINVAL ? ACCESS_INVALID : ACCESS_MEMORY;
+}
+
+int script_body_busy(intptr_t address, uint32_t generation)
+{
+    struct request *request = live(address, generation);
+    return request && request->exchange->body_user;
 }
 
 /* --- Clocks ---------------------------------------------------------------------------------- */

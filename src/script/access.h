@@ -89,6 +89,8 @@ ML_API int script_body_set(intptr_t request, uint32_t generation, intptr_t messa
  * out of the message, which is left with an empty one. Or a negative ACCESS_. */
 ML_API double script_body_address(intptr_t request, uint32_t generation, intptr_t message,
                                   int take);
+/* 1 while a forwarding may still be sending the request's body on. */
+ML_API int script_body_busy(intptr_t request, uint32_t generation);
 /* Makes the body of a message what the function at `index` of the request's handle gives, or what
  * it makes of the present body (`map`). */
 ML_API int script_body_stream(intptr_t request, uint32_t generation, intptr_t message, int index,

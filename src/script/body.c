@@ -8,8 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { NESTING_MAX = 32 }; /* functions around one body: each takes some of the stack */
+
 struct script_body {
     struct request *request;
+    unsigned nesting;  /* how many functions feed this one, itself included */
+    bool running;      /* a piece is being made: its function must not read or replace the body */
     struct body inner; /* what the function is fed with; empty for an iterator */
     bool map;
     bool last;          /* nothing follows what the function is working on */
@@ -87,7 +91,7 @@ static int feed(struct script_body *self, int64_t deadline)
     return 0;
 }
 
-static int read_chunk(struct script_body *self, int64_t deadline)
+static int make_chunk(struct script_body *self, int64_t deadline)
 {
     if (self->call.state != CALL_WAITING) {
         int result = feed(self, deadline);
@@ -106,10 +110,20 @@ static int read_chunk(struct script_body *self, int64_t deadline)
     return 0;
 }
 
+static int read_chunk(struct script_body *self, int64_t deadline)
+{
+    self->running = true;
+    int result = make_chunk(self, deadline);
+    self->running = false;
+    return result;
+}
+
 static int script_body_read(struct body *body, struct slice *out, unsigned max, int64_t deadline)
 {
     struct script_body *self = body->source;
     (void)max;
+    if (self->running)
+        return -EINVAL;
     if (self->failed)
         return -EIO;
     while (!self->done) {
@@ -152,6 +166,18 @@ static void release_taken(void *arg)
     body_release(arg);
 }
 
+/* The body as one of ours, or NULL. */
+static struct script_body *script_body_of(const struct body *body)
+{
+    return body->ops == &script_body_ops ? body->source : NULL;
+}
+
+bool script_body_running(const struct body *body)
+{
+    const struct script_body *self = script_body_of(body);
+    return self && self->running;
+}
+
 struct body *script_body_take(struct request *request, struct body *body)
 {
     struct body *taken = arena_alloc(request->arena, sizeof(*taken));
@@ -164,17 +190,21 @@ struct body *script_body_take(struct request *request, struct body *body)
 
 int script_body_attach(struct request *request, struct body *body, int index, bool map)
 {
+    const struct script_body *fed_by = map ? script_body_of(body) : NULL;
+    unsigned nesting = fed_by ? fed_by->nesting + 1 : 1;
+    if (nesting > NESTING_MAX)
+        return -EINVAL;
     struct script_body *self = arena_zalloc(request->arena, sizeof(*self));
-    if (!self || arena_defer(request->arena, free_script_body, self) != 0)
+    if (!self || (!map && !script_body_take(request, body)) ||
+        arena_defer(request->arena, free_script_body, self) != 0)
         return -ENOMEM;
+    self->nesting = nesting;
     self->request = request;
     self->index = index;
     self->map = map;
     self->call.state = CALL_RETURNED;
     if (map)
         self->inner = *body;
-    else
-        body_release(body);
     *body = (struct body){.ops = &script_body_ops, .source = self, .length = -1};
     return 0;
 }

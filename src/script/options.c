@@ -71,7 +71,7 @@ const struct option_set upstream_options = {
 };
 
 static const char *const kind_names[] = {
-    [OPTION_DURATION] = "duration", [OPTION_COUNT] = "count", [OPTION_BYTES] = "bytes",
+    [OPTION_DURATION] = "duration", [OPTION_COUNT] = "count", [OPTION_BYTES] = "bytes32",
     [OPTION_BYTES64] = "bytes",     [OPTION_FLAG] = "flag",   [OPTION_TEXT] = "text",
 };
 

@@ -79,15 +79,21 @@ static int give_result(struct call *call, lua_State *L)
 
 /* --- bodies ---------------------------------------------------------------------------------- */
 
+/* A body is read in the coroutine of its own request only: NULL for another's. */
 static void take_body(struct call *call, lua_State *L)
 {
-    call->body = (struct body *)(uintptr_t)lua_tonumber(L, 2);
+    bool own = (uintptr_t)lua_tonumber(L, 4) == (uintptr_t)call->request;
+    call->body = own ? (struct body *)(uintptr_t)lua_tonumber(L, 2) : NULL;
     call->bytes_max = (uint64_t)lua_tonumber(L, 3);
 }
 
 static void perform_read(struct call *call)
 {
     call->bytes = (struct slice){NULL, 0};
+    if (!call->body) {
+        call->result = -EINVAL;
+        return;
+    }
     call->result = body_read(call->body, &call->bytes, 1, call->deadline);
 }
 
@@ -159,6 +165,10 @@ static void perform_buffer(struct call *call)
 {
     struct gathered gathered = {.arena = call->request->arena};
     call->bytes = (struct slice){NULL, 0};
+    if (!call->body) {
+        call->result = -EINVAL;
+        return;
+    }
     call->result = gather_body(call, &gathered);
     if (call->result < 0)
         return;
@@ -168,10 +178,24 @@ static void perform_buffer(struct call *call)
     call->result = 1;
 }
 
+static void take_request(struct call *call, lua_State *L)
+{
+    bool own = (uintptr_t)lua_tonumber(L, 2) == (uintptr_t)call->request;
+    call->result = own ? 0 : -EINVAL;
+}
+
+/* The request's body back from an upload that goes on behind an early response. */
+static void perform_reclaim(struct call *call)
+{
+    if (call->result == 0)
+        exchange_reclaim_body(call->request->exchange);
+}
+
 const struct verb script_verbs[] = {
     {"next", take_nothing, perform_next, give_response},
     {"sleep", take_seconds, perform_sleep, give_result},
     {"read", take_body, perform_read, give_bytes},
     {"buffer", take_body, perform_buffer, give_bytes},
+    {"reclaim", take_request, perform_reclaim, give_result},
 };
 const unsigned script_verb_count = sizeof(script_verbs) / sizeof(script_verbs[0]);

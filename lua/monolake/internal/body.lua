@@ -14,10 +14,24 @@ local body = {}
 
 local MAX_DEFAULT = { [true] = 1048576, [false] = 8388608 }
 
+--- Before the body of a request is touched: the upstream may still be sending it on, behind a response
+--- that came early.
+local function reclaim(self, level)
+   if self[1] ~= self[3] or C.script_body_busy(self[1], self[2]) == 0 then
+      return
+   end
+   wait.check("body")
+   if raw_yield(verbs.reclaim, self[1]) < 0 then
+      error("a body can be changed only in the layers of its own request", level + 1)
+   end
+end
+
+local BEING_MADE = "the body is being made by a function of its own: it cannot be read or replaced there"
+
 local function address_of(self, take, level)
    local address = C.script_body_address(self[1], self[2], self[3], take and 1 or 0)
    if address < 0 then
-      raise(address, nil, level + 1)
+      raise(address, BEING_MADE, level + 1)
    end
    return address
 end
@@ -39,16 +53,17 @@ local function limit_of(self, options)
       end
    end
    local max = options.max or MAX_DEFAULT[is_request(self)]
-   if type(max) ~= "number" or max < 0 then
+   if type(max) ~= "number" or not (max >= 0) then
       error("body: \"max\" must be a number of bytes", 3)
    end
-   return max
+   return math.min(max, 2 ^ 53)
 end
 
 --- The whole body as a string. It stays readable for later layers and the upstream. A body over the
 --- bound raises an error that answers with 413 unless it is caught.
 function body.read_all(self, options)
    local max = limit_of(self, options)
+   reclaim(self, 2)
    local address = address_of(self, false, 2)
    local text = self[4]
    if not text then
@@ -78,6 +93,7 @@ end
 --- An iterator over the body as it arrives. The message is left with an empty body.
 function body.chunks(self)
    wait.check("chunks")
+   reclaim(self, 2)
    self[4] = false
    local address = address_of(self, true, 2)
    return next_piece, { self[1], self[2], self[3], address }
@@ -99,6 +115,7 @@ end
 
 --- Replaces the body by a string, or by what an iterator function gives until it returns nil.
 function body.assign(self, value)
+   reclaim(self, 2)
    self[4] = false
    local result
    if type(value) == "function" then
@@ -111,7 +128,7 @@ function body.assign(self, value)
       error("body: expected a string, an iterator function or nil, not " .. type(value), 3)
    end
    if result < 0 then
-      raise(result, nil, 3)
+      raise(result, BEING_MADE, 3)
    end
 end
 
@@ -121,7 +138,7 @@ function body.map(self, fn, overlap)
    local stream = { fn = fn, overlap = overlap, carry = "" }
    local result = C.script_body_stream(self[1], self[2], self[3], add_stream(self, stream), 1)
    if result < 0 then
-      raise(result, nil, 3)
+      raise(result, BEING_MADE .. "; at most 32 functions can change one body", 3)
    end
 end
 

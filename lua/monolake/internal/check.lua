@@ -82,6 +82,13 @@ local kinds = {
       end
       return ms, what
    end,
+   bytes32 = function(value)
+      local bytes, what = scaled(value, SIZES, 'a number of bytes or a text such as "16k", "1m"')
+      if bytes and bytes >= 2 ^ 32 then
+         return nil, "less than 4g"
+      end
+      return bytes, what
+   end,
    bytes = function(value)
       local bytes, what = scaled(value, SIZES, 'a number of bytes or a text such as "16k", "1m"')
       return bytes, what

@@ -53,7 +53,8 @@ function errors.raise_body(code, is_request)
    if failure then
       error(failure, 0)
    elseif -code == EINVAL then
-      error("a body can be read only in the layers of its own request", 3)
+      error("a body can be read only in the layers of its own request, and not by a function that makes it",
+         3)
    elseif -code == ENOMEM then
       error(errors.failure(503, "out of memory"), 0)
    end

@@ -34,6 +34,7 @@ double script_response_fail(intptr_t request, uint32_t generation, int status, c
 int script_body_set(intptr_t request, uint32_t generation, intptr_t message, const char *bytes,
                     size_t len);
 double script_body_address(intptr_t request, uint32_t generation, intptr_t message, int take);
+int script_body_busy(intptr_t request, uint32_t generation);
 int script_body_stream(intptr_t request, uint32_t generation, intptr_t message, int index,
                        int map);
 double script_now(void);
