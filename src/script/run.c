@@ -8,6 +8,7 @@
 enum {
     CANCELLED_WAITS_MAX = 100,  /* of a script that goes on waiting for a client that is gone */
     FAILURES_LOGGED_PER_S = 10, /* tracebacks of layers */
+    STATUS_CLIENT_GONE = 499,   /* of errors.cancelled in lua/ */
 };
 
 static bool is_verb(const struct verb *verb)
@@ -25,10 +26,23 @@ static void end(struct call *call, enum call_state state)
     call->thread = NULL;
 }
 
+/* Is the error that of a request whose client is gone (errors.cancelled)? Nobody did wrong. */
+static bool is_cancellation(lua_State *L)
+{
+    if (!lua_istable(L, -1))
+        return false;
+    lua_pushliteral(L, "status");
+    lua_rawget(L, -2);
+    bool cancelled = lua_tointeger(L, -1) == STATUS_CLIENT_GONE;
+    lua_pop(L, 1);
+    return cancelled;
+}
+
 static void log_failure(struct call *call, lua_State *L)
 {
     uint32_t suppressed = 0;
-    if (!log_limit_pass(&call->script->errors, FAILURES_LOGGED_PER_S, &suppressed))
+    if (is_cancellation(L) ||
+        !log_limit_pass(&call->script->errors, FAILURES_LOGGED_PER_S, &suppressed))
         return;
     luaL_traceback(call->script->L, L, lua_tostring(L, -1), 0);
     log_error("%s", lua_tostring(call->script->L, -1));
