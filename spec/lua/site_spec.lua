@@ -42,6 +42,10 @@ describe("a site's script", function()
       assert.matches('site.lua:1: undeclared global "print_it" is read', why, 1, true)
    end)
 
+   it("may not make finalizers, whose errors nobody could catch", function()
+      assert.matches('undeclared global "newproxy"', failure "newproxy(true)", 1, true)
+   end)
+
    it("may not use them in a request either", function()
       local site = app(listening [[function() count = 1 end]])
       assert.are.equal(500, site:get("/").status)

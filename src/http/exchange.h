@@ -38,11 +38,13 @@ struct exchange {
     struct io *io;
     struct coro *coro; /* the coroutine it runs in */
     const struct exchange_codec *codec;
-    void *connection;        /* for the codec */
-    struct service *service; /* retained */
-    int64_t started_us;      /* monotonic */
-    int64_t total_deadline;  /* monotonic milliseconds; every wait is bounded by it */
-    uint64_t bytes_sent;     /* of the response, head included */
+    void *connection;                 /* for the codec */
+    struct service *service;          /* retained */
+    enum http_method received_method; /* frames the response, whatever layers make of the method */
+    uint16_t sent_status;             /* of the final response; 0: none was begun */
+    int64_t started_us;               /* monotonic */
+    int64_t total_deadline;           /* monotonic milliseconds; every wait is bounded by it */
+    uint64_t bytes_sent;              /* of the response, head included */
     /* Whoever may still be reading the request's body in the background, or NULL. */
     void *body_user;
     void (*end_body_use)(void *body_user); /* may suspend */

@@ -89,10 +89,11 @@ static void write_framing(struct sending *sending)
     const struct request *request = &sending->exchange->request;
     if (sending->bodyless) {
         struct slice declared = headers_get_id(&response->headers, HEADER_CONTENT_LENGTH);
-        bool may_declare = request->method == METHOD_HEAD || response->status == 304;
+        bool head = sending->exchange->received_method == METHOD_HEAD;
+        bool may_declare = head || response->status == 304;
         if (may_declare && declared.ptr)
             h1_out_field(out, SLICE("Content-Length"), declared);
-        else if (request->method == METHOD_HEAD && response->body.length > 0)
+        else if (head && response->body.length > 0)
             write_length(out, (uint64_t)response->body.length);
         return;
     }
@@ -128,6 +129,8 @@ static void write_head(struct sending *sending)
 {
     struct response *response = sending->response;
     struct h1_out *out = &sending->head;
+    sending->exchange->sent_status = response->status;
+    sending->exchange->request.expects_continue = false; /* no 100 behind the final head */
     h1_out_reserve(out, HEAD_RESERVE_BYTES);
     h1_out_status_line(out, response->status);
     bool options = headers_find_id(&response->headers, HEADER_CONNECTION, NULL) != NULL;
@@ -233,7 +236,7 @@ static bool replace_by_failure(struct sending *sending, int error)
     sending->response = failure;
     sending->head = (struct h1_out){.arena = request->arena};
     sending->chunked = false;
-    sending->bodyless = http_response_bodyless(request->method, failure->status);
+    sending->bodyless = http_response_bodyless(sending->exchange->received_method, failure->status);
     write_head(sending);
     return !sending->head.failed;
 }
@@ -257,7 +260,7 @@ enum h1_verdict h1_send_response(struct h1_connection *connection, struct exchan
         .exchange = exchange,
         .response = response,
         .head = {.arena = &exchange->arena},
-        .bodyless = http_response_bodyless(exchange->request.method, response->status),
+        .bodyless = http_response_bodyless(exchange->received_method, response->status),
     };
     sending.keep = may_keep(&sending);
     write_head(&sending);

@@ -281,6 +281,12 @@ static enum h1_verdict answer(struct h1_connection *connection, struct exchange 
     return verdict == H1_TUNNEL ? start_tunnel(connection, response) : verdict;
 }
 
+/* What frames, routes or upgrades a request stays, whatever Connection names. */
+static const uint64_t never_listed =
+    UINT64_C(1) << HEADER_HOST | UINT64_C(1) << HEADER_CONTENT_LENGTH |
+    UINT64_C(1) << HEADER_TRANSFER_ENCODING | UINT64_C(1) << HEADER_UPGRADE |
+    UINT64_C(1) << HEADER_TE | UINT64_C(1) << HEADER_EXPECT;
+
 static enum h1_verdict handle_head(struct h1_connection *connection, struct exchange *exchange,
                                    const struct h1_limits *limits, struct slice head)
 {
@@ -297,6 +303,9 @@ static enum h1_verdict handle_head(struct h1_connection *connection, struct exch
 
     connection->requests++;
     connection->server->requests++;
+    exchange->received_method = exchange->request.method;
+    if (parsed.has_connection_options)
+        headers_remove_listed(&exchange->request.headers, HEADER_CONNECTION, never_listed);
     exchange->request.keep_alive = parsed.keep_alive;
     connection->input.timeout_ms = config->body_timeout_ms;
     connection->input.max_bytes = config->body_max_bytes;
@@ -349,9 +358,12 @@ static enum h1_verdict serve_one(struct h1_connection *connection)
     connection->input.ended = true; /* until a head says that a body follows */
     connection->exchange = exchange;
     enum h1_verdict verdict = read_and_answer(connection, exchange);
+    arena_run_defers(&exchange->arena); /* ends an upload, which reads the body too */
+    verdict =
+        skip_body(connection, verdict); /* trailers go to the exchange: it must be there still */
     exchange_end(exchange);
     connection->exchange = NULL;
-    return skip_body(connection, verdict);
+    return verdict;
 }
 
 /* Half-closes, then drains for a while: closing with unread bytes would reset the connection and

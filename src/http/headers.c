@@ -224,3 +224,25 @@ bool header_value_valid(struct slice value)
     }
     return true;
 }
+
+static void remove_named(struct headers *headers, struct slice name, uint64_t keep)
+{
+    if (name.len && !(keep >> header_id_of(name) & 1))
+        headers_remove(headers, name);
+}
+
+void headers_remove_listed(struct headers *headers, enum header_id list, uint64_t keep)
+{
+    keep |= UINT64_C(1) << list;
+    for (struct header *header = headers_find_id(headers, list, NULL); header;
+         header = headers_find_id(headers, list, header)) {
+        struct slice rest = header->value;
+        while (rest.len) {
+            const char *comma = memchr(rest.ptr, ',', rest.len);
+            size_t len = comma ? (size_t)(comma - rest.ptr) : rest.len;
+            remove_named(headers, slice_trim(slice_of(rest.ptr, len)), keep);
+            size_t used = comma ? len + 1 : len;
+            rest = slice_of(rest.ptr + used, rest.len - used);
+        }
+    }
+}

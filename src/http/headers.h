@@ -85,6 +85,10 @@ struct slice headers_get_id(const struct headers *headers, enum header_id id);
 unsigned headers_remove(struct headers *headers, struct slice name);
 unsigned headers_remove_id(struct headers *headers, enum header_id id);
 
+/* Removes every field that the comma-separated list in the fields of an id names (Connection, RFC
+ * 9110 section 7.6.1), but those whose ids are in `keep` (bits). */
+void headers_remove_listed(struct headers *headers, enum header_id list, uint64_t keep);
+
 /* Replaces all fields of that name by one, in the place of the first. Borrowed as in headers_add.
  * Returns 0 or -ENOMEM. */
 int headers_set(struct headers *headers, struct slice name, struct slice value);

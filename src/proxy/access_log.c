@@ -82,6 +82,9 @@ static void put_or_dash(struct line *line, struct slice value)
 
 static int status_of(const struct record *record)
 {
+    uint16_t sent = record->request->exchange->sent_status;
+    if (sent)
+        return sent;
     return record->response ? record->response->status : STATUS_CLIENT_GONE;
 }
 

@@ -85,7 +85,7 @@ static enum outcome fail(struct forwarding *forwarding, uint16_t status, enum re
 /* The client's side failed while its body was being sent on. */
 static enum outcome fail_client(struct forwarding *forwarding, int error)
 {
-    if (error == -ECANCELED || error == -ECONNRESET)
+    if (error == -ECANCELED || coro_cancelled())
         return CANCELLED;
     if (error == -EIO)
         return fail(forwarding, 500, RESPONSE_LAYER_FAILED, "request body", "a layer failed");
@@ -104,6 +104,7 @@ static void begin_body(struct forwarding *forwarding)
     struct body *body = &request->body;
     forwarding->body_begun = true;
     forwarding->replayable = true;
+    forwarding->exchange->sent_body = (struct slice){NULL, 0};
     if (body_is_empty(body) || request->expects_continue)
         return;
     struct slice piece;
@@ -243,19 +244,7 @@ static int relay_interim(struct forwarding *forwarding)
 static void strip_hop_by_hop(struct response *response)
 {
     struct headers *headers = &response->headers;
-    for (struct header *header = headers_find_id(headers, HEADER_CONNECTION, NULL); header;
-         header = headers_find_id(headers, HEADER_CONNECTION, header)) {
-        struct slice rest = header->value;
-        while (rest.len) {
-            const char *comma = memchr(rest.ptr, ',', rest.len);
-            size_t len = comma ? (size_t)(comma - rest.ptr) : rest.len;
-            struct slice token = slice_trim(slice_of(rest.ptr, len));
-            if (token.len && !slice_equal_nocase(token, SLICE("upgrade")))
-                headers_remove(headers, token);
-            size_t used = comma ? len + 1 : len;
-            rest = slice_of(rest.ptr + used, rest.len - used);
-        }
-    }
+    headers_remove_listed(headers, HEADER_CONNECTION, UINT64_C(1) << HEADER_UPGRADE);
     headers_remove_id(headers, HEADER_CONNECTION);
     headers_remove_id(headers, HEADER_KEEP_ALIVE);
     headers_remove_id(headers, HEADER_PROXY_CONNECTION);
@@ -389,6 +378,7 @@ static void settle(void *arg)
     peer->active--;
     if (upload->coro && !upload->finished)
         client->head.keep_alive = false;
+    h1_input_release_held(&client->input); /* an idle connection holds no buffers */
     peer_give_back(peer, client, &forwarding->upstream->config);
     upstream_wake_waiter(forwarding->upstream);
 }
@@ -398,7 +388,8 @@ static int acquire(struct forwarding *forwarding)
     struct peer *peer = forwarding->entry->peer;
     const struct upstream_config *config = &forwarding->upstream->config;
     if (!forwarding->force_new) {
-        bool verify = !http_method_idempotent(forwarding->request->method);
+        const struct request *request = forwarding->request;
+        bool verify = !http_method_idempotent(request->method) || !body_is_empty(&request->body);
         forwarding->client = peer_take_idle(peer, verify);
     }
     if (!forwarding->client) {
@@ -546,11 +537,21 @@ static enum outcome choose(struct forwarding *forwarding)
     return FAILED;
 }
 
+/* Has the exchange's own time run out? Then no peer is to blame, and none is tried any more. */
+static bool out_of_time(const struct forwarding *forwarding)
+{
+    return forwarding->exchange->total_deadline <= io_now_ms(forwarding->io);
+}
+
 /* Decides on what follows a failed attempt: true if another one does. */
 static bool try_again(struct forwarding *forwarding, enum outcome outcome)
 {
     const struct upstream_config *config = &forwarding->upstream->config;
     settle(forwarding);
+    if (out_of_time(forwarding)) {
+        fail(forwarding, 504, RESPONSE_TIMED_OUT, "timed out", "the request took too long");
+        return false;
+    }
     if (outcome == STALE) {
         forwarding->force_new = true;
         if (may_replay(forwarding))
@@ -573,7 +574,7 @@ static bool try_again(struct forwarding *forwarding, enum outcome outcome)
 static bool blame_peer(const struct forwarding *forwarding)
 {
     const struct response *response = forwarding->response;
-    return response && !forwarding->upload.client_error &&
+    return response && !forwarding->upload.client_error && !out_of_time(forwarding) &&
            (response->error == RESPONSE_TIMED_OUT || response->error == RESPONSE_MALFORMED);
 }
 

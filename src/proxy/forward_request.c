@@ -132,11 +132,11 @@ void forward_write_head(struct h1_out *out, const struct request *request,
         skip |= BIT(HEADER_FORWARDED);
     if (!request->expects_continue)
         skip |= BIT(HEADER_EXPECT);
-    bool options = headers_find_id(&request->headers, HEADER_CONNECTION, NULL) != NULL;
 
     write_request_line(out, request);
     write_host(out, request, config, peer_text);
-    h1_out_end_to_end_fields(out, &request->headers, options, skip);
+    /* What Connection names was removed on arrival: here it would remove what layers have set. */
+    h1_out_end_to_end_fields(out, &request->headers, false, skip);
     write_via(out, request);
     write_client(out, request, config);
     write_framing(out, request);

@@ -202,15 +202,30 @@ static void client_closed(struct h1_client *client)
     unref(peer);
 }
 
+/* Tries the addresses of a name, from the next one in turn on, until one takes the connection. The
+ * time is shared among them, so that one that swallows connections leaves some to the others. */
+static int open_client(struct peer *peer, struct h1_client **client, int64_t deadline)
+{
+    int result = -EHOSTUNREACH;
+    unsigned count = peer->address_count;
+    for (unsigned left = count; left > 0; left--) {
+        int64_t now_ms = io_now_ms(peer->io);
+        int64_t until = deadline == DEADLINE_NEVER ? deadline : now_ms + (deadline - now_ms) / left;
+        struct address to = peer->addresses[peer->next_address++ % peer->address_count];
+        result = h1_client_open(client, peer->io, &to, until);
+        if (result == 0 || result == -ECANCELED || result == -EMFILE || result == -ENFILE)
+            break;
+    }
+    return result;
+}
+
 int peer_connect(struct peer *peer, struct h1_client **client, int64_t deadline)
 {
     peer->users++; /* while connecting, then by the client */
     peer->open++;
     int result = ensure_address(peer, deadline);
-    if (result == 0) {
-        struct address to = peer->addresses[peer->next_address++ % peer->address_count];
-        result = h1_client_open(client, peer->io, &to, deadline);
-    }
+    if (result == 0)
+        result = open_client(peer, client, deadline);
     if (result < 0) {
         peer->open--;
         unref(peer);

@@ -8,6 +8,8 @@
 #include "http/h1_write.h"
 #include "io/wait.h"
 
+enum { LAST_SEND_MS = 1000 }; /* how long an end without force is waited for */
+
 static void put(struct iovec *iov, unsigned *count, struct slice bytes)
 {
     if (bytes.len)
@@ -107,7 +109,13 @@ void upload_continue(struct upload *upload)
 
 void upload_join(struct upload *upload, bool cancel)
 {
-    if (upload->active && cancel)
+    if (upload->active && !cancel) {
+        struct io *io = upload->client->stream.io;
+        upload->waiter = coro_self();
+        wait_wake(io, io_now_ms(io) + LAST_SEND_MS);
+        upload->waiter = NULL;
+    }
+    if (upload->active)
         coro_cancel(upload->coro);
     while (upload->active) {
         upload->waiter = coro_self();

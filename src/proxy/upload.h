@@ -31,7 +31,8 @@ int upload_start(struct upload *upload);
 /* The client has been told to go on: the body will come. */
 void upload_continue(struct upload *upload);
 
-/* Waits for its end; with `cancel` it is ended early. Harmless if it never began. */
+/* Waits for its end for a moment, or with `cancel` not at all, then ends it. Harmless if it never
+ * began. */
 void upload_join(struct upload *upload, bool cancel);
 
 #endif

@@ -53,7 +53,7 @@ local function limit_of(self, options)
       end
    end
    local max = options.max or MAX_DEFAULT[is_request(self)]
-   if type(max) ~= "number" or not (max >= 0) then
+   if type(max) ~= "number" or max < 0 or max ~= max then
       error("body: \"max\" must be a number of bytes", 3)
    end
    return math.min(max, 2 ^ 53)

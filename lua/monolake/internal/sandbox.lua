@@ -121,6 +121,7 @@ function sandbox.new(directory, on_file)
       self.env[name] = value
    end
    self.env._G = self.env
+   self.env.newproxy = nil -- an error in a finalizer of its making would end the worker
    self.env.coroutine = wait.coroutine
    self.env.require = make_require(self)
    self.env.package = {
