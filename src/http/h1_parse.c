@@ -395,3 +395,14 @@ int h1_parse_response(struct response *response, enum http_method method, const 
     }
     return 0;
 }
+
+/* --- Connection ------------------------------------------------------------------------------- */
+
+void h1_remove_listed(struct headers *headers)
+{
+    static const uint64_t kept = UINT64_C(1) << HEADER_HOST | UINT64_C(1) << HEADER_CONTENT_LENGTH |
+                                 UINT64_C(1) << HEADER_TRANSFER_ENCODING |
+                                 UINT64_C(1) << HEADER_UPGRADE | UINT64_C(1) << HEADER_TE |
+                                 UINT64_C(1) << HEADER_EXPECT;
+    headers_remove_listed(headers, HEADER_CONNECTION, kept);
+}

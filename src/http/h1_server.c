@@ -281,12 +281,6 @@ static enum h1_verdict answer(struct h1_connection *connection, struct exchange 
     return verdict == H1_TUNNEL ? start_tunnel(connection, response) : verdict;
 }
 
-/* What frames, routes or upgrades a request stays, whatever Connection names. */
-static const uint64_t never_listed =
-    UINT64_C(1) << HEADER_HOST | UINT64_C(1) << HEADER_CONTENT_LENGTH |
-    UINT64_C(1) << HEADER_TRANSFER_ENCODING | UINT64_C(1) << HEADER_UPGRADE |
-    UINT64_C(1) << HEADER_TE | UINT64_C(1) << HEADER_EXPECT;
-
 static enum h1_verdict handle_head(struct h1_connection *connection, struct exchange *exchange,
                                    const struct h1_limits *limits, struct slice head)
 {
@@ -305,7 +299,7 @@ static enum h1_verdict handle_head(struct h1_connection *connection, struct exch
     connection->server->requests++;
     exchange->received_method = exchange->request.method;
     if (parsed.has_connection_options)
-        headers_remove_listed(&exchange->request.headers, HEADER_CONNECTION, never_listed);
+        h1_remove_listed(&exchange->request.headers);
     exchange->request.keep_alive = parsed.keep_alive;
     connection->input.timeout_ms = config->body_timeout_ms;
     connection->input.max_bytes = config->body_max_bytes;
