@@ -65,7 +65,8 @@ int h1_parse_request(struct request *request, const char *head, uint32_t len,
                      const struct h1_limits *limits, struct h1_head *result, const char **why);
 
 /* Removes the fields that a request's Connection names (RFC 9110 section 7.6.1), but those that
- * frame, route or upgrade it. To be done before layers see it: later it would remove what they set. */
+ * frame, route or upgrade it. To be done before layers see it: later it would remove what they set.
+ */
 void h1_remove_listed(struct headers *headers);
 
 /* Parses a response head to a request of method `method`; an interim one (1xx) has no body.
