@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -103,10 +104,27 @@ int listener_open(struct address *address, int *fds, unsigned count, const char 
     return result;
 }
 
-void listener_close(const struct address *address, int *fds, unsigned count)
+void listener_quiesce(const struct address *address, const int *fds, unsigned count)
+{
+    enum { FLAGS_AT = 13, FLAG_SYN = 0x02, DROP = 0 };
+    struct sock_filter unless_syn[] = {
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, FLAGS_AT), /* of the TCP header (RFC 9293, 3.1) */
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, FLAG_SYN, 0, 1), BPF_STMT(BPF_RET | BPF_K, DROP),
+        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX), /* bytes to keep */
+    };
+    const struct sock_fprog program = {sizeof(unless_syn) / sizeof(unless_syn[0]), unless_syn};
+    if (address->any.sa_family == AF_UNIX) {
+        if (address->local.sun_path[0])
+            unlink(address->local.sun_path);
+        return;
+    }
+    /* Where the kernel refuses, what comes until the sockets are closed is reset as ever. */
+    for (unsigned i = 0; i < count; i++)
+        setsockopt(fds[i], SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
+}
+
+void listener_close(const int *fds, unsigned count)
 {
     for (unsigned i = 0; i < count; i++)
         close(fds[i]);
-    if (address->any.sa_family == AF_UNIX && address->local.sun_path[0])
-        unlink(address->local.sun_path);
 }

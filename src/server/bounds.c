@@ -73,6 +73,13 @@ bool bounds_want(struct bounds *bounds, const char *const *addresses, unsigned c
     return true;
 }
 
+static void quiesce(struct bound *bound, unsigned workers)
+{
+    if (!bound->quiet)
+        listener_quiesce(&bound->address, bound->fds, workers);
+    bound->quiet = true;
+}
+
 static void close_those(struct bounds *bounds, bool (*unwanted)(const struct bound *bound))
 {
     unsigned kept = 0;
@@ -82,7 +89,8 @@ static void close_those(struct bounds *bounds, bool (*unwanted)(const struct bou
             bounds->items[kept++] = bound;
             continue;
         }
-        listener_close(&bound->address, bound->fds, bounds->workers);
+        quiesce(bound, bounds->workers);
+        listener_close(bound->fds, bounds->workers);
         free(bound);
     }
     bounds->count = kept;
@@ -102,6 +110,23 @@ static bool any(const struct bound *bound)
 {
     (void)bound;
     return true;
+}
+
+static void quiesce_those(struct bounds *bounds, bool (*unwanted)(const struct bound *bound))
+{
+    for (unsigned i = 0; i < bounds->count; i++)
+        if (unwanted(bounds->items[i]))
+            quiesce(bounds->items[i], bounds->workers);
+}
+
+void bounds_quiesce_unwanted(struct bounds *bounds)
+{
+    quiesce_those(bounds, is_unwanted);
+}
+
+void bounds_quiesce(struct bounds *bounds)
+{
+    quiesce_those(bounds, any);
 }
 
 void bounds_drop_fresh(struct bounds *bounds)

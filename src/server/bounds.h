@@ -21,6 +21,7 @@ struct bound {
     bool wanted;          /* by the generation that is being prepared */
     bool fresh;           /* bound for that generation */
     bool announced;
+    bool quiet; /* nobody is queued any more: about to be closed */
 };
 
 struct bounds {
@@ -37,11 +38,18 @@ bool bounds_want(struct bounds *bounds, const char *const *addresses, unsigned c
 /* That generation is not to be: closes what was bound for it. */
 void bounds_drop_fresh(struct bounds *bounds);
 
+/* That generation is about to serve: nobody is queued any more (see listener_quiesce) on what it
+ * does not want. Workers that accept what is queued, and close, lose nobody. */
+void bounds_quiesce_unwanted(struct bounds *bounds);
+
 /* That generation serves: closes what it does not want. */
 void bounds_settle(struct bounds *bounds);
 
 /* Prints the addresses that have not been printed yet, with their real ports. */
 void bounds_announce(struct bounds *bounds);
+
+/* As bounds_quiesce_unwanted, for all. */
+void bounds_quiesce(struct bounds *bounds);
 
 /* Closes them all. */
 void bounds_close(struct bounds *bounds);

@@ -131,8 +131,9 @@ static void stop(struct supervisor *supervisor, bool now)
              supervisor->serving.grace_ms);
     supervisor->stop_deadline =
         clock_now_ms() + STOP_WAIT_MS + (now ? 0 : supervisor->serving.grace_ms);
+    bounds_quiesce(&supervisor->bounds);
     workers_tell(supervisor, now ? CONTROL_STOP : CONTROL_DRAIN, supervisor->serving.grace_ms, -1);
-    /* Workers have taken what was queued in their sockets; ours must not queue more. */
+    /* Workers accept what was queued; then nobody holds the sockets open. */
     bounds_close(&supervisor->bounds);
 }
 

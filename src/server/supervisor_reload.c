@@ -74,6 +74,7 @@ static void commit(struct supervisor *supervisor)
     supervisor->probed = (struct probe_result){0};
     watch_clear(&supervisor->watch);
     reload_watch(supervisor, &supervisor->serving);
+    bounds_quiesce_unwanted(&supervisor->bounds);
     workers_tell(supervisor, CONTROL_COMMIT, supervisor->next, -1);
     bounds_settle(&supervisor->bounds);
 }
