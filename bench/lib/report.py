@@ -22,8 +22,12 @@ def base_of(names):
 
 
 def ratio(rows, name):
+    """The median of each round's ratio: a machine that changes its speed slows both parts of a pair."""
     base = base_of(rows)
-    return f"{median(rows[name], 'cpu_us') / median(rows[base], 'cpu_us'):.2f}" if base else ""
+    if not base:
+        return ""
+    pairs = zip(rows[name]["windows"], rows[base]["windows"])
+    return f"{statistics.median(ours['cpu_us'] / theirs['cpu_us'] for ours, theirs in pairs):.2f}"
 
 
 def duration(us):
@@ -81,7 +85,8 @@ def markdown(results, windows, seconds):
     parts = [
         "# Benchmark",
         f"Written by `./dev bench` on {datetime.date.today()}; `bench/run --help` says how it measures. "
-        f"Medians of {windows} windows of {seconds:g} s for each proxy, run in turns. CPU is what the proxy's "
+        f"Medians of {windows} windows of {seconds:g} s for each proxy, run in turns; a ratio is the median of "
+        "the ratios within a round. CPU is what the proxy's "
         "processes used, in user and kernel mode, divided by the requests answered. Each proxy has one worker on "
         "core 0; wrk (64 keep-alive connections) and the origin share core 1. Where the proxy's core is not near "
         "100 %, the load was the limit: then requests/s says nothing of the proxy, CPU per request does.",
