@@ -17,7 +17,7 @@ struct coro;
 struct io;
 struct exchange;
 
-/* What a protocol version does for its exchanges; h1_server.c now, h2 later. */
+/* What a protocol version does for its exchanges; h1_server.c, h2_server.c. */
 struct exchange_codec {
     /* Sends an interim response (1xx) at once. Returns 0 or a negative errno. May suspend. */
     int (*send_interim)(struct exchange *exchange, uint16_t status, const struct headers *headers);

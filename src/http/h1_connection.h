@@ -3,13 +3,11 @@
 #ifndef HTTP_H1_CONNECTION_H
 #define HTTP_H1_CONNECTION_H
 
+#include "http/connection.h"
 #include "http/h1_input.h"
-#include "http/h1_server.h"
 
 struct h1_connection {
-    struct stream stream;
-    struct h1_server *server;
-    struct list link; /* in server->connections */
+    struct connection base; /* first */
     struct h1_input input;
     struct timer idle;         /* armed while idle */
     struct coro *coro;         /* NULL while idle */

@@ -37,8 +37,8 @@ static int send_bytes(struct sending *sending, struct iovec *iov, unsigned count
     size_t total = 0;
     for (unsigned i = 0; i < count; i++)
         total += iov[i].iov_len;
-    int result =
-        stream_send(&sending->connection->stream, iov, count, sending->exchange->total_deadline);
+    int result = stream_send(&sending->connection->base.stream, iov, count,
+                             sending->exchange->total_deadline);
     if (result == 0)
         sending->exchange->bytes_sent += total;
     return result;
@@ -65,10 +65,10 @@ static bool more_may_come(const struct stream *stream)
 static bool may_keep(const struct sending *sending)
 {
     const struct h1_connection *connection = sending->connection;
-    const struct h1_server *server = connection->server;
+    const struct http_server *server = connection->base.server;
     const struct request *request = &sending->exchange->request;
     uint32_t requests_max = server->config.requests_max;
-    return request->keep_alive && !server->draining && more_may_come(&connection->stream) &&
+    return request->keep_alive && !server->draining && more_may_come(&connection->base.stream) &&
            !(requests_max && connection->requests >= requests_max) &&
            unread_body_is_small(connection, request) &&
            !headers_has_token(&sending->response->headers, HEADER_CONNECTION, SLICE("close"));
@@ -294,14 +294,14 @@ int h1_send_interim(struct exchange *exchange, uint16_t status, const struct hea
     if (out.failed)
         return -ENOMEM;
     struct iovec iov = {out.data, out.len};
-    return stream_send(&connection->stream, &iov, 1, exchange->total_deadline);
+    return stream_send(&connection->base.stream, &iov, 1, exchange->total_deadline);
 }
 
 void h1_send_refusal(struct h1_connection *connection, uint16_t status, const char *why)
 {
     char text[512];
     struct slice reason = http_reason_phrase(status);
-    struct slice date = http_date_now(io_now_ms(connection->stream.io));
+    struct slice date = http_date_now(io_now_ms(connection->base.stream.io));
     int len = snprintf(text, sizeof(text),
                        "HTTP/1.1 %u %.*s\r\nDate: %.*s\r\nContent-Type: text/plain\r\n"
                        "Content-Length: %zu\r\nConnection: close\r\n\r\n%s\n",
@@ -311,6 +311,6 @@ void h1_send_refusal(struct h1_connection *connection, uint16_t status, const ch
         return;
     struct iovec iov = {text, (size_t)len};
     int64_t deadline =
-        io_now_ms(connection->stream.io) + connection->server->config.send_timeout_ms;
-    stream_send(&connection->stream, &iov, 1, deadline);
+        io_now_ms(connection->base.stream.io) + connection->base.server->config.send_timeout_ms;
+    stream_send(&connection->base.stream, &iov, 1, deadline);
 }

@@ -1,36 +1,40 @@
-#include "http/h1_server.h"
+#include "http/h1_connection.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <linux/tcp.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "coro/coro.h"
-#include "http/h1_connection.h"
 #include "io/wait.h"
 #include "net/tunnel.h"
 
 enum {
     LINGER_QUIET_MS = 2000,  /* a closing connection is dropped when the client says nothing */
     LINGER_TOTAL_MS = 10000, /* and in any case */
-    DRAIN_IDLE_MS = 1000,    /* how long a draining server waits for a request in flight */
     DISCARD_MAX_BYTES = 262144,
     DISCARD_MS = 2000,
 };
 
+static void arrival(struct connection *base);
+static void drain(struct connection *base);
+static void abort_connection(struct connection *base);
+static void closed(struct connection *base);
+
 static const struct exchange_codec h1_codec = {.send_interim = h1_send_interim};
+
+static const struct protocol http_h1 = {
+    .arrival = arrival,
+    .drain = drain,
+    .abort = abort_connection,
+    .closed = closed,
+};
 
 /* --- Life of a connection ------------------------------------------------------------------ */
 
-static void connection_closed(struct stream *stream)
+static struct h1_connection *of(struct connection *connection)
 {
-    struct h1_connection *connection = stream->owner;
-    list_remove(&connection->link);
-    connection->server->connection_count--;
-    free(connection);
+    return container_of(connection, struct h1_connection, base);
 }
 
 static void close_connection(struct h1_connection *connection, bool reset)
@@ -38,9 +42,9 @@ static void close_connection(struct h1_connection *connection, bool reset)
     timer_stop(&connection->idle);
     h1_input_fini(&connection->input);
     if (reset)
-        stream_abort(&connection->stream);
+        stream_abort(&connection->base.stream);
     else
-        stream_close(&connection->stream);
+        stream_close(&connection->base.stream);
 }
 
 static void idle_expired(struct timer *timer)
@@ -51,9 +55,10 @@ static void idle_expired(struct timer *timer)
 static void connection_main(void *arg);
 
 /* Something arrived and no coroutine is reading. */
-static void connection_arrival(struct stream *stream)
+static void arrival(struct connection *base)
 {
-    struct h1_connection *connection = stream->owner;
+    struct h1_connection *connection = of(base);
+    struct stream *stream = &base->stream;
     if (connection->coro) {
         /* Inside an exchange: pipelined bytes wait, a FIN too (the client still gets its answer),
          * but a client that is gone has no use for one. */
@@ -76,100 +81,53 @@ static void connection_arrival(struct stream *stream)
 
 static void go_idle(struct h1_connection *connection)
 {
-    struct h1_server *server = connection->server;
-    connection->stream.watch_hangup = false;
+    struct http_server *server = connection->base.server;
+    connection->base.stream.watch_hangup = false;
     uint32_t wait_ms =
         connection->requests ? server->config.idle_timeout_ms : server->config.head_timeout_ms;
     if (server->draining)
-        wait_ms = DRAIN_IDLE_MS;
+        wait_ms = CONNECTION_DRAIN_IDLE_MS;
     timer_start(io_timers(server->io), &connection->idle, io_now_ms(server->io) + wait_ms);
 }
 
-void h1_server_init(struct h1_server *server, struct io *io)
+static void drain(struct connection *base)
 {
-    *server = (struct h1_server){.io = io};
-    list_init(&server->connections);
-    listener_config_init(&server->config);
+    struct h1_connection *connection = of(base);
+    if (timer_armed(&connection->idle))
+        go_idle(connection);
 }
 
-void h1_server_set_service(struct h1_server *server, struct service *service,
-                           const struct listener_config *config)
+static void abort_connection(struct connection *base)
 {
-    struct service *old = server->service;
-    service->retain(service);
-    server->service = service;
-    server->config = *config;
-    if (old)
-        old->release(old);
+    struct h1_connection *connection = of(base);
+    if (connection->tunnel)
+        tunnel_cancel(connection->tunnel);
+    else if (connection->coro)
+        coro_cancel(connection->coro);
+    else if (!base->stream.closing)
+        close_connection(connection, true);
 }
 
-void h1_server_accept(struct h1_server *server, int fd)
+static void closed(struct connection *base)
+{
+    (void)base; /* what it held was given back when the close began */
+}
+
+struct connection *h1_connection_create(void)
 {
     struct h1_connection *connection = calloc(1, sizeof(*connection));
-    if (!connection) {
-        log_warn("no memory for another connection: it is closed");
-        io_close_fd(server->io, fd);
-        return;
-    }
-    connection->server = server;
-    list_push_back(&server->connections, &connection->link);
-    server->connection_count++;
-    server->accepted++;
+    return connection ? &connection->base : NULL;
+}
 
-    struct stream *stream = &connection->stream;
-    stream_init(stream, server->io, fd);
-    stream->owner = connection;
-    stream->on_arrival = connection_arrival;
-    stream->on_closed = connection_closed;
-    stream->remote.len = stream->local.len = sizeof(struct sockaddr_un);
-    if (getpeername(fd, &stream->remote.any, &stream->remote.len) != 0)
-        stream->remote.len = 0;
-    if (getsockname(fd, &stream->local.any, &stream->local.len) != 0)
-        stream->local.len = 0;
-    if (stream->local.any.sa_family != AF_UNIX) {
-        int on = 1;
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    }
-    stream->send_stall_ms = server->config.send_timeout_ms;
-    h1_input_init(&connection->input, stream, true);
+void h1_connection_start(struct connection *base)
+{
+    struct h1_connection *connection = of(base);
+    base->protocol = &http_h1;
+    h1_input_init(&connection->input, &base->stream, true);
     timer_init(&connection->idle, idle_expired, connection);
     go_idle(connection);
-    stream_start(stream);
-}
-
-void h1_server_drain(struct h1_server *server)
-{
-    server->draining = true;
-    list_for_each(node, &server->connections)
-    {
-        struct h1_connection *connection = container_of(node, struct h1_connection, link);
-        if (timer_armed(&connection->idle))
-            go_idle(connection);
-    }
-}
-
-void h1_server_abort(struct h1_server *server)
-{
-    struct list doomed;
-    list_move_all(&doomed, &server->connections);
-    while (!list_empty(&doomed)) {
-        struct h1_connection *connection = container_of(doomed.next, struct h1_connection, link);
-        list_remove(&connection->link);
-        list_push_back(&server->connections, &connection->link);
-        if (connection->tunnel)
-            tunnel_cancel(connection->tunnel);
-        else if (connection->coro)
-            coro_cancel(connection->coro);
-        else if (!connection->stream.closing)
-            close_connection(connection, true);
-    }
-}
-
-void h1_server_fini(struct h1_server *server)
-{
-    if (server->service)
-        server->service->release(server->service);
-    server->service = NULL;
+    if (base->stream.first)
+        arrival(base);
 }
 
 /* --- One request ----------------------------------------------------------------------------- */
@@ -179,7 +137,7 @@ static int request_body_read(struct body *body, struct slice *out, unsigned max,
     struct h1_input *input = body->source;
     struct h1_connection *connection = container_of(input, struct h1_connection, input);
     struct request *request = &connection->exchange->request; /* a layer may have moved the body */
-    if (request->expects_continue && deadline != DEADLINE_NOW && !connection->stream.first) {
+    if (request->expects_continue && deadline != DEADLINE_NOW && !connection->base.stream.first) {
         int result = h1_send_interim(request->exchange, 100, NULL);
         if (result < 0)
             return result;
@@ -216,27 +174,10 @@ static uint16_t refusal_status(int refusal)
 
 static enum h1_verdict refuse(struct h1_connection *connection, uint16_t status, const char *why)
 {
-    connection->server->refused++;
+    connection->base.server->refused++;
     log_debug("request refused with %u: %s", status, why);
     h1_send_refusal(connection, status, why);
     return H1_LINGER;
-}
-
-static void describe_request(struct h1_connection *connection, struct exchange *exchange)
-{
-    struct h1_server *server = connection->server;
-    struct request *request = &exchange->request;
-    request->scheme = SLICE("http");
-    request->remote = &connection->stream.remote;
-    request->local = &connection->stream.local;
-    exchange->codec = &h1_codec;
-    exchange->connection = connection;
-    exchange->coro = connection->coro;
-    exchange->service = server->service;
-    exchange->service->retain(exchange->service);
-    exchange->started_us = clock_now_us();
-    if (server->config.total_timeout_ms)
-        exchange->total_deadline = io_now_ms(server->io) + server->config.total_timeout_ms;
 }
 
 static void tunnel_done(const struct tunnel_result *result, void *owner)
@@ -250,11 +191,11 @@ static void tunnel_done(const struct tunnel_result *result, void *owner)
 static enum h1_verdict start_tunnel(struct h1_connection *connection, struct response *response)
 {
     struct tunnel_options options = {
-        .idle_timeout_ms = connection->server->config.tunnel_idle_timeout_ms,
+        .idle_timeout_ms = connection->base.server->config.tunnel_idle_timeout_ms,
         .deadline = DEADLINE_NEVER,
     };
     struct tunnel *tunnel =
-        tunnel_start(&connection->stream, response->tunnel, &options, tunnel_done, connection);
+        tunnel_start(&connection->base.stream, response->tunnel, &options, tunnel_done, connection);
     if (!tunnel) {
         log_warn("no memory for a tunnel: its connections are closed");
         return H1_ABORT;
@@ -267,15 +208,9 @@ static enum h1_verdict start_tunnel(struct h1_connection *connection, struct res
 
 static enum h1_verdict answer(struct h1_connection *connection, struct exchange *exchange)
 {
-    struct request *request = &exchange->request;
-    struct response *response = exchange->service->handle(exchange->service, request);
-    if (!response) {
-        if (coro_cancelled())
-            return H1_ABORT;
-        response = response_create_error(request, 503, RESPONSE_OVERLOADED, SLICE("out of memory"));
-        if (!response)
-            return H1_ABORT;
-    }
+    struct response *response = connection_answer(exchange);
+    if (!response)
+        return H1_ABORT;
     enum h1_verdict verdict = h1_send_response(connection, exchange, response);
     body_release(&response->body);
     return verdict == H1_TUNNEL ? start_tunnel(connection, response) : verdict;
@@ -286,7 +221,7 @@ static enum h1_verdict handle_head(struct h1_connection *connection, struct exch
 {
     const char *why = "";
     struct h1_head parsed;
-    const struct listener_config *config = &connection->server->config;
+    const struct listener_config *config = &connection->base.server->config;
     int refusal =
         h1_parse_request(&exchange->request, head.ptr, (uint32_t)head.len, limits, &parsed, &why);
     if (refusal < 0)
@@ -296,8 +231,6 @@ static enum h1_verdict handle_head(struct h1_connection *connection, struct exch
         return refuse(connection, 413, "the request body is longer than this server accepts");
 
     connection->requests++;
-    connection->server->requests++;
-    exchange->received_method = exchange->request.method;
     if (parsed.has_connection_options)
         h1_remove_listed(&exchange->request.headers);
     exchange->request.keep_alive = parsed.keep_alive;
@@ -305,13 +238,13 @@ static enum h1_verdict handle_head(struct h1_connection *connection, struct exch
     connection->input.max_bytes = config->body_max_bytes;
     h1_input_begin_body(&connection->input, &parsed, &exchange->request.body, &request_body_ops,
                         &exchange->request.trailers, &exchange->arena);
-    describe_request(connection, exchange);
+    connection_begin_exchange(&connection->base, exchange, &h1_codec, connection->coro);
     return answer(connection, exchange);
 }
 
 static enum h1_verdict read_and_answer(struct h1_connection *connection, struct exchange *exchange)
 {
-    struct h1_server *server = connection->server;
+    struct http_server *server = connection->base.server;
     struct h1_limits limits = {
         .line_max_bytes = server->config.request_line_max_bytes,
         .head_max_bytes = server->config.head_max_bytes,
@@ -337,14 +270,14 @@ static enum h1_verdict skip_body(struct h1_connection *connection, enum h1_verdi
 {
     if (verdict != H1_KEEP || connection->input.ended)
         return verdict;
-    int64_t deadline = io_now_ms(connection->server->io) + DISCARD_MS;
+    int64_t deadline = io_now_ms(connection->base.server->io) + DISCARD_MS;
     int result = h1_input_discard_body(&connection->input, DISCARD_MAX_BYTES, deadline);
     return result < 0 ? H1_LINGER : H1_KEEP;
 }
 
 static enum h1_verdict serve_one(struct h1_connection *connection)
 {
-    struct exchange *exchange = exchange_begin(connection->server->io);
+    struct exchange *exchange = exchange_begin(connection->base.server->io);
     if (!exchange) {
         log_warn("no memory for another request: its connection is closed");
         return H1_ABORT;
@@ -364,7 +297,7 @@ static enum h1_verdict serve_one(struct h1_connection *connection)
  * could destroy the response on its way (RFC 9112 section 9.6). */
 static void linger(struct h1_connection *connection)
 {
-    struct stream *stream = &connection->stream;
+    struct stream *stream = &connection->base.stream;
     stream_shutdown(stream);
     int64_t end_ms = io_now_ms(stream->io) + LINGER_TOTAL_MS;
     for (;;) {
@@ -379,7 +312,7 @@ static void linger(struct h1_connection *connection)
 static void connection_main(void *arg)
 {
     struct h1_connection *connection = arg;
-    struct stream *stream = &connection->stream;
+    struct stream *stream = &connection->base.stream;
     enum h1_verdict verdict;
     do
         verdict = serve_one(connection);

@@ -1,7 +1,7 @@
 /* A listener in a plain LuaJIT, for scripted origins and specs with real sockets. */
 #include "script/harness.h"
 
-#include "http/h1_server.h"
+#include "http/server.h"
 #include "io/io.h"
 #include "proxy/chain.h"
 #include "proxy/site.h"
@@ -15,7 +15,7 @@ enum { BACKLOG = 1024, CLOSE_MS = 10000 };
 
 struct server {
     struct service service; /* first: the h1 server's */
-    struct h1_server http;
+    struct http_server http;
     const struct chain *chain;
     struct site *site; /* retained */
     struct io_op accept;
@@ -44,7 +44,7 @@ static void accepted(struct io_op *op, int result, struct io_buf *buf, bool more
     struct server *server = op->owner;
     (void)buf;
     if (result >= 0)
-        h1_server_accept(&server->http, result);
+        http_server_accept(&server->http, result);
     if (!more)
         server->accept_ended = true;
 }
@@ -71,7 +71,7 @@ static int open_socket(struct server *server)
 static void close_server(struct server *server)
 {
     struct io *io = server->http.io;
-    h1_server_abort(&server->http);
+    http_server_abort(&server->http);
     io_cancel(io, &server->accept);
     for (int turn = 0; turn < CLOSE_MS; turn++) {
         if (server->accept_ended && server->http.connection_count == 0)
@@ -79,7 +79,7 @@ static void close_server(struct server *server)
         harness_turn(io, 1);
     }
     close(server->accept.fd);
-    h1_server_fini(&server->http);
+    http_server_fini(&server->http);
     site_release(server->site);
     free(server);
 }
@@ -159,8 +159,8 @@ static int serve(lua_State *L)
     site_retain(site);
     struct listener_config config;
     listener_config_init(&config);
-    h1_server_init(&server->http, io);
-    h1_server_set_service(&server->http, &server->service, &config);
+    http_server_init(&server->http, io);
+    http_server_set_service(&server->http, &server->service, &config);
     start_accepting(server, fd);
     *box = server;
     return 1;

@@ -103,7 +103,7 @@ static void accepted(struct io_op *op, int result, struct io_buf *buf, bool more
     (void)buf;
     struct acceptor *acceptor = op->owner;
     if (result >= 0) {
-        h1_server_accept(&acceptor->server, result);
+        http_server_accept(&acceptor->server, result);
         if (more && room(acceptor) < ACCEPT_BURST)
             io_cancel(acceptor->all->io, op); /* goes on one by one */
     }
@@ -140,7 +140,7 @@ void acceptor_stop(struct acceptor *acceptor)
     int fd;
     while (acceptor->server.service &&
            (fd = accept4(acceptor->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0)
-        h1_server_accept(&acceptor->server, fd);
+        http_server_accept(&acceptor->server, fd);
     timer_stop(&acceptor->resume);
     fd = acceptor->fd;
     acceptor->fd = -1;
@@ -163,7 +163,7 @@ void acceptors_add(struct acceptors *acceptors, const char *key, int fd)
     acceptor->all = acceptors;
     acceptor->key = copy;
     acceptor->fd = fd;
-    h1_server_init(&acceptor->server, acceptors->io);
+    http_server_init(&acceptor->server, acceptors->io);
     timer_init(&acceptor->resume, resume_accepting, acceptor);
     list_push_back(&acceptors->list, &acceptor->link);
 }
@@ -181,7 +181,7 @@ void acceptors_sweep(struct acceptors *acceptors)
         }
         list_remove(node);
         assert(kept->next != node);
-        h1_server_fini(&acceptor->server);
+        http_server_fini(&acceptor->server);
         free(acceptor->key);
         free(acceptor);
     }

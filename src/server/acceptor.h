@@ -7,7 +7,7 @@
 #define SERVER_ACCEPTOR_H
 
 #include "base/list.h"
-#include "http/h1_server.h"
+#include "http/server.h"
 #include "io/io.h"
 
 #include <stdbool.h>
@@ -26,7 +26,7 @@ struct acceptor {
     struct acceptors *all;
     char *key; /* owned; see worker.h */
     int fd;    /* -1: accepts no more; connections may be left */
-    struct h1_server server;
+    struct http_server server;
     struct io_op accept;
     struct timer resume;
     bool wanted; /* by the generation that begins to serve */

@@ -13,7 +13,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "coro/coro.h"
-#include "http/h1_server.h"
+#include "http/server.h"
 #include "proxy/log_sink.h"
 #include "proxy/upstream.h"
 #include "script/script.h"
@@ -110,7 +110,7 @@ static void serve_with(struct acceptor *acceptor, struct site *site, struct site
         .site = site,
         .chain = &config->chain,
     };
-    h1_server_set_service(&acceptor->server, &service->service, &config->config);
+    http_server_set_service(&acceptor->server, &service->service, &config->config);
     acceptor_start(acceptor);
 }
 
@@ -140,7 +140,7 @@ static void commit(struct worker *worker, struct site *site)
         struct acceptor *acceptor = container_of(node, struct acceptor, link);
         if (!acceptor->wanted) {
             acceptor_stop(acceptor);
-            h1_server_drain(&acceptor->server);
+            http_server_drain(&acceptor->server);
         }
     }
     struct site *old = worker->site;
@@ -189,7 +189,7 @@ static void abort_all(struct worker *worker)
     {
         struct acceptor *acceptor = container_of(node, struct acceptor, link);
         acceptor_stop(acceptor);
-        h1_server_abort(&acceptor->server);
+        http_server_abort(&acceptor->server);
     }
     timer_start(io_timers(worker->io), &worker->grace, io_now_ms(worker->io) + ABORT_WAIT_MS);
 }
@@ -215,7 +215,7 @@ static void drain(struct worker *worker, uint64_t grace_ms)
     {
         struct acceptor *acceptor = container_of(node, struct acceptor, link);
         acceptor_stop(acceptor);
-        h1_server_drain(&acceptor->server);
+        http_server_drain(&acceptor->server);
     }
     timer_start(io_timers(worker->io), &worker->grace, io_now_ms(worker->io) + (int64_t)grace_ms);
 }

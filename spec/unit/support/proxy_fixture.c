@@ -18,7 +18,7 @@
 #include <cmocka.h>
 
 #include "coro/coro.h"
-#include "http/h1_server.h"
+#include "http/server.h"
 #include "proxy/chain.h"
 
 static volatile sig_atomic_t stop_asked;
@@ -43,7 +43,7 @@ static void accepted(struct io_op *op, int result, struct io_buf *buf, bool more
     (void)buf;
     (void)more;
     if (result >= 0)
-        h1_server_accept(op->owner, result);
+        http_server_accept(op->owner, result);
 }
 
 static void on_term(int signal)
@@ -87,9 +87,9 @@ static int run_proxy(int listener, int origin_port, enum io_kind kind,
     struct site_service service = {.service = {handle, hold, hold}, .chain = {&step, 1}};
     struct listener_config limits;
     listener_config_init(&limits);
-    struct h1_server server;
-    h1_server_init(&server, io);
-    h1_server_set_service(&server, &service.service, &limits);
+    struct http_server server;
+    http_server_init(&server, io);
+    http_server_set_service(&server, &service.service, &limits);
 
     struct io_op accept_op = {
         .kind = IO_OP_ACCEPT, .fd = listener, .done = accepted, .owner = &server};
@@ -98,13 +98,13 @@ static int run_proxy(int listener, int origin_port, enum io_kind kind,
         turn(io, 50);
 
     io_cancel(io, &accept_op);
-    h1_server_abort(&server);
+    http_server_abort(&server);
     upstreams_close_idle();
     for (int i = 0;
          i < 200 && (server.connection_count || coro_count() || io_op_in_flight(&accept_op)); i++)
         turn(io, 10);
     int left = (int)server.connection_count;
-    h1_server_fini(&server);
+    http_server_fini(&server);
     upstream_release(upstream);
     for (int i = 0; i < 5; i++)
         turn(io, 1);

@@ -1,0 +1,52 @@
+/*
+ * A client's connection: what is the same for every protocol. Owned by its server's list; freed
+ * when its stream has closed.
+ *
+ *   accept ──▶ connection ──first bytes: which protocol?──▶ protocol->arrival ... ──▶ closed
+ */
+#ifndef HTTP_CONNECTION_H
+#define HTTP_CONNECTION_H
+
+#include "http/server.h"
+#include "net/stream.h"
+
+struct connection;
+
+/* What a protocol does with a connection. Nothing here suspends. */
+struct protocol {
+    /* Something arrived while no coroutine reads the stream, or it has ended. */
+    void (*arrival)(struct connection *connection);
+    /* The server drains: ends what is idle soon and lets the rest finish. */
+    void (*drain)(struct connection *connection);
+    /* Ends everything now; the connection closes in this or a later turn. */
+    void (*abort)(struct connection *connection);
+    /* The stream is gone: frees what the protocol holds. The connection itself is freed after. */
+    void (*closed)(struct connection *connection);
+};
+
+struct connection {
+    struct stream stream; /* owner: the connection */
+    struct http_server *server;
+    struct list link; /* in server->connections */
+    const struct protocol *protocol;
+};
+
+/* h1_server.c: the memory of a connection (zeroed; NULL when there is none), and the start of the
+ * protocol on it: bytes may be queued already. */
+struct connection *h1_connection_create(void);
+void h1_connection_start(struct connection *connection);
+
+/* Begins an exchange of a connection: its coroutine, addresses, service and deadline. The codec
+ * sets the rest. Call it when the request is complete enough to be handled. */
+void connection_begin_exchange(struct connection *connection, struct exchange *exchange,
+                               const struct exchange_codec *codec, struct coro *coro);
+
+/* Has the chain answer. NULL if the exchange is cancelled or memory is exhausted; the response's
+ * body is the caller's to release. Suspends. */
+struct response *connection_answer(struct exchange *exchange);
+
+enum {
+    CONNECTION_DRAIN_IDLE_MS = 1000, /* how long a draining server waits for a request in flight */
+};
+
+#endif

@@ -1,0 +1,144 @@
+#include "http/server.h"
+
+#include <netinet/in.h>
+#include <linux/tcp.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "coro/coro.h"
+#include "http/connection.h"
+
+void http_server_init(struct http_server *server, struct io *io)
+{
+    *server = (struct http_server){.io = io};
+    list_init(&server->connections);
+    listener_config_init(&server->config);
+}
+
+void http_server_set_service(struct http_server *server, struct service *service,
+                             const struct listener_config *config)
+{
+    struct service *old = server->service;
+    service->retain(service);
+    server->service = service;
+    server->config = *config;
+    if (old)
+        old->release(old);
+}
+
+/* --- Connections ------------------------------------------------------------------------------ */
+
+static void connection_arrival(struct stream *stream)
+{
+    struct connection *connection = stream->owner;
+    connection->protocol->arrival(connection);
+}
+
+static void connection_closed(struct stream *stream)
+{
+    struct connection *connection = stream->owner;
+    connection->protocol->closed(connection);
+    list_remove(&connection->link);
+    connection->server->connection_count--;
+    free(connection);
+}
+
+static void init_stream(struct connection *connection, int fd)
+{
+    struct http_server *server = connection->server;
+    struct stream *stream = &connection->stream;
+    stream_init(stream, server->io, fd);
+    stream->owner = connection;
+    stream->on_arrival = connection_arrival;
+    stream->on_closed = connection_closed;
+    stream->remote.len = stream->local.len = sizeof(struct sockaddr_un);
+    if (getpeername(fd, &stream->remote.any, &stream->remote.len) != 0)
+        stream->remote.len = 0;
+    if (getsockname(fd, &stream->local.any, &stream->local.len) != 0)
+        stream->local.len = 0;
+    if (stream->local.any.sa_family != AF_UNIX) {
+        int on = 1;
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    }
+    stream->send_stall_ms = server->config.send_timeout_ms;
+}
+
+void http_server_accept(struct http_server *server, int fd)
+{
+    struct connection *connection = h1_connection_create();
+    if (!connection) {
+        log_warn("no memory for another connection: it is closed");
+        io_close_fd(server->io, fd);
+        return;
+    }
+    connection->server = server;
+    list_push_back(&server->connections, &connection->link);
+    server->connection_count++;
+    server->accepted++;
+    init_stream(connection, fd);
+    h1_connection_start(connection);
+    stream_start(&connection->stream);
+}
+
+void http_server_drain(struct http_server *server)
+{
+    server->draining = true;
+    for (struct list *node = server->connections.next, *next; node != &server->connections;
+         node = next) {
+        next = node->next;
+        struct connection *connection = container_of(node, struct connection, link);
+        connection->protocol->drain(connection);
+    }
+}
+
+void http_server_abort(struct http_server *server)
+{
+    struct list doomed;
+    list_move_all(&doomed, &server->connections);
+    while (!list_empty(&doomed)) {
+        struct connection *connection = container_of(doomed.next, struct connection, link);
+        list_remove(&connection->link);
+        list_push_back(&server->connections, &connection->link);
+        connection->protocol->abort(connection);
+    }
+}
+
+void http_server_fini(struct http_server *server)
+{
+    if (server->service)
+        server->service->release(server->service);
+    server->service = NULL;
+}
+
+/* --- Exchanges -------------------------------------------------------------------------------- */
+
+void connection_begin_exchange(struct connection *connection, struct exchange *exchange,
+                               const struct exchange_codec *codec, struct coro *coro)
+{
+    struct http_server *server = connection->server;
+    struct request *request = &exchange->request;
+    server->requests++;
+    exchange->received_method = request->method;
+    request->scheme = SLICE("http");
+    request->remote = &connection->stream.remote;
+    request->local = &connection->stream.local;
+    exchange->codec = codec;
+    exchange->connection = connection;
+    exchange->coro = coro;
+    exchange->service = server->service;
+    exchange->service->retain(exchange->service);
+    exchange->started_us = clock_now_us();
+    if (server->config.total_timeout_ms)
+        exchange->total_deadline = io_now_ms(server->io) + server->config.total_timeout_ms;
+}
+
+struct response *connection_answer(struct exchange *exchange)
+{
+    struct request *request = &exchange->request;
+    struct response *response = exchange->service->handle(exchange->service, request);
+    if (response || coro_cancelled())
+        return response;
+    return response_create_error(request, 503, RESPONSE_OVERLOADED, SLICE("out of memory"));
+}

@@ -1,0 +1,47 @@
+/*
+ * The HTTP server of a listener: connections of clients from accept to close, whichever protocol
+ * they speak. What a connection does in between is its protocol's (h1_server.c, h2_server.c).
+ */
+#ifndef HTTP_SERVER_H
+#define HTTP_SERVER_H
+
+#include "base/list.h"
+#include "http/exchange.h"
+#include "http/listener_config.h"
+#include "io/io.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct http_server {
+    struct io *io;
+    struct service *service;       /* of the present generation; retained */
+    struct listener_config config; /* of the present generation; its texts are the service's */
+    struct list connections;
+    uint32_t connection_count;
+    bool draining;
+    uint64_t accepted; /* connections */
+    uint64_t requests; /* complete heads */
+    uint64_t refused;  /* heads that were answered with an error of ours */
+};
+
+void http_server_init(struct http_server *server, struct io *io);
+
+/* Serves requests with this service from now on; exchanges that began go on with theirs. */
+void http_server_set_service(struct http_server *server, struct service *service,
+                             const struct listener_config *config);
+
+/* Takes over an accepted descriptor. */
+void http_server_accept(struct http_server *server, int fd);
+
+/* Tells every client that its connection closes, as soon as its protocol can say so; a connection
+ * that stays idle for a short while is closed. The server is drained when connection_count is 0. */
+void http_server_drain(struct http_server *server);
+
+/* Cancels all exchanges and closes all connections; they are gone some turns later. */
+void http_server_abort(struct http_server *server);
+
+/* Releases the service. No connection may be left. */
+void http_server_fini(struct http_server *server);
+
+#endif
