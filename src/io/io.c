@@ -86,6 +86,30 @@ void io_close_fd(struct io *io, int fd)
     io->backend->close_fd(io, fd);
 }
 
+struct io_buf *io_buf_take(struct io *io)
+{
+    struct io_buf *buf = bufpool_get(&io->pool);
+    if (buf)
+        io->stats.buffers_held++;
+    return buf;
+}
+
+uint32_t io_buf_bytes(const struct io *io)
+{
+    return io->pool.buffer_bytes;
+}
+
+struct io_buf *io_buf_copy(const void *bytes, uint32_t len)
+{
+    struct io_buf *copy = malloc(sizeof(*copy) + len);
+    if (!copy)
+        return NULL;
+    *copy = (struct io_buf){.len = len, .compact = true};
+    copy->base = copy->data = (char *)(copy + 1);
+    memcpy(copy->data, bytes, len);
+    return copy;
+}
+
 bool io_buf_append(const struct io *io, struct io_buf *buf, const struct io_buf *more)
 {
     size_t used = (size_t)(buf->data - buf->base) + buf->len;
@@ -103,12 +127,9 @@ bool io_buffers_scarce(const struct io *io)
 
 struct io_buf *io_buf_compact(struct io *io, struct io_buf *buf)
 {
-    struct io_buf *small = malloc(sizeof(*small) + buf->len);
+    struct io_buf *small = io_buf_copy(buf->data, buf->len);
     if (!small)
         return buf;
-    *small = (struct io_buf){.len = buf->len, .compact = true};
-    small->base = small->data = (char *)(small + 1);
-    memcpy(small->data, buf->data, buf->len);
     io_buf_release(io, buf);
     return small;
 }

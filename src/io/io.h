@@ -122,6 +122,13 @@ void io_close_fd(struct io *io, int fd);
 /* Gives a receive buffer back to the pool. */
 void io_buf_release(struct io *io, struct io_buf *buf);
 
+/* An empty buffer of the pool to fill, of io_buf_bytes; NULL at its bound. */
+struct io_buf *io_buf_take(struct io *io);
+uint32_t io_buf_bytes(const struct io *io);
+
+/* A buffer outside the pool that holds a copy of these bytes; NULL when memory is exhausted. */
+struct io_buf *io_buf_copy(const void *bytes, uint32_t len);
+
 /* Appends the bytes of one buffer to another, if there is room behind what that holds. */
 bool io_buf_append(const struct io *io, struct io_buf *buf, const struct io_buf *more);
 

@@ -13,11 +13,11 @@
 int listener_open(struct address *address, int *fds, unsigned count, const char **why);
 
 /*
- * From now on the kernel queues nobody on them: a segment that asks for a connection is dropped (its
- * sender asks again a second later and is refused, if they are closed by then), a local socket's
- * file is removed. What is queued can be accepted, and then nobody loses anything when the sockets
- * are closed, whoever holds a duplicate last; without this, connections that came in between would
- * be reset.
+ * From now on the kernel queues nobody on them: a segment that asks for a connection is dropped
+ * (its sender asks again a second later and is refused, if they are closed by then), a local
+ * socket's file is removed. What is queued can be accepted, and then nobody loses anything when the
+ * sockets are closed, whoever holds a duplicate last; without this, connections that came in
+ * between would be reset.
  */
 void listener_quiesce(const struct address *address, const int *fds, unsigned count);
 

@@ -18,6 +18,8 @@ enum {
 
 static void arm(struct stream *stream);
 static void finish_close(struct stream *stream);
+static int next_piece(struct stream_write *write);
+static void write_ended(struct stream_write *write, int result);
 
 static void notify(struct stream *stream)
 {
@@ -80,15 +82,30 @@ static void enqueue(struct stream *stream, struct io_buf *buf)
     stream->queued++;
 }
 
+/* Nothing more will come: looks for a reset behind it. */
+static void end_at_eof(struct stream *stream)
+{
+    stream->end = stream->filter ? stream->filter->ended(stream) : STREAM_EOF;
+    timer_start(io_timers(stream->io), &stream->hangup, io_now_ms(stream->io) + HANGUP_CHECK_MS);
+}
+
+static void take_arrival(struct stream *stream, struct io_buf *buf)
+{
+    if (stream->closing)
+        io_buf_release(stream->io, buf);
+    else if (stream->filter)
+        stream->filter->received(stream, buf);
+    else
+        enqueue(stream, buf);
+}
+
 static void recv_done(struct io_op *op, int result, struct io_buf *buf, bool more)
 {
     struct stream *stream = op->owner;
-    if (buf) {
-        if (stream->closing)
-            io_buf_release(stream->io, buf);
-        else
-            enqueue(stream, buf);
-    }
+    uint64_t bytes_before = stream->bytes_in;
+    bool ended_before = stream->end != STREAM_OPEN;
+    if (buf)
+        take_arrival(stream, buf);
     if (stream->closing) {
         if (!more)
             finish_close(stream);
@@ -97,21 +114,18 @@ static void recv_done(struct io_op *op, int result, struct io_buf *buf, bool mor
     if (more) {
         if (stream->queued >= queue_max(stream))
             io_cancel(stream->io, &stream->recv);
-    } else if (stream->end != STREAM_OPEN) {
-        return; /* stream_fail has ended it already */
-    } else if (result == 0) {
-        stream->end = STREAM_EOF;
-        timer_start(io_timers(stream->io), &stream->hangup,
-                    io_now_ms(stream->io) + HANGUP_CHECK_MS);
-    } else if (result < 0 && result != -ECANCELED) {
-        /* -ETIMEDOUT is for our own deadlines; the kernel's means that the peer is gone. */
-        stream->end = result == -ETIMEDOUT ? -ECONNRESET : result;
-    } else {
-        arm(stream);
-        if (result < 0)
-            return; /* only the end of a stopped receive: nobody needs to hear */
+    } else if (stream->end == STREAM_OPEN) {
+        if (result == 0)
+            end_at_eof(stream);
+        else if (result < 0 && result != -ECANCELED)
+            /* -ETIMEDOUT is for our own deadlines; the kernel's means that the peer is gone. */
+            stream->end = result == -ETIMEDOUT ? -ECONNRESET : result;
+        else
+            arm(stream);
     }
-    notify(stream);
+    /* Only what a reader can see is news: not the end of a stopped receive, nor half a record. */
+    if (stream->bytes_in != bytes_before || (stream->end != STREAM_OPEN) != ended_before)
+        notify(stream);
 }
 
 static void arm(struct stream *stream)
@@ -209,10 +223,11 @@ void stream_consume(struct stream *stream, uint32_t count)
         io_buf_release(stream->io, stream_take(stream));
 }
 
-/* A send with its stall timer; lives on the sender's stack. */
+/* --- Sending ---------------------------------------------------------------------------------- */
+
+/* A coroutine's send with its stall timer; lives on the sender's stack. */
 struct send_wait {
-    struct stream *stream;
-    struct io_op op;
+    struct stream_write write;
     struct coro *coro;
     struct timer timer;
     int64_t deadline;
@@ -226,18 +241,16 @@ static uint64_t bytes_acknowledged(const struct stream *stream)
     return get_tcp_info(stream, &info) ? info.tcpi_bytes_acked : 0;
 }
 
-static void send_done(struct io_op *op, int result, struct io_buf *buf, bool more)
+static void send_done(struct stream_write *write, int result)
 {
-    (void)buf;
-    (void)more;
-    struct send_wait *wait = op->owner;
+    struct send_wait *wait = write->owner;
     coro_wake(wait->coro, result);
 }
 
 static void end_early(struct send_wait *wait, int reason)
 {
     wait->reason = reason;
-    io_cancel(wait->stream->io, &wait->op);
+    stream_write_cancel(&wait->write);
 }
 
 static void send_cancelled(void *arg)
@@ -247,9 +260,9 @@ static void send_cancelled(void *arg)
 
 static int64_t next_check(const struct send_wait *wait)
 {
-    if (!wait->stream->send_stall_ms)
+    if (!wait->write.stream->send_stall_ms)
         return wait->deadline;
-    int64_t stall_at = io_now_ms(wait->stream->io) + wait->stream->send_stall_ms;
+    int64_t stall_at = io_now_ms(wait->write.stream->io) + wait->write.stream->send_stall_ms;
     return stall_at < wait->deadline ? stall_at : wait->deadline;
 }
 
@@ -257,45 +270,157 @@ static int64_t next_check(const struct send_wait *wait)
 static void send_timer(struct timer *timer)
 {
     struct send_wait *wait = timer->owner;
-    uint64_t acknowledged = bytes_acknowledged(wait->stream);
-    if (io_now_ms(wait->stream->io) >= wait->deadline || acknowledged == wait->acknowledged) {
+    uint64_t acknowledged = bytes_acknowledged(wait->write.stream);
+    if (io_now_ms(wait->write.stream->io) >= wait->deadline || acknowledged == wait->acknowledged) {
         end_early(wait, -ETIMEDOUT);
         return;
     }
     wait->acknowledged = acknowledged;
-    timer_start(io_timers(wait->stream->io), timer, next_check(wait));
+    timer_start(io_timers(wait->write.stream->io), timer, next_check(wait));
 }
 
 int stream_send(struct stream *stream, struct iovec *iov, unsigned count, int64_t deadline)
 {
-    assert(!stream->send);
-    if (stream->closing || coro_cancelled())
+    assert(!stream->sending);
+    if (coro_cancelled())
         return -ECANCELED;
     struct send_wait wait = {
-        .stream = stream,
-        .op = {.kind = IO_OP_SEND,
-               .fd = stream->fd,
-               .msg = {.msg_iov = iov, .msg_iovlen = count},
-               .done = send_done},
+        .write = {.iov = iov, .count = count, .done = send_done},
         .coro = coro_self(),
         .deadline = deadline,
     };
-    wait.op.owner = &wait;
+    wait.write.owner = &wait;
+    int result = stream_write_start(stream, &wait.write);
+    if (result != 0)
+        return result > 0 ? 0 : result;
+    stream->sending = true;
     timer_init(&wait.timer, send_timer, &wait);
     timer_start(io_timers(stream->io), &wait.timer, next_check(&wait));
-    stream->send = &wait.op;
-    io_submit(stream->io, &wait.op);
-    int result = coro_wait(send_cancelled, &wait);
+    result = coro_wait(send_cancelled, &wait);
     timer_stop(&wait.timer);
-    stream->send = NULL;
-    if (result > 0)
-        stream->bytes_out += (uint64_t)result;
+    stream->sending = false;
     if (stream->closing)
         finish_close(stream);
     if (result < 0)
         return result == -ECANCELED && wait.reason ? wait.reason : result;
     return 0;
 }
+
+static void piece_done(struct io_op *op, int result, struct io_buf *buf, bool more)
+{
+    (void)buf;
+    (void)more;
+    struct stream_write *write = op->owner;
+    struct stream *stream = write->stream;
+    if (!stream->filter) {
+        write_ended(write, result);
+        return;
+    }
+    stream->filter->sent(stream);
+    if (result >= 0) {
+        result = write->cancelled ? -ECANCELED : next_piece(write);
+        if (result == 0)
+            return;
+        if (result > 0)
+            result = (int)write->taken;
+    }
+    write_ended(write, result);
+}
+
+/* Sends what comes next of a write. Returns 0: under way; 1: there is nothing left; or an error. */
+static int next_piece(struct stream_write *write)
+{
+    struct stream *stream = write->stream;
+    write->op =
+        (struct io_op){.kind = IO_OP_SEND, .fd = stream->fd, .done = piece_done, .owner = write};
+    if (stream->filter) {
+        int result = stream->filter->seal(stream, write, &write->sealed);
+        if (result <= 0)
+            return result < 0 ? result : 1;
+        write->op.msg = (struct msghdr){.msg_iov = &write->sealed, .msg_iovlen = 1};
+    } else {
+        write->op.msg = (struct msghdr){.msg_iov = write->iov, .msg_iovlen = write->count};
+    }
+    io_submit(stream->io, &write->op);
+    return 0;
+}
+
+static void start_next(struct stream *stream)
+{
+    struct stream_write *write = stream->next_write;
+    stream->next_write = NULL;
+    if (!write)
+        return;
+    int result =
+        stream->closing || write->cancelled ? -ECANCELED : stream_write_start(stream, write);
+    if (result)
+        write->done(write, result < 0 ? result : (int)write->taken);
+}
+
+static void write_ended(struct stream_write *write, int result)
+{
+    struct stream *stream = write->stream;
+    stream->write = NULL;
+    if (result > 0)
+        stream->bytes_out += (uint64_t)result;
+    write->done(write, result);
+    start_next(stream);
+    if (stream->closing)
+        finish_close(stream);
+    else if (stream->shut && !stream->write)
+        shutdown(stream->fd, SHUT_WR);
+}
+
+int stream_write_start(struct stream *stream, struct stream_write *write)
+{
+    write->stream = stream;
+    if (stream->closing)
+        return -ECANCELED;
+    if (stream->write) {
+        assert(stream->write->background && !stream->next_write);
+        stream->next_write = write;
+        return 0;
+    }
+    int result = next_piece(write);
+    if (result == 0)
+        stream->write = write;
+    return result;
+}
+
+void stream_write_cancel(struct stream_write *write)
+{
+    write->cancelled = true;
+    if (io_op_in_flight(&write->op))
+        io_cancel(write->stream->io, &write->op);
+}
+
+/* --- Filters ---------------------------------------------------------------------------------- */
+
+void stream_deliver(struct stream *stream, struct io_buf *buf)
+{
+    enqueue(stream, buf);
+}
+
+void stream_set_filter(struct stream *stream, const struct stream_filter *filter, void *state)
+{
+    assert(!stream->write && !stream->filter);
+    struct io_buf *queued = stream->first;
+    stream->first = stream->last = NULL;
+    stream->queued = 0;
+    stream->bytes_in = stream->bytes_out = 0; /* the users' bytes count */
+    stream->filter = filter;
+    stream->filter_state = state;
+    while (queued) {
+        struct io_buf *buf = queued;
+        queued = buf->next;
+        filter->received(stream, buf);
+    }
+    if (stream->end == STREAM_EOF)
+        stream->end = filter->ended(stream);
+    arm(stream);
+}
+
+/* --- The end ---------------------------------------------------------------------------------- */
 
 void stream_fail(struct stream *stream, int error)
 {
@@ -310,7 +435,12 @@ void stream_fail(struct stream *stream, int error)
 
 void stream_shutdown(struct stream *stream)
 {
-    if (!stream->closing)
+    if (stream->closing || stream->shut)
+        return;
+    stream->shut = true;
+    if (stream->filter)
+        stream->filter->shut(stream);
+    if (!stream->write)
         shutdown(stream->fd, SHUT_WR);
 }
 
@@ -323,9 +453,11 @@ static void reset_on_close(int fd)
 /* The descriptor is closed only when the kernel refers to none of our memory any more. */
 static void finish_close(struct stream *stream)
 {
-    if (stream->closed || io_op_in_flight(&stream->recv) || stream->send)
+    if (stream->closed || io_op_in_flight(&stream->recv) || stream->write || stream->sending)
         return;
     stream->closed = true;
+    if (stream->filter)
+        stream->filter->closed(stream);
     if (stream->reset)
         reset_on_close(stream->fd);
     io_close_fd(stream->io, stream->fd);
@@ -351,8 +483,8 @@ void stream_close(struct stream *stream)
         coro_wake(stream->reader, -ECANCELED);
     if (io_op_in_flight(&stream->recv))
         io_cancel(stream->io, &stream->recv);
-    if (stream->send)
-        io_cancel(stream->io, stream->send);
+    if (stream->write)
+        stream_write_cancel(stream->write);
     finish_close(stream);
 }
 

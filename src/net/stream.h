@@ -24,14 +24,58 @@
 enum { STREAM_QUEUE_MAX = 4 }; /* buffers received ahead of the reader */
 
 struct coro;
+struct stream;
 struct tunnel;
+
+/* One send under way, without a coroutine; the memory of whoever starts it. */
+struct stream_write {
+    struct iovec *iov; /* what is left of it; changed as it is sent */
+    unsigned count;
+    /* Called from the loop when all is sent (the number of bytes) or nothing more will be (a
+     * negative errno). */
+    void (*done)(struct stream_write *write, int result);
+    void *owner;     /* for done */
+    bool background; /* of a filter by itself: others wait for its end instead of being refused */
+
+    /* Private to the stream. */
+    struct io_op op;
+    struct stream *stream;
+    struct iovec sealed; /* behind a filter: what is being sent */
+    uint64_t taken;      /* behind a filter: bytes of iov that were sealed; filters count */
+    bool cancelled;
+};
+
+/*
+ * What turns the bytes of a stream over on their way (src/tls), so that its users see the same
+ * stream. A stream without one passes them as they are. Nothing here suspends.
+ */
+struct stream_filter {
+    /* Bytes have come from the network: takes the buffer, calls stream_deliver with what is in it
+     * for the reader and stream_fail at its end. */
+    void (*received)(struct stream *stream, struct io_buf *buf);
+    /* The network has ended; returns what that is for the reader: STREAM_EOF or an error. */
+    int (*ended)(struct stream *stream);
+    /* Seals the next bytes of a write, advancing it, into *sealed, which stays valid until
+     * `sent`. Returns the length of *sealed, 0 when there is nothing to send, or an error. */
+    int (*seal)(struct stream *stream, struct stream_write *write, struct iovec *sealed);
+    void (*sent)(struct stream *stream);
+    /* Nothing more will be written: what must be said of that is put with what is to be sealed. */
+    void (*shut)(struct stream *stream);
+    /* The descriptor is being closed: frees all. */
+    void (*closed)(struct stream *stream);
+};
 
 struct stream {
     struct io *io;
-    int fd;               /* -1 when closed */
-    struct io_op recv;    /* multishot, in flight while more may be queued */
-    struct timer hangup;  /* behind the end: when to look for a reset next */
-    struct io_op *send;   /* the send under way, on its coroutine's stack; NULL if none */
+    int fd;                             /* -1 when closed */
+    struct io_op recv;                  /* multishot, in flight while more may be queued */
+    struct timer hangup;                /* behind the end: when to look for a reset next */
+    struct stream_write *write;         /* under way, or NULL */
+    struct stream_write *next_write;    /* waits for the filter's own; NULL if none */
+    const struct stream_filter *filter; /* or NULL */
+    void *filter_state;
+    bool shut;            /* stream_shutdown was called */
+    bool sending;         /* a coroutine is inside stream_send */
     struct io_buf *first; /* received and unread, oldest first; owned */
     struct io_buf *last;
     uint32_t queued;        /* buffers in that list */
@@ -87,11 +131,25 @@ void stream_consume(struct stream *stream, uint32_t count);
  * errno: -ETIMEDOUT at the deadline or when the peer stalls (send_stall_ms). */
 int stream_send(struct stream *stream, struct iovec *iov, unsigned count, int64_t deadline);
 
+/* Starts a send without a coroutine; one at a time, stream_send included. Returns 0: write->done
+ * will be called; 1: there was nothing to send; or a negative errno: it was not started. */
+int stream_write_start(struct stream *stream, struct stream_write *write);
+
+/* Asks for an early end: done is called, with -ECANCELED unless it is through already. */
+void stream_write_cancel(struct stream_write *write);
+
+/* Puts a filter in between; what is queued runs through it. To be called when nothing is being
+ * sent. The stream frees the state, through the filter. */
+void stream_set_filter(struct stream *stream, const struct stream_filter *filter, void *state);
+
+/* For filters: queues bytes for the reader. */
+void stream_deliver(struct stream *stream, struct io_buf *buf);
+
 /* Ends receiving with an error of ours: what is queued can still be read, then readers get `error`
  * (negative). Nothing is closed. */
 void stream_fail(struct stream *stream, int error);
 
-/* Sends FIN; more may still be received. */
+/* Says that nothing more will be sent (FIN); more may still be received. */
 void stream_shutdown(struct stream *stream);
 
 /* Closes: ends what is in flight, then the descriptor, then calls on_closed. Readers are woken with

@@ -12,10 +12,11 @@ struct direction {
     struct tunnel *tunnel;
     struct stream *from;
     struct stream *to;
-    struct io_op send;
+    struct stream_write write;
     struct iovec iov[PIECES_MAX];
     struct io_buf *held; /* being sent; owned */
     uint64_t bytes;      /* sent on */
+    bool busy;           /* the write is under way */
     bool shut;           /* the FIN has been carried over */
 };
 
@@ -48,7 +49,7 @@ static void release_held(struct direction *direction)
 static void finish(struct timer *timer)
 {
     struct tunnel *tunnel = timer->owner;
-    if (tunnel->out.to->send || tunnel->back.to->send)
+    if (tunnel->out.busy || tunnel->back.busy)
         return;
     struct stream *client = tunnel->out.from;
     struct stream *peer = tunnel->out.to;
@@ -84,10 +85,10 @@ static void end(struct tunnel *tunnel, enum tunnel_reason reason, int error)
     tunnel->result.error = error;
     tunnel->out.from->on_arrival = NULL;
     tunnel->back.from->on_arrival = NULL;
-    if (tunnel->out.to->send)
-        io_cancel(tunnel->io, tunnel->out.to->send);
-    if (tunnel->back.to->send)
-        io_cancel(tunnel->io, tunnel->back.to->send);
+    if (tunnel->out.busy)
+        stream_write_cancel(&tunnel->out.write);
+    if (tunnel->back.busy)
+        stream_write_cancel(&tunnel->back.write);
     finish_soon(tunnel);
 }
 
@@ -96,18 +97,14 @@ static void end_failed(struct tunnel *tunnel, const struct stream *failed, int e
     end(tunnel, failed == tunnel->out.from ? TUNNEL_CLIENT_FAILED : TUNNEL_PEER_FAILED, error);
 }
 
-static void sent(struct io_op *op, int result, struct io_buf *buf, bool more)
+static void sent(struct stream_write *write, int result)
 {
-    (void)buf;
-    (void)more;
-    struct direction *direction = op->owner;
+    struct direction *direction = write->owner;
     struct tunnel *tunnel = direction->tunnel;
-    direction->to->send = NULL;
+    direction->busy = false;
     release_held(direction);
-    if (result > 0) {
+    if (result > 0)
         direction->bytes += (uint64_t)result;
-        direction->to->bytes_out += (uint64_t)result;
-    }
     if (tunnel->ending)
         finish_soon(tunnel);
     else if (result < 0)
@@ -147,22 +144,21 @@ static void carry_end(struct direction *direction)
 
 static void pump(struct direction *direction)
 {
-    if (direction->to->send || direction->tunnel->ending)
+    if (direction->busy || direction->tunnel->ending)
         return; /* what has arrived waits until the other side has taken what is on its way */
     unsigned count = gather(direction);
     if (!count) {
         carry_end(direction);
         return;
     }
-    direction->send = (struct io_op){
-        .kind = IO_OP_SEND,
-        .fd = direction->to->fd,
-        .msg = {.msg_iov = direction->iov, .msg_iovlen = count},
-        .done = sent,
-        .owner = direction,
-    };
-    direction->to->send = &direction->send;
-    io_submit(direction->tunnel->io, &direction->send);
+    direction->write = (struct stream_write){
+        .iov = direction->iov, .count = count, .done = sent, .owner = direction};
+    int result = stream_write_start(direction->to, &direction->write);
+    direction->busy = result == 0;
+    if (result < 0) {
+        release_held(direction);
+        end_failed(direction->tunnel, direction->to, result);
+    }
 }
 
 static void arrival(struct tunnel *tunnel, struct direction *direction)
