@@ -81,6 +81,10 @@ int tls_hello_answer(struct tls_session *session, const char *name, size_t name_
 /* Adds to a certificate's names; one with a NUL in it is left out (it is no name). */
 int tls_names_add(struct tls_names *names, const char *name, size_t len);
 
+/* Adds to a peer's names. Those with characters that no name has (commas, spaces, non-ASCII) are
+ * left out: they could pretend to be several. */
+int tls_peer_add_name(struct tls_peer *peer, const char *kind, const char *name, size_t len);
+
 /* Puts a serialized session into a client's memory (a copy). */
 void tls_remember(struct tls_session *session, const void *bytes, size_t len);
 

@@ -379,8 +379,9 @@ void tls_memory_free(struct tls_memory *memory)
 size_t tls_take(struct tls_session *session, void *bytes, size_t size)
 {
     size_t count = session->input.len < size ? session->input.len : size;
-    if (count)
-        memcpy(bytes, session->input.ptr, count);
+    if (!count)
+        return 0;
+    memcpy(bytes, session->input.ptr, count);
     session->input = slice_of(session->input.ptr + count, session->input.len - count);
     return count;
 }
@@ -553,6 +554,20 @@ bool tls_remembers(const struct tls_session *session)
 {
     return session->memory && session->memory->bytes &&
            backends[session->memory->library] == session->backend;
+}
+
+int tls_peer_add_name(struct tls_peer *peer, const char *kind, const char *name, size_t len)
+{
+    char *longer;
+    for (size_t i = 0; i < len; i++)
+        if (name[i] <= ' ' || name[i] > '~' || name[i] == ',')
+            return 0;
+    const char *before = peer->names ? peer->names : "";
+    if (asprintf(&longer, "%s%s%s:%.*s", before, before[0] ? ", " : "", kind, (int)len, name) < 0)
+        return -ENOMEM;
+    free(peer->names);
+    peer->names = longer;
+    return 0;
 }
 
 void tls_fail(struct tls_session *session, const char *format, ...)
