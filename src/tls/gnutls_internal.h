@@ -1,0 +1,85 @@
+/*
+ * What the files of the GnuTLS backend share: gnutls.c runs sessions, gnutls_hello.c reads what a
+ * client says first and picks the certificate, gnutls_context.c loads certificates and makes
+ * contexts, gnutls_peer.c puts a peer's certificate into words.
+ */
+#ifndef TLS_GNUTLS_INTERNAL_H
+#define TLS_GNUTLS_INTERNAL_H
+
+#include "tls/backend.h"
+
+#include <gnutls/abstract.h>
+#include <gnutls/gnutls.h>
+
+enum {
+    TLS_GNUTLS_ALPN_MAX_COUNT = 8,        /* the library takes no more */
+    TLS_GNUTLS_TICKET_SECONDS = 4 * 3600, /* the library changes keys after three times that */
+};
+
+/* A certificate with its key. */
+struct tls_gnutls_loaded {
+    gnutls_pcert_st *chain; /* the leaf first; owned */
+    unsigned chain_count;
+    gnutls_privkey_t key;
+    gnutls_pk_algorithm_t algorithm;
+    gnutls_sign_algorithm_t sign; /* the only one of an EC key in TLS 1.3; else UNKNOWN */
+    gnutls_ocsp_data_st ocsp;     /* response owned; empty: none */
+};
+
+/* Of a server or a client. */
+struct tls_gnutls_context {
+    gnutls_certificate_credentials_t credentials;
+    gnutls_priority_t priorities;
+    gnutls_datum_t alpn[TLS_GNUTLS_ALPN_MAX_COUNT]; /* borrowed from the policy */
+    unsigned alpn_count;
+    bool tickets;
+    uint8_t ticket_key[TLS_TICKET_SECRET_BYTES];
+};
+
+/* Of a session. */
+struct tls_gnutls_state {
+    gnutls_session_t session;
+    char *name; /* a server: SNI in lower case; a client: whom it calls; NULL: nobody; owned */
+    struct tls_certificate *chosen[TLS_KEY_KINDS]; /* borrowed from the server or the answer */
+    uint8_t *replay; /* records of a hello that waits for its answer; owned */
+    size_t replay_len;
+    size_t replay_at;
+    int alert;         /* to send instead of what the library thinks fit; -1: none */
+    bool hello_done;   /* the hello was answered */
+    bool offers_ecdsa; /* the client takes a suite of TLS 1.2 for ECDSA keys */
+    bool starved;      /* the library asked for input and there was none */
+    bool open;         /* the handshake is done */
+    bool failed;
+    bool closed;        /* close_notify was sent */
+    bool ticket_came;   /* from the server, and is not remembered yet */
+    bool renegotiated;  /* the peer has asked for a new handshake and was refused */
+    bool hello_dropped; /* its hello is to be thrown away */
+};
+
+/* Of gnutls_context.c: as in struct tls_backend. */
+int tls_gnutls_certificate_load(struct tls_certificate *certificate,
+                                const struct tls_certificate_config *config, char **error);
+void tls_gnutls_certificate_free(void *owned);
+int tls_gnutls_server_create(struct tls_server *server, char **error);
+int tls_gnutls_client_create(struct tls_client *client, char **error);
+void tls_gnutls_context_destroy(void *owned);
+
+/* Of gnutls_hello.c. Reads a client's hello before the library does and asks what to answer; with
+ * -EAGAIN, it keeps the hello for replay and gives GNUTLS_E_AGAIN. */
+int tls_gnutls_on_hello(gnutls_session_t library, unsigned type, unsigned when, unsigned incoming,
+                        const gnutls_datum_t *message);
+
+/* Gives the library the certificate to show, of a server or of a client. */
+int tls_gnutls_on_retrieve(gnutls_session_t library, const struct gnutls_cert_retr_st *info,
+                           gnutls_pcert_st **chain, unsigned *chain_count,
+                           gnutls_ocsp_data_st **ocsp, unsigned *ocsp_count, gnutls_privkey_t *key,
+                           unsigned *flags);
+
+/* Verifies the peer's certificate; a reason and an alert are left in the session. */
+int tls_gnutls_on_verify(gnutls_session_t library);
+
+/* Of gnutls_peer.c: as in struct tls_backend. */
+void tls_gnutls_describe(const struct tls_session *session, struct tls_info *info);
+int tls_gnutls_describe_peer(const struct tls_session *session, struct tls_peer *peer);
+
+#endif
