@@ -53,10 +53,35 @@ ml.hash = hash
 --- `send_timeout` (30 s without progress), `idle_timeout` (75 s), `tunnel_idle_timeout` (1 h),
 --- `total_timeout` (none), `request_line_max` (8k), `head_max` (32k), `headers_max` (100), `body_max`
 --- (none), `requests_max` (none; per connection), `connections_max` (none; per worker),
---- `server_name` ("monolake-lua").
+--- `server_name` ("monolake-lua"), and `tls`:
+---
+---     tls = { cert = "site.pem", key = "site.key" }
+---
+--- Options of `tls`: `cert` (the certificate and those above it), `key` (default: in the same file),
+--- `ocsp` (a response to staple, DER), `names` (that it serves; default: those in it), and further
+--- ones as `certificates`, a list of such tables: which one is shown is decided by the name that a
+--- client asks for (SNI), wildcards included, and by the kinds of keys that it knows, ECDSA before
+--- RSA; where no name fits, by the first, or with `strict_sni` the handshake is refused. Files are PEM
+--- and lie beside the script if the path is relative; the PEM text itself will do, too. Then
+--- `client_auth` ("none", "optional", "required") with `client_ca`; `min_version` ("1.2"),
+--- `max_version` ("1.3"), `ciphers` (of "aes128-gcm", "aes256-gcm", "chacha20-poly1305", most wanted
+--- first), `groups` (of "x25519", "secp256r1", "secp384r1", "secp521r1"), `tickets` (true: sessions are
+--- resumed), `library` ("openssl", "gnutls"; default: --tls) and
+--- `on_client_hello = function(hello) ... end`, which gets { name =, alpn = {...} }, may wait, and
+--- returns a certificate (see `certificate`), nil for what the options say, or false to refuse. The
+--- limit for it all is `handshake_timeout` (10 s).
 ---@param options table
 function ml.listen(options)
    build.listen(options, 2)
+end
+
+--- A certificate for `tls.certificates` or to be returned by `on_client_hello`. Options as there: `cert`,
+--- `key`, `ocsp`, `names`.
+---@param options { cert: string, key: string|nil, ocsp: string|nil, names: string[]|nil }
+---@return monolake.Certificate
+function ml.certificate(options)
+   local certificate = build.certificate(options, 2)
+   return certificate
 end
 
 --- Names a group of origins. Positional entries are the peers: addresses ("127.0.0.1:80",

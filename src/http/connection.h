@@ -29,12 +29,18 @@ struct connection {
     struct http_server *server;
     struct list link; /* in server->connections */
     const struct protocol *protocol;
+    struct coro *coro; /* that sets it up or serves it, or NULL */
+    struct timer idle; /* armed while there is nothing to serve */
 };
 
 /* h1_server.c: the memory of a connection (zeroed; NULL when there is none), and the start of the
  * protocol on it: bytes may be queued already. */
 struct connection *h1_connection_create(void);
 void h1_connection_start(struct connection *connection);
+
+/* tls_connection.c: as h1_connection_start, for a listener with TLS: handshakes, then starts the
+ * protocol that was agreed on. */
+void tls_connection_start(struct connection *connection);
 
 /* Begins an exchange of a connection: its coroutine, addresses, service and deadline. The codec
  * sets the rest. Call it when the request is complete enough to be handled. */

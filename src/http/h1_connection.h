@@ -9,8 +9,6 @@
 struct h1_connection {
     struct connection base; /* first */
     struct h1_input input;
-    struct timer idle;         /* armed while idle */
-    struct coro *coro;         /* NULL while idle */
     struct exchange *exchange; /* under way, or NULL */
     uint32_t requests;         /* complete heads so far */
     struct tunnel *tunnel;     /* owns the stream once the response has opened one */

@@ -39,7 +39,7 @@ static struct h1_connection *of(struct connection *connection)
 
 static void close_connection(struct h1_connection *connection, bool reset)
 {
-    timer_stop(&connection->idle);
+    timer_stop(&connection->base.idle);
     h1_input_fini(&connection->input);
     if (reset)
         stream_abort(&connection->base.stream);
@@ -59,21 +59,21 @@ static void arrival(struct connection *base)
 {
     struct h1_connection *connection = of(base);
     struct stream *stream = &base->stream;
-    if (connection->coro) {
+    if (connection->base.coro) {
         /* Inside an exchange: pipelined bytes wait, a FIN too (the client still gets its answer),
          * but a client that is gone has no use for one. */
         if (stream->end < 0)
-            coro_cancel(connection->coro);
+            coro_cancel(connection->base.coro);
         return;
     }
     if (!stream->first) {
         close_connection(connection, false);
         return;
     }
-    timer_stop(&connection->idle);
+    timer_stop(&connection->base.idle);
     stream->watch_hangup = true;
-    connection->coro = coro_start(connection_main, connection);
-    if (!connection->coro) {
+    connection->base.coro = coro_start(connection_main, connection);
+    if (!connection->base.coro) {
         log_warn("no memory for another coroutine: a connection is closed");
         close_connection(connection, true);
     }
@@ -87,13 +87,13 @@ static void go_idle(struct h1_connection *connection)
         connection->requests ? server->config.idle_timeout_ms : server->config.head_timeout_ms;
     if (server->draining)
         wait_ms = CONNECTION_DRAIN_IDLE_MS;
-    timer_start(io_timers(server->io), &connection->idle, io_now_ms(server->io) + wait_ms);
+    timer_start(io_timers(server->io), &connection->base.idle, io_now_ms(server->io) + wait_ms);
 }
 
 static void drain(struct connection *base)
 {
     struct h1_connection *connection = of(base);
-    if (timer_armed(&connection->idle))
+    if (timer_armed(&connection->base.idle))
         go_idle(connection);
 }
 
@@ -102,8 +102,8 @@ static void abort_connection(struct connection *base)
     struct h1_connection *connection = of(base);
     if (connection->tunnel)
         tunnel_cancel(connection->tunnel);
-    else if (connection->coro)
-        coro_cancel(connection->coro);
+    else if (connection->base.coro)
+        coro_cancel(connection->base.coro);
     else if (!base->stream.closing)
         close_connection(connection, true);
 }
@@ -124,9 +124,9 @@ void h1_connection_start(struct connection *base)
     struct h1_connection *connection = of(base);
     base->protocol = &http_h1;
     h1_input_init(&connection->input, &base->stream, true);
-    timer_init(&connection->idle, idle_expired, connection);
+    timer_init(&base->idle, idle_expired, connection);
     go_idle(connection);
-    if (base->stream.first)
+    if (base->stream.first || base->stream.end != STREAM_OPEN)
         arrival(base);
 }
 
@@ -238,7 +238,7 @@ static enum h1_verdict handle_head(struct h1_connection *connection, struct exch
     connection->input.max_bytes = config->body_max_bytes;
     h1_input_begin_body(&connection->input, &parsed, &exchange->request.body, &request_body_ops,
                         &exchange->request.trailers, &exchange->arena);
-    connection_begin_exchange(&connection->base, exchange, &h1_codec, connection->coro);
+    connection_begin_exchange(&connection->base, exchange, &h1_codec, connection->base.coro);
     return answer(connection, exchange);
 }
 
@@ -319,16 +319,16 @@ static void connection_main(void *arg)
     while (verdict == H1_KEEP && stream->first);
 
     if (verdict == H1_TUNNEL) {
-        connection->coro = NULL;
+        connection->base.coro = NULL;
         return; /* the tunnel owns the stream now and closes it */
     }
     if (verdict == H1_KEEP && stream->end == STREAM_OPEN) {
-        connection->coro = NULL;
+        connection->base.coro = NULL;
         go_idle(connection);
         return;
     }
     if (verdict == H1_LINGER)
         linger(connection);
-    connection->coro = NULL;
+    connection->base.coro = NULL;
     close_connection(connection, verdict == H1_ABORT);
 }

@@ -4,21 +4,27 @@
 
 #include <stdint.h>
 
+struct tls_hello_hook;
+struct tls_server;
+
 /* Limits and deadlines. Defaults stand in listener_config_init; times in milliseconds. */
 struct listener_config {
-    uint32_t head_timeout_ms;        /* 10,000: first byte of a head to its end -> 408 */
-    uint32_t body_timeout_ms;        /* 30,000: between two reads of a request body -> 408 */
-    uint32_t send_timeout_ms;        /* 30,000: one send to the client without progress */
-    uint32_t idle_timeout_ms;        /* 75,000: between requests */
-    uint32_t tunnel_idle_timeout_ms; /* 3,600,000: an upgraded connection on which nothing moves */
-    uint32_t total_timeout_ms;       /* 0: none; one whole exchange */
-    uint32_t request_line_max_bytes; /* 8,192 -> 414 */
-    uint32_t head_max_bytes;         /* 32,768 -> 431 */
-    uint32_t header_count_max;       /* 100 -> 431 */
-    uint64_t body_max_bytes;         /* 0: no bound -> 413 */
-    uint32_t requests_max;           /* 0: no bound; requests per connection */
-    uint32_t connections_max;        /* 0: no bound; per worker */
-    const char *server_name;         /* Via pseudonym and Server; "monolake-lua" */
+    uint32_t head_timeout_ms;         /* 10,000: first byte of a head to its end -> 408 */
+    uint32_t body_timeout_ms;         /* 30,000: between two reads of a request body -> 408 */
+    uint32_t send_timeout_ms;         /* 30,000: one send to the client without progress */
+    uint32_t idle_timeout_ms;         /* 75,000: between requests */
+    uint32_t tunnel_idle_timeout_ms;  /* 3,600,000: an upgraded connection on which nothing moves */
+    uint32_t total_timeout_ms;        /* 0: none; one whole exchange */
+    uint32_t request_line_max_bytes;  /* 8,192 -> 414 */
+    uint32_t head_max_bytes;          /* 32,768 -> 431 */
+    uint32_t header_count_max;        /* 100 -> 431 */
+    uint64_t body_max_bytes;          /* 0: no bound -> 413 */
+    uint32_t requests_max;            /* 0: no bound; requests per connection */
+    uint32_t connections_max;         /* 0: no bound; per worker */
+    uint32_t handshake_timeout_ms;    /* 10,000: accept to the end of the TLS handshake */
+    struct tls_server *tls;           /* NULL: in the clear; the generation's, as is the next */
+    struct tls_hello_hook *tls_hello; /* asked for certificates, or NULL */
+    const char *server_name;          /* Via pseudonym and Server; "monolake-lua" */
 };
 
 /* Fills in the defaults. */

@@ -38,6 +38,7 @@ struct param {
 
 struct exchange;
 struct stream;
+struct tls_session;
 
 struct request {
     uint32_t generation; /* first: FFI handles compare it to learn that the request is over */
@@ -59,9 +60,10 @@ struct request {
     bool wants_upgrade;           /* Upgrade with Connection: upgrade (RFC 9110 section 7.8) */
     const struct address *remote; /* the client; borrowed from the connection */
     const struct address *local;
-    uint64_t id;                             /* unique in this worker; never 0 */
-    struct arena *arena;                     /* of the exchange */
-    struct exchange *exchange;               /* owner */
+    const struct tls_session *tls; /* of the client's connection; NULL if it is in the clear */
+    uint64_t id;                   /* unique in this worker; never 0 */
+    struct arena *arena;           /* of the exchange */
+    struct exchange *exchange;     /* owner */
     struct param params[REQUEST_PARAMS_MAX]; /* last: not cleared between requests */
 };
 

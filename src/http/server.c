@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "coro/coro.h"
 #include "http/connection.h"
+#include "tls/tls_stream.h"
 
 void http_server_init(struct http_server *server, struct io *io)
 {
@@ -78,7 +79,10 @@ void http_server_accept(struct http_server *server, int fd)
     server->connection_count++;
     server->accepted++;
     init_stream(connection, fd);
-    h1_connection_start(connection);
+    if (server->config.tls)
+        tls_connection_start(connection);
+    else
+        h1_connection_start(connection);
     stream_start(&connection->stream);
 }
 
@@ -121,7 +125,8 @@ void connection_begin_exchange(struct connection *connection, struct exchange *e
     struct request *request = &exchange->request;
     server->requests++;
     exchange->received_method = request->method;
-    request->scheme = SLICE("http");
+    request->tls = tls_stream_session(&connection->stream);
+    request->scheme = request->tls ? SLICE("https") : SLICE("http");
     request->remote = &connection->stream.remote;
     request->local = &connection->stream.local;
     exchange->codec = codec;

@@ -23,6 +23,7 @@ struct http_server {
     uint64_t accepted; /* connections */
     uint64_t requests; /* complete heads */
     uint64_t refused;  /* heads that were answered with an error of ours */
+    uint64_t handshakes_failed;
 };
 
 void http_server_init(struct http_server *server, struct io *io);

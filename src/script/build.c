@@ -5,6 +5,7 @@
 #include "proxy/upstream.h"
 #include "script/layer.h"
 #include "script/options.h"
+#include "script/tls.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -150,7 +151,7 @@ static int chain(lua_State *L)
     return 1;
 }
 
-/* core.listener({ address, ... }, options, chain, where) */
+/* core.listener({ address, ... }, options, chain, where, tls server or nil, on_client_hello or nil) */
 static int listener(lua_State *L)
 {
     struct site *site = build_site(L);
@@ -166,6 +167,9 @@ static int listener(lua_State *L)
     options_read(&listener_options, L, 2, &listener->config, &site->arena);
     listener->chain = *(struct chain *)lua_touserdata(L, 3);
     listener->where = build_text(L, 4);
+    listener->config.tls = lua_touserdata(L, 5);
+    if (lua_isfunction(L, 6))
+        listener->config.tls_hello = script_hello_hook(L, 6);
     append(L, (void ***)&site->listeners, &site->listener_count, listener);
     return 0;
 }

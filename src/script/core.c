@@ -6,6 +6,7 @@
 #include "script/harness.h"
 #include "script/run.h"
 #include "script/state.h"
+#include "script/tls.h"
 
 #include "base/log.h"
 
@@ -111,6 +112,7 @@ ML_API int luaopen_monolake_core(lua_State *L)
     luaL_register(L, NULL, core_functions);
     luaL_register(L, NULL, build_functions);
     luaL_register(L, NULL, builtin_functions);
+    luaL_register(L, NULL, tls_functions);
     luaL_register(L, NULL, harness_functions);
     luaL_register(L, NULL, harness_request_functions);
     luaL_register(L, NULL, harness_server_functions);

@@ -19,6 +19,7 @@
     }
 
 static const struct option of_listener[] = {
+    LISTENER(OPTION_DURATION, "handshake_timeout", handshake_timeout_ms),
     LISTENER(OPTION_DURATION, "head_timeout", head_timeout_ms),
     LISTENER(OPTION_DURATION, "body_timeout", body_timeout_ms),
     LISTENER(OPTION_DURATION, "send_timeout", send_timeout_ms),

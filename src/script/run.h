@@ -39,7 +39,7 @@ enum call_state { CALL_RUNNING, CALL_WAITING, CALL_RETURNED, CALL_FAILED };
 
 struct call {
     struct script *script;
-    struct request *request;
+    struct request *request; /* NULL: of none; then only sleeping is possible */
     struct ml_next *next;  /* what the verb "next" runs, or NULL */
     int64_t deadline;      /* of its waits */
     struct thread *thread; /* NULL until it runs and after it ended */

@@ -60,7 +60,7 @@ static int64_t end_of_sleep_ms(double seconds)
 
 static void perform_sleep(struct call *call)
 {
-    struct io *io = call->request->exchange->io;
+    struct io *io = call->request ? call->request->exchange->io : call->script->io;
     int64_t until = end_of_sleep_ms(call->seconds);
     if (until <= call->deadline) {
         call->result = wait_sleep(io, until);
@@ -82,7 +82,7 @@ static int give_result(struct call *call, lua_State *L)
 /* A body is read in the coroutine of its own request only: NULL for another's. */
 static void take_body(struct call *call, lua_State *L)
 {
-    bool own = (uintptr_t)lua_tonumber(L, 4) == (uintptr_t)call->request;
+    bool own = call->request && (uintptr_t)lua_tonumber(L, 4) == (uintptr_t)call->request;
     call->body = own ? (struct body *)(uintptr_t)lua_tonumber(L, 2) : NULL;
     call->bytes_max = (uint64_t)lua_tonumber(L, 3);
 }
@@ -163,12 +163,12 @@ static int gather_body(struct call *call, struct gathered *gathered)
  * too. */
 static void perform_buffer(struct call *call)
 {
-    struct gathered gathered = {.arena = call->request->arena};
     call->bytes = (struct slice){NULL, 0};
     if (!call->body) {
         call->result = -EINVAL;
         return;
     }
+    struct gathered gathered = {.arena = call->request->arena};
     call->result = gather_body(call, &gathered);
     if (call->result < 0)
         return;
@@ -180,7 +180,7 @@ static void perform_buffer(struct call *call)
 
 static void take_request(struct call *call, lua_State *L)
 {
-    bool own = (uintptr_t)lua_tonumber(L, 2) == (uintptr_t)call->request;
+    bool own = call->request && (uintptr_t)lua_tonumber(L, 2) == (uintptr_t)call->request;
     call->result = own ? 0 : -EINVAL;
 }
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/random.h>
 
 static const struct tls_backend *const backends[TLS_LIBRARY_COUNT] = {
     [TLS_OPENSSL] = &tls_openssl,
@@ -18,6 +19,36 @@ static const struct tls_backend *const backends[TLS_LIBRARY_COUNT] = {
 const char *tls_library_name(enum tls_library library)
 {
     return backends[library]->name;
+}
+
+static enum tls_library default_library = TLS_OPENSSL;
+
+enum tls_library tls_default_library(void)
+{
+    return default_library;
+}
+
+void tls_set_default_library(enum tls_library library)
+{
+    default_library = library;
+}
+
+int tls_library_find(const char *name)
+{
+    for (int i = 0; i < TLS_LIBRARY_COUNT; i++)
+        if (strcmp(backends[i]->name, name) == 0)
+            return i;
+    return -1;
+}
+
+const uint8_t *tls_ticket_secret(void)
+{
+    static uint8_t secret[TLS_TICKET_SECRET_BYTES];
+    static bool made;
+    if (!made && getrandom(secret, sizeof(secret), 0) != sizeof(secret))
+        abort(); /* the kernel gives up to 256 bytes whole */
+    made = true;
+    return secret;
 }
 
 static int find_text(const char *const *texts, unsigned count, const char *wanted)

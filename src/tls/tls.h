@@ -213,8 +213,17 @@ void tls_output_release(struct tls_output *output);
 
 void tls_memory_free(struct tls_memory *memory);
 
-/* "openssl" or "gnutls". */
+/* "openssl" or "gnutls"; -1 for names that are neither. */
 const char *tls_library_name(enum tls_library library);
+int tls_library_find(const char *name);
+
+/* What contexts use that do not say it: OpenSSL, unless set when the program starts. */
+enum tls_library tls_default_library(void);
+void tls_set_default_library(enum tls_library library);
+
+/* The secret of this program's tickets, TLS_TICKET_SECRET_BYTES: random, made at the first call;
+ * processes that were forked after that share it. */
+const uint8_t *tls_ticket_secret(void);
 
 /* "aes128-gcm", "x25519" and so on; -1 for names that are none of these. */
 int tls_cipher_find(const char *name);

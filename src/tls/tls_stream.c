@@ -85,10 +85,10 @@ static int take_step(struct stream *stream, struct tls_session *session)
     return step.result;
 }
 
-static int ask(struct tls_session *session, struct tls_hello_hook *hook)
+static int ask(struct tls_session *session, struct tls_hello_hook *hook, int64_t deadline)
 {
     struct tls_certificate *certificate = NULL;
-    int result = hook->answer(hook, session->hello, &certificate);
+    int result = hook->answer(hook, session->hello, &certificate, deadline);
     if (result == -EACCES)
         tls_refuse_hello(session);
     else if (result == 0)
@@ -98,19 +98,29 @@ static int ask(struct tls_session *session, struct tls_hello_hook *hook)
     return result == -EACCES ? 0 : result;
 }
 
-/* What is in the output at the end goes along with the first bytes of the application: a client's
- * last message with its request, a server's tickets with its response. */
+/* Does the peer wait for what is in the output at the end? Only for the last flight of a TLS 1.2
+ * server. All else goes along with the first bytes of the application: a client's last message with
+ * its request, a server's tickets with its response. */
+static bool peer_waits(const struct tls_session *session)
+{
+    struct tls_info info;
+    if (!session->server || !session->output.len)
+        return false;
+    tls_describe(session, &info);
+    return strcmp(info.version, "TLSv1.2") == 0;
+}
+
 static int shake_hands(struct stream *stream, struct tls_session *session,
                        struct tls_hello_hook *hook, int64_t deadline)
 {
     for (;;) {
         int result = take_step(stream, session);
         if (result == 0)
-            return 0;
+            return peer_waits(session) ? send_output(stream, session, deadline) : 0;
         int sent_result = send_output(stream, session, deadline);
         bool waits = result == -EAGAIN && !stream->first;
         if (result == TLS_HELLO)
-            result = ask(session, hook);
+            result = ask(session, hook, deadline);
         if (result < 0 && result != -EAGAIN)
             return result;
         if (sent_result < 0)

@@ -11,11 +11,12 @@
 #include "net/stream.h"
 #include "tls/tls.h"
 
-/* Asked when a client's hello has come, if the server's config wants it: may suspend. Answers with
- * a certificate (NULL: the configured one), or -EACCES to refuse the name. */
+/* Asked when a client's hello has come, if the server's config wants it: may suspend. Answers 0
+ * with a certificate (retained for the caller; NULL: the configured one), or -EACCES to refuse the
+ * name. */
 struct tls_hello_hook {
     int (*answer)(struct tls_hello_hook *hook, const struct tls_hello *hello,
-                  struct tls_certificate **certificate);
+                  struct tls_certificate **certificate, int64_t deadline);
 };
 
 /* Handshakes on a started stream. Both suspend. Return 0, or a negative errno: -EPROTO (why is in

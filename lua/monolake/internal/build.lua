@@ -3,6 +3,7 @@
 local core = require "monolake.core"
 local check = require "monolake.internal.check"
 local compose = require "monolake.internal.compose"
+local tls = require "monolake.internal.tls"
 local Reply = require("monolake.internal.response").Reply
 
 local build = {}
@@ -36,6 +37,24 @@ function build.beside(path)
    end
    return current.directory .. "/" .. path
 end
+
+--- Files that a script names: reading one makes it part of the site, which --watch looks at.
+build.files_beside = {
+   beside = build.beside,
+   read = function(path)
+      local text = core.source(path)
+      if not text then
+         local handle, why = io.open(path, "rb")
+         if not handle then
+            error("cannot open " .. why, 0)
+         end
+         text = handle:read "*a"
+         handle:close()
+      end
+      core.add_file(path, text)
+      return text
+   end,
+}
 
 --- Says where the script lies that is run now.
 --- @param directory string
@@ -362,7 +381,12 @@ end
 
 -- --- Listeners ---------------------------------------------------------------------------------
 
-local LISTEN = { address = "any", chain = "any" }
+function build.certificate(options, level)
+   local certificate = tls.certificate(options, build.files_beside, "certificate", level + 1)
+   return certificate
+end
+
+local LISTEN = { address = "any", chain = "any", tls = "table" }
 for name, kind in pairs(option_kinds.listener) do
    LISTEN[name] = kind
 end
@@ -399,7 +423,11 @@ function build.listen(options, level)
       error("listen: expected a chain", level + 1)
    end
    local where = check.where(level + 1)
-   core.listener(addresses, checked, build.chain(checked.chain, where), where)
+   local server, on_hello
+   if checked.tls then
+      server, on_hello = tls.server(checked.tls, build.files_beside, { "http/1.1" }, level + 1)
+   end
+   core.listener(addresses, checked, build.chain(checked.chain, where), where, server, on_hello)
 end
 
 function build.options(options, level)

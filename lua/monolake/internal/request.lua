@@ -5,6 +5,7 @@
 --- asked for after the end of the request raises an error. All have a slot in the array from the
 --- start: a table that grows while a request is handled costs more than all the rest.
 local ffi = require "ffi"
+local core = require "monolake.core"
 local C = require "monolake.internal.ffi"
 local Headers = require "monolake.internal.headers"
 local Pairs = require "monolake.internal.args"
@@ -17,6 +18,23 @@ local raise = errors.raise_access
 local text_of = ffi.string
 local out, name_out = ffi.new "struct script_text", ffi.new "struct script_text"
 
+--- What a TLS handshake agreed on.
+---@class monolake.TLS
+---@field version string "TLSv1.3"
+---@field cipher string as IANA names it: "TLS_AES_128_GCM_SHA256"
+---@field name string|nil the server's name that the client asked for (SNI), in lower case
+---@field alpn string|nil "http/1.1"
+---@field resumed boolean
+---@field client monolake.TLSClient|nil the client's certificate, verified against `client_ca`
+
+--- The certificate that a client has shown.
+---@class monolake.TLSClient
+---@field subject string distinguished name (RFC 4514): "CN=alice,O=Example"
+---@field issuer string
+---@field serial string hexadecimal
+---@field fingerprint string SHA-256 of the certificate, hexadecimal
+---@field names string|nil of subjectAltName: "DNS:a.example, URI:spiffe://b"
+
 --- The request as layers see it. What can be assigned says so; `ctx` and everything below `headers`,
 --- `args`, `cookies` and `trailers` can be changed too. After the request's end every access raises an
 --- error.
@@ -28,7 +46,8 @@ local out, name_out = ffi.new "struct script_text", ffi.new "struct script_text"
 ---@field headers monolake.Headers
 ---@field cookies monolake.Pairs
 ---@field trailers monolake.Headers the fields behind a chunked body, after it has been read
----@field scheme string "http"
+---@field scheme string "http" or "https"
+---@field tls monolake.TLS|nil what the handshake agreed on; nil for a connection in the clear
 ---@field host string the authority that was asked for: "example.org:8080"; can be assigned
 ---@field ip string the client's address
 ---@field port integer the client's port
@@ -106,6 +125,15 @@ setters.host = text_setter(HOST, "host")
 
 function setters.body(self, value)
    body.assign(self, value)
+end
+
+function getters.tls(self)
+   local info = core.tls_info(self[1], self[2])
+   if info == false then
+      raise(-1, nil, 2)
+   end
+   rawset(self, "tls", info)
+   return info
 end
 
 -- The tables below are made when first asked for. They raise by themselves after the request's end.

@@ -1,0 +1,195 @@
+--- Checks what scripts say of TLS and makes contexts of it.
+local core = require "monolake.core"
+local check = require "monolake.internal.check"
+
+local tls = {}
+
+local LIBRARIES = { openssl = true, gnutls = true }
+local CIPHERS = { ["aes128-gcm"] = true, ["aes256-gcm"] = true, ["chacha20-poly1305"] = true }
+local GROUPS = { x25519 = true, secp256r1 = true, secp384r1 = true, secp521r1 = true }
+local VERSIONS = { ["1.2"] = true, ["1.3"] = true }
+local CLIENT_AUTH = { none = true, optional = true, required = true }
+local CERTIFICATE = { cert = "text", key = "text", ocsp = "text", names = "table" }
+local POLICY = {
+   library = LIBRARIES,
+   min_version = VERSIONS,
+   max_version = VERSIONS,
+   ciphers = "table",
+   groups = "table",
+}
+local SERVER = {
+   certificates = "table",
+   strict_sni = "flag",
+   client_auth = CLIENT_AUTH,
+   client_ca = "text",
+   tickets = "flag",
+   on_client_hello = "function",
+}
+local CLIENT = { ca = "text", name = "text", cert = "text", key = "text", insecure = "flag" }
+for name, kind in pairs(POLICY) do
+   SERVER[name], CLIENT[name] = kind, kind
+end
+for name, kind in pairs(CERTIFICATE) do
+   SERVER[name] = kind
+end
+
+--- A certificate with its key, for whichever library a listener uses.
+---@class monolake.Certificate
+local Certificate = {}
+Certificate.__index = Certificate
+
+--- The text itself if it is PEM, else what is in the file of that name.
+local function content(value, files)
+   if value and not value:find("-----BEGIN ", 1, true) then
+      return files.read(files.beside(value))
+   end
+   return value
+end
+
+--- @param options { cert: string, key: string, ocsp: string|nil, names: string[]|nil }
+--- @param files { beside: fun(path: string): string, read: fun(path: string): string }
+--- @param level integer whose line is blamed, as for error()
+--- @return monolake.Certificate
+function tls.certificate(options, files, what, level)
+   local checked = check.options(what, options, CERTIFICATE, level + 1)
+   if not checked.cert then
+      error(what .. ": expected cert, a file with the certificate and those above it", level + 1)
+   end
+   local ok, result = pcall(function()
+      local chain = content(checked.cert, files)
+      return {
+         chain = chain,
+         key = checked.key and content(checked.key, files) or chain, -- one file may hold both
+         ocsp = checked.ocsp and files.read(files.beside(checked.ocsp)),
+      }
+   end)
+   if not ok then
+      error(("%s: %s"):format(what, result), level + 1)
+   end
+   result.names = checked.names
+   result.what = ("%s: %s"):format(what, checked.cert:find("-----BEGIN ", 1, true) and "its text" or checked.cert)
+   result.loaded = {}
+   return setmetatable(result, Certificate)
+end
+
+--- The certificate as a library has it.
+function Certificate:load(library)
+   local loaded = self.loaded[library]
+   if not loaded then
+      local why
+      loaded, why = core.certificate(library, self.chain, self.key, self.ocsp, self.names)
+      if not loaded then
+         error(("%s: %s"):format(self.what, why), 0)
+      end
+      self.loaded[library] = loaded
+   end
+   return loaded
+end
+
+local function version(text)
+   return text and (text == "1.2" and 12 or 13) or nil
+end
+
+local function names_of(what, list, allowed, level)
+   for i = 1, list and #list or 0 do
+      check.value(what, list[i], allowed, level + 1)
+   end
+   return list
+end
+
+local function policy(checked, what, alpn, level)
+   local min, max = version(checked.min_version), version(checked.max_version)
+   if min and max and min > max then
+      error(what .. ": min_version is above max_version", level + 1)
+   end
+   return {
+      version_min = min,
+      version_max = max,
+      ciphers = names_of(what .. ": ciphers", checked.ciphers, CIPHERS, level + 1),
+      groups = names_of(what .. ": groups", checked.groups, GROUPS, level + 1),
+      alpn = alpn,
+   }
+end
+
+local function certificates_of(checked, files, level)
+   local list = {}
+   for i, one in ipairs(checked.certificates or {}) do
+      list[i] = getmetatable(one) == Certificate and one or
+         tls.certificate(one, files, "listen: tls: certificates[" .. i .. "]", level + 1)
+   end
+   if checked.cert then
+      local own = { cert = checked.cert, key = checked.key, ocsp = checked.ocsp, names = checked.names }
+      table.insert(list, 1, (tls.certificate(own, files, "listen: tls", level + 1)))
+   end
+   if #list == 0 and not checked.on_client_hello then
+      error("listen: tls: expected cert and key, certificates or on_client_hello", level + 1)
+   end
+   return list
+end
+
+local AUTH = { none = 0, optional = 1, required = 2 }
+
+--- A function for C that gives the library's certificate, nil for the configured one, or false.
+local function hello_function(fn, library)
+   return function(hello)
+      local answer = fn(hello)
+      if getmetatable(answer) == Certificate then
+         return answer:load(library)
+      elseif answer == nil or answer == false then
+         return answer
+      end
+      error("on_client_hello must return a certificate, nil or false, not a " .. type(answer), 0)
+   end
+end
+
+--- The context of a listener, made when a site is loaded, and the function that picks certificates.
+--- @param alpn string[] what the listener speaks, most wanted first
+function tls.server(options, files, alpn, level)
+   local checked = check.options("listen: tls", options, SERVER, level + 1)
+   local library = checked.library or core.tls_default_library()
+   local config = policy(checked, "listen: tls", alpn, level + 1)
+   local auth = checked.client_auth or (checked.client_ca and "required" or "none")
+   if auth ~= "none" and not checked.client_ca then
+      error("listen: tls: client_auth needs client_ca, a file with the authorities' certificates", level + 1)
+   end
+   config.certificates = {}
+   local list = certificates_of(checked, files, level + 1)
+   local ok, result, why = pcall(function()
+      for i, one in ipairs(list) do
+         config.certificates[i] = one:load(library)
+      end
+      config.client_ca = content(checked.client_ca, files)
+      config.client_auth = AUTH[auth]
+      config.strict_sni = checked.strict_sni
+      config.tickets = checked.tickets ~= false
+      config.asks_hello = checked.on_client_hello ~= nil
+      return core.tls_server(library, config)
+   end)
+   if not ok or not result then
+      error("listen: tls: " .. tostring(why or result):gsub("^listen: tls: ", ""), level + 1)
+   end
+   return result, checked.on_client_hello and hello_function(checked.on_client_hello, library)
+end
+
+--- The context of an upstream, made when a site is loaded, and the name that its peers must prove.
+function tls.client(options, files, alpn, level)
+   local checked = check.options("upstream: tls", options, CLIENT, level + 1)
+   local library = checked.library or core.tls_default_library()
+   local config = policy(checked, "upstream: tls", alpn, level + 1)
+   config.insecure = checked.insecure
+   local own = checked.cert and
+      tls.certificate({ cert = checked.cert, key = checked.key }, files, "upstream: tls", level + 1)
+   return {
+      name = checked.name,
+      insecure = checked.insecure,
+      --- Called while the site is built.
+      open = function()
+         config.ca = content(checked.ca, files)
+         config.certificate = own and own:load(library)
+         local client, why = core.tls_client(library, config)
+         return client or error("tls: " .. why, 0)
+      end,
+   }
+end
+
+return tls

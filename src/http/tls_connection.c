@@ -1,0 +1,120 @@
+/*
+ * A connection of a listener with TLS before its protocol is known: waits for the first bytes,
+ * handshakes in a coroutine, then starts what was agreed on (ALPN, RFC 7301).
+ *
+ *   accept ──▶ waiting ──bytes──▶ [coroutine: handshake] ──▶ http/1.1 or h2
+ *                 └─ timer, end ─▶ closed ◀── failed ──┘
+ */
+#include "http/connection.h"
+
+#include <string.h>
+
+#include "base/log.h"
+#include "coro/coro.h"
+#include "tls/tls_stream.h"
+
+enum { FAILURES_LOGGED_PER_S = 1 };
+
+static void arrival(struct connection *connection);
+static void drain(struct connection *connection);
+static void abort_connection(struct connection *connection);
+static void closed(struct connection *connection);
+
+static const struct protocol tls_setup = {
+    .arrival = arrival,
+    .drain = drain,
+    .abort = abort_connection,
+    .closed = closed,
+};
+
+static void expired(struct timer *timer)
+{
+    struct connection *connection = timer->owner;
+    stream_close(&connection->stream);
+}
+
+/* Clients that do not know our authority, scanners and the like: interesting in numbers only. */
+static void log_failure(struct connection *connection, const char *why)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    char client[ADDRESS_TEXT_MAX];
+    connection->server->handshakes_failed++;
+    if (!log_limit_pass(&limit, FAILURES_LOGGED_PER_S, &suppressed))
+        return;
+    address_format(&connection->stream.remote, client);
+    log_info("TLS handshake with %s failed: %s (%u more were not logged)", client, why, suppressed);
+}
+
+static void start_protocol(struct connection *connection)
+{
+    struct tls_info info;
+    tls_describe(tls_stream_session(&connection->stream), &info);
+    h1_connection_start(connection);
+}
+
+static void setup_main(void *arg)
+{
+    struct connection *connection = arg;
+    struct http_server *server = connection->server;
+    struct service *service = server->service; /* its generation owns the certificates */
+    char error[TLS_ERROR_MAX_BYTES];
+    int64_t deadline = connection->idle.at_ms;
+    service->retain(service);
+    int result = tls_stream_accept(&connection->stream, server->config.tls,
+                                   server->config.tls_hello, error, deadline);
+    service->release(service);
+    connection->coro = NULL;
+    if (result == 0) {
+        start_protocol(connection);
+        return;
+    }
+    if (!coro_cancelled())
+        log_failure(connection, error);
+    stream_close(&connection->stream);
+}
+
+static void arrival(struct connection *connection)
+{
+    struct stream *stream = &connection->stream;
+    if (connection->coro) {
+        if (stream->end < 0)
+            coro_cancel(connection->coro);
+        return;
+    }
+    timer_stop(&connection->idle);
+    if (stream->first)
+        connection->coro = coro_start(setup_main, connection);
+    if (!connection->coro)
+        stream_close(stream); /* nothing was said, or there is no memory */
+}
+
+static void drain(struct connection *connection)
+{
+    struct io *io = connection->server->io;
+    if (timer_armed(&connection->idle))
+        timer_start(io_timers(io), &connection->idle, io_now_ms(io) + CONNECTION_DRAIN_IDLE_MS);
+}
+
+static void abort_connection(struct connection *connection)
+{
+    timer_stop(&connection->idle);
+    if (connection->coro)
+        coro_cancel(connection->coro);
+    else
+        stream_abort(&connection->stream);
+}
+
+static void closed(struct connection *connection)
+{
+    (void)connection; /* it holds nothing yet */
+}
+
+void tls_connection_start(struct connection *connection)
+{
+    struct http_server *server = connection->server;
+    connection->protocol = &tls_setup;
+    timer_init(&connection->idle, expired, connection);
+    timer_start(io_timers(server->io), &connection->idle,
+                io_now_ms(server->io) + server->config.handshake_timeout_ms);
+}
