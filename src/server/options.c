@@ -15,6 +15,7 @@ static const char usage[] =
     "  -t, --check            compile and run the site, print what it serves, exit 0 or 1\n"
     "  -w, --workers N        worker processes (default: one per allowed CPU)\n"
     "      --io BACKEND       auto, io_uring or epoll (default: auto)\n"
+    "      --tls LIBRARY      openssl or gnutls, where a site does not say (default: openssl)\n"
     "      --pid FILE         write the process id of the supervisor\n"
     "      --log-level L      error, warn, info or debug (default: info)\n"
     "      --watch            reload when a file that the site loaded changes\n"
@@ -25,7 +26,7 @@ static const char usage[] =
     "signals: HUP reload, USR1 reopen logs, TERM or QUIT finish requests and stop, INT stop now\n"
     "exit codes: 0 all went well, 1 the site or the environment failed, 2 wrong usage\n";
 
-enum { OPTION_IO = 256, OPTION_PID, OPTION_LEVEL, OPTION_WATCH, OPTION_SCRIPT_TIMEOUT };
+enum { OPTION_IO = 256, OPTION_TLS, OPTION_PID, OPTION_LEVEL, OPTION_WATCH, OPTION_SCRIPT_TIMEOUT };
 
 enum { SCRIPT_TIMEOUT_MS = 10000, SCRIPT_TIMEOUT_MAX_S = 3600, NAME_MAX_BYTES = 32 };
 
@@ -33,6 +34,7 @@ static const struct option long_options[] = {
     {"check", no_argument, NULL, 't'},
     {"workers", required_argument, NULL, 'w'},
     {"io", required_argument, NULL, OPTION_IO},
+    {"tls", required_argument, NULL, OPTION_TLS},
     {"pid", required_argument, NULL, OPTION_PID},
     {"log-level", required_argument, NULL, OPTION_LEVEL},
     {"watch", no_argument, NULL, OPTION_WATCH},
@@ -58,6 +60,9 @@ static void print_version(void)
     printf("monolake-lua %s\n", MONOLAKE_VERSION);
     printf("LuaJIT: %s\n", LUAJIT_VERSION);
     printf("liburing: %s\n", LIBURING_VERSION);
+    for (int i = 0; i < TLS_LIBRARY_COUNT; i++)
+        printf("%s: %s\n", tls_library_name((enum tls_library)i),
+               tls_library_version((enum tls_library)i));
     printf("llhttp: %d.%d.%d\n", LLHTTP_VERSION_MAJOR, LLHTTP_VERSION_MINOR, LLHTTP_VERSION_PATCH);
     printf("c-ares: %s\n", ares_version(NULL));
     printf("back ends: %s\n", back_ends());
@@ -164,6 +169,15 @@ static bool parse_io(struct options *options, const char *value)
     return true;
 }
 
+static bool parse_tls(struct options *options, const char *value)
+{
+    int library = tls_library_find(value);
+    if (library < 0)
+        return wrong("--tls", value, "openssl or gnutls");
+    options->tls = (enum tls_library)library;
+    return true;
+}
+
 /* Applies one option. Returns false if it is wrong (and has been reported). */
 static bool apply(struct options *options, int option, const char *value)
 {
@@ -175,6 +189,8 @@ static bool apply(struct options *options, int option, const char *value)
         return parse_workers(options, value);
     case OPTION_IO:
         return parse_io(options, value);
+    case OPTION_TLS:
+        return parse_tls(options, value);
     case OPTION_PID:
         options->pid_file = value;
         return true;

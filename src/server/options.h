@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "io/io.h"
+#include "tls/tls.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -16,6 +17,7 @@ struct options {
     bool watch;                 /* --watch */
     unsigned workers;           /* -w; 0: one per allowed CPU */
     enum io_kind io;            /* --io */
+    enum tls_library tls;       /* --tls */
     const char *pid_file;       /* --pid, or NULL */
     enum log_level level;       /* --log-level */
     uint32_t script_timeout_ms; /* --script-timeout */

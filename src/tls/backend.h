@@ -41,6 +41,7 @@ struct tls_client {
 
 struct tls_backend {
     const char *name;
+    const char *(*version)(void);
     /* Fills loaded and kind and, unless config->names is given, names (with tls_names_add). Returns
      * 0 or a negative errno with *error; then nothing is left loaded, but names may be filled. */
     int (*certificate_load)(struct tls_certificate *certificate,

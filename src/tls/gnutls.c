@@ -414,8 +414,14 @@ static void session_close(struct tls_session *session)
     gnutls_bye(state->session, GNUTLS_SHUT_WR);
 }
 
+static const char *version(void)
+{
+    return gnutls_check_version(NULL);
+}
+
 const struct tls_backend tls_gnutls = {
     .name = "gnutls",
+    .version = version,
     .certificate_load = tls_gnutls_certificate_load,
     .certificate_free = tls_gnutls_certificate_free,
     .server_create = tls_gnutls_server_create,

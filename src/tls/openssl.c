@@ -286,8 +286,14 @@ static void session_close(struct tls_session *session)
     ERR_clear_error();
 }
 
+static const char *version(void)
+{
+    return OpenSSL_version(OPENSSL_VERSION_STRING);
+}
+
 const struct tls_backend tls_openssl = {
     .name = "openssl",
+    .version = version,
     .certificate_load = openssl_certificate_load,
     .certificate_free = openssl_certificate_free,
     .server_create = openssl_server_create,

@@ -33,6 +33,11 @@ void tls_set_default_library(enum tls_library library)
     default_library = library;
 }
 
+const char *tls_library_version(enum tls_library library)
+{
+    return backends[library]->version();
+}
+
 int tls_library_find(const char *name)
 {
     for (int i = 0; i < TLS_LIBRARY_COUNT; i++)

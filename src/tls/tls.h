@@ -217,6 +217,9 @@ void tls_memory_free(struct tls_memory *memory);
 const char *tls_library_name(enum tls_library library);
 int tls_library_find(const char *name);
 
+/* Of what is linked: "3.0.15". */
+const char *tls_library_version(enum tls_library library);
+
 /* What contexts use that do not say it: OpenSSL, unless set when the program starts. */
 enum tls_library tls_default_library(void);
 void tls_set_default_library(enum tls_library library);
