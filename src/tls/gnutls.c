@@ -247,9 +247,6 @@ static int session_accept(struct tls_session *session)
     gnutls_handshake_set_hook_function(state->session, GNUTLS_HANDSHAKE_CLIENT_HELLO,
                                        GNUTLS_HOOK_PRE, tls_gnutls_on_hello);
     gnutls_db_set_cache_expiration(state->session, TLS_GNUTLS_TICKET_SECONDS);
-    gnutls_datum_t key = {context->ticket_key, sizeof(context->ticket_key)};
-    if (context->tickets && gnutls_session_ticket_enable_server(state->session, &key) < 0)
-        return give_up(session);
     return 0;
 }
 
@@ -264,6 +261,20 @@ static int on_ticket(gnutls_session_t library, unsigned type, unsigned when, uns
     (void)message;
     state->ticket_came = true;
     return 0;
+}
+
+/* A remembered session is as trustworthy as the one that it came from. What cannot be resumed any
+ * more is not. */
+static void resume(struct tls_session *session)
+{
+    struct tls_gnutls_state *state = session->library;
+    if (!tls_remembers(session))
+        return;
+    const struct tls_memory *memory = session->memory;
+    assert(memory && memory->len);
+    size_t len = memory->len - 1;
+    if (memory->bytes[len] || session->client->config.insecure)
+        gnutls_session_set_data(state->session, memory->bytes, len);
 }
 
 static int session_connect(struct tls_session *session, const char *name)
@@ -282,10 +293,7 @@ static int session_connect(struct tls_session *session, const char *name)
     if (session->memory)
         gnutls_handshake_set_hook_function(state->session, GNUTLS_HANDSHAKE_NEW_SESSION_TICKET,
                                            GNUTLS_HOOK_POST, on_ticket);
-    if (tls_remembers(session)) { /* what cannot be resumed any more is not */
-        assert(session->memory);
-        gnutls_session_set_data(state->session, session->memory->bytes, session->memory->len);
-    }
+    resume(session);
     if (!tls_is_address(name) && gnutls_server_name_set(state->session, GNUTLS_NAME_DNS,
                                                         state->name, strlen(state->name)) < 0)
         return give_up(session);
@@ -300,6 +308,7 @@ static void session_end(struct tls_session *session)
 
 /* --- Life ------------------------------------------------------------------------------------- */
 
+/* Behind the library's session stands whether its server was verified. */
 static void remember(struct tls_session *session)
 {
     struct tls_gnutls_state *state = session->library;
@@ -309,7 +318,13 @@ static void remember(struct tls_session *session)
     state->ticket_came = false;
     if (gnutls_session_get_data2(state->session, &data) < 0)
         return;
-    tls_remember(session, data.data, data.size);
+    uint8_t *bytes = malloc(data.size + 1);
+    if (bytes) {
+        memcpy(bytes, data.data, data.size);
+        bytes[data.size] = !session->client->config.insecure;
+        tls_remember(session, bytes, data.size + 1);
+    }
+    free(bytes);
     gnutls_free(data.data);
 }
 

@@ -1,6 +1,5 @@
 /*
- * What a GnuTLS session does with the peer's wishes and certificates: reads a client's hello before
- * the library does, picks the certificate that is shown, verifies the one that is seen.
+ * How servers of GnuTLS answer a client's hello, which is read before the library does it.
  *
  * The library picks a certificate while it parses the hello, which cannot be put off until an
  * answer is known. So a hook takes the message away from it: the parse ends with GNUTLS_E_AGAIN and
@@ -12,10 +11,8 @@
  */
 #include "tls/gnutls_internal.h"
 
-#include <gnutls/x509.h>
+#include <gnutls/crypto.h>
 
-#include <arpa/inet.h>
-#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -34,6 +31,8 @@ enum {
 struct hello {
     struct slice name;
     struct slice alpn;
+    bool offers_ecdsa;
+    bool wants_chacha; /* rather than AES */
 };
 
 static unsigned read_16(const unsigned char *bytes)
@@ -75,29 +74,40 @@ static int read_extension(void *owner, unsigned id, const unsigned char *bytes, 
     return 0;
 }
 
-static bool is_for_ecdsa(const struct tls_policy *policy, unsigned suite)
+enum suite_kind { SUITE_ECDSA = 1, SUITE_CHACHA = 2, SUITE_IGNORED = 4 };
+
+/* What is remarkable about a suite that the client offers. */
+static unsigned judge(const struct tls_policy *policy, unsigned suite)
 {
-    static const unsigned suites[TLS_CIPHER_COUNT] = {
+    static const unsigned ecdsa[TLS_CIPHER_COUNT] = {
         [TLS_AES128_GCM] = 0xc02b,
         [TLS_AES256_GCM] = 0xc02c,
         [TLS_CHACHA20_POLY1305] = 0xcca9,
     };
+    bool greases = (suite & 0x0f0f) == 0x0a0a; /* RFC 8701: suites that are none */
+    if (greases || suite == 0x00ff)            /* and a signal (RFC 5746) */
+        return SUITE_IGNORED;
+    unsigned kind = suite == 0x1303 || suite == 0xcca8 || suite == 0xcca9 ? SUITE_CHACHA : 0;
     for (unsigned i = 0; i < policy->cipher_count; i++)
-        if (suites[policy->ciphers[i]] == suite)
-            return true;
-    return false;
+        if (ecdsa[policy->ciphers[i]] == suite)
+            kind |= SUITE_ECDSA;
+    return kind;
 }
 
 /* The message is one whose lengths were checked, by gnutls_ext_raw_parse. */
-static bool offers_ecdsa(const struct tls_policy *policy, const gnutls_datum_t *message)
+static void read_suites(struct hello *hello, const struct tls_policy *policy,
+                        const gnutls_datum_t *message)
 {
     const unsigned char *suites = message->data + HELLO_SESSION_ID_AT;
     suites += 1 + suites[0];
     unsigned size = read_16(suites);
-    for (unsigned at = 0; at + 1 < size; at += 2)
-        if (is_for_ecdsa(policy, read_16(suites + 2 + at)))
-            return true;
-    return false;
+    bool first = true;
+    for (unsigned at = 0; at + 1 < size; at += 2) {
+        unsigned kind = judge(policy, read_16(suites + 2 + at));
+        hello->offers_ecdsa |= (kind & SUITE_ECDSA) != 0;
+        hello->wants_chacha |= first && (kind & SUITE_CHACHA);
+        first = first && (kind & SUITE_IGNORED);
+    }
 }
 
 /* Records of the message, as the client may have sent them. */
@@ -131,7 +141,7 @@ static int keep_for_replay(struct tls_gnutls_state *state, const gnutls_datum_t 
     return GNUTLS_E_AGAIN;
 }
 
-/* The name as the site is told it. */
+/* The name stays for the session's description, and so that a second hello names no other. */
 static int keep_name(struct tls_gnutls_state *state, struct slice name)
 {
     if (!name.len)
@@ -142,24 +152,53 @@ static int keep_name(struct tls_gnutls_state *state, struct slice name)
     return state->name ? 0 : GNUTLS_E_MEMORY_ERROR;
 }
 
-int tls_gnutls_on_hello(gnutls_session_t library, unsigned type, unsigned when, unsigned incoming,
-                        const gnutls_datum_t *message)
+/* TLS 1.2 must not resume under another name (RFC 6066, 3): each has a ticket key of its own. */
+static int enable_tickets(struct tls_gnutls_state *state, const struct tls_gnutls_context *context)
 {
-    struct tls_session *session = gnutls_session_get_ptr(library);
-    struct tls_gnutls_state *state = session->library;
-    struct hello hello = {0};
-    (void)type;
-    (void)when;
-    (void)incoming;
-    if (state->hello_done) /* this is the second, after a HelloRetryRequest, or a renegotiation */
+    uint8_t bytes[TLS_TICKET_SECRET_BYTES];
+    gnutls_datum_t key = {bytes, sizeof(bytes)};
+    const char *name = state->name ? state->name : "";
+    if (!context->tickets)
         return 0;
-    int code =
-        gnutls_ext_raw_parse(&hello, read_extension, message, GNUTLS_EXT_RAW_FLAG_TLS_CLIENT_HELLO);
-    if (code < 0 && code != GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE) /* that is: no extensions */
-        return code;
-    switch (tls_hello_answer(session, hello.name.ptr, hello.name.len, hello.alpn, state->chosen)) {
+    int code = gnutls_hmac_fast(GNUTLS_MAC_SHA512, context->ticket_key, sizeof(context->ticket_key),
+                                name, strlen(name), bytes);
+    if (code >= 0)
+        code = gnutls_session_ticket_enable_server(state->session, &key);
+    gnutls_memset(bytes, 0, sizeof(bytes));
+    return code;
+}
+
+static int prepare(struct tls_session *session, const struct hello *hello)
+{
+    struct tls_gnutls_state *state = session->library;
+    const struct tls_gnutls_context *context = session->server->context;
+    int code = keep_name(state, hello->name);
+    state->hello_done = true;
+    state->offers_ecdsa = hello->offers_ecdsa;
+    if (code >= 0 && hello->wants_chacha && context->chacha_first)
+        code = gnutls_priority_set(state->session, context->chacha_first);
+    return code < 0 ? code : enable_tickets(state, context);
+}
+
+/* After a HelloRetryRequest. */
+static int compare(struct tls_session *session, const struct hello *hello)
+{
+    const struct tls_gnutls_state *state = session->library;
+    struct slice first = slice_from_cstr(state->name);
+    if (slice_equal_nocase(first, hello->name))
+        return 0;
+    tls_fail(session, "the client's second hello names another server");
+    return GNUTLS_E_ILLEGAL_PARAMETER;
+}
+
+static int answer(struct tls_session *session, const struct hello *hello,
+                  const gnutls_datum_t *message)
+{
+    struct tls_gnutls_state *state = session->library;
+    switch (
+        tls_hello_answer(session, hello->name.ptr, hello->name.len, hello->alpn, state->chosen)) {
     case 0:
-        break;
+        return prepare(session, hello);
     case -EAGAIN:
         return keep_for_replay(state, message);
     case -ENOENT:
@@ -167,153 +206,24 @@ int tls_gnutls_on_hello(gnutls_session_t library, unsigned type, unsigned when, 
     default:
         return GNUTLS_E_MEMORY_ERROR;
     }
-    state->hello_done = true;
-    state->offers_ecdsa = offers_ecdsa(&session->server->config.policy, message);
-    return keep_name(state, hello.name);
 }
 
-/* --- The certificate to show ------------------------------------------------------------------ */
-
-static bool client_verifies(const struct tls_gnutls_state *state,
-                            const struct tls_certificate *certificate)
-{
-    const struct tls_gnutls_loaded *loaded = certificate->loaded;
-    bool newest = gnutls_protocol_get_version(state->session) == GNUTLS_TLS1_3;
-    gnutls_sign_algorithm_t sign;
-    if (!newest && certificate->kind == TLS_KEY_ECDSA && !state->offers_ecdsa)
-        return false;
-    for (size_t i = 0; gnutls_sign_algorithm_get_requested(state->session, i, &sign) == 0; i++) {
-        if (newest && loaded->sign != GNUTLS_SIGN_UNKNOWN && loaded->sign != sign)
-            continue;
-        if (gnutls_sign_supports_pk_algorithm(sign, loaded->algorithm))
-            return true;
-    }
-    return false;
-}
-
-static const struct tls_certificate *pick_server(const struct tls_gnutls_state *state)
-{
-    const struct tls_certificate *last = NULL;
-    for (unsigned kind = 0; kind < TLS_KEY_KINDS; kind++) {
-        if (!state->chosen[kind])
-            continue;
-        last = state->chosen[kind];
-        if (client_verifies(state, last))
-            return last;
-    }
-    return last; /* the library finds out what does not fit */
-}
-
-/* A certificate that the server cannot verify is not shown, as if there were none. */
-static const struct tls_certificate *pick_client(const struct tls_session *session,
-                                                 const struct gnutls_cert_retr_st *info)
-{
-    const struct tls_certificate *own = session->client->config.certificate;
-    const struct tls_gnutls_loaded *loaded = own ? own->loaded : NULL;
-    for (unsigned i = 0; loaded && i < info->pk_algos_length; i++)
-        if (info->pk_algos[i] == loaded->algorithm)
-            return own;
-    return NULL;
-}
-
-int tls_gnutls_on_retrieve(gnutls_session_t library, const struct gnutls_cert_retr_st *info,
-                           gnutls_pcert_st **chain, unsigned *chain_count,
-                           gnutls_ocsp_data_st **ocsp, unsigned *ocsp_count, gnutls_privkey_t *key,
-                           unsigned *flags)
-{
-    const struct tls_session *session = gnutls_session_get_ptr(library);
-    const struct tls_certificate *picked =
-        session->server ? pick_server(session->library) : pick_client(session, info);
-    struct tls_gnutls_loaded *loaded = picked ? picked->loaded : NULL;
-    *chain_count = *ocsp_count = *flags = 0;
-    if (!loaded)
-        return 0;
-    *chain = loaded->chain;
-    *chain_count = loaded->chain_count;
-    *key = loaded->key;
-    if (loaded->ocsp.response.size && session->server) {
-        *ocsp = &loaded->ocsp;
-        *ocsp_count = 1;
-    }
-    return 0;
-}
-
-/* --- The certificate that is seen ------------------------------------------------------------- */
-
-/* The first of these that holds is the reason; the words are those that X.509 verifiers share. */
-static const struct {
-    unsigned status;
-    int alert;
-    const char *reason;
-} refusals[] = {
-    {GNUTLS_CERT_REVOKED, GNUTLS_A_CERTIFICATE_REVOKED, "certificate revoked"},
-    {GNUTLS_CERT_SIGNER_NOT_FOUND, GNUTLS_A_UNKNOWN_CA, "unable to get local issuer certificate"},
-    {GNUTLS_CERT_SIGNER_NOT_CA, GNUTLS_A_UNKNOWN_CA, "invalid CA certificate"},
-    {GNUTLS_CERT_SIGNATURE_FAILURE, GNUTLS_A_DECRYPT_ERROR, "certificate signature failure"},
-    {GNUTLS_CERT_NOT_ACTIVATED, GNUTLS_A_BAD_CERTIFICATE, "certificate is not yet valid"},
-    {GNUTLS_CERT_EXPIRED, GNUTLS_A_CERTIFICATE_EXPIRED, "certificate has expired"},
-    {GNUTLS_CERT_PURPOSE_MISMATCH, GNUTLS_A_UNSUPPORTED_CERTIFICATE,
-     "unsuitable certificate purpose"},
-    {GNUTLS_CERT_INSECURE_ALGORITHM, GNUTLS_A_BAD_CERTIFICATE, "insecure algorithm or key"},
-    {GNUTLS_CERT_SIGNER_CONSTRAINTS_FAILURE, GNUTLS_A_BAD_CERTIFICATE,
-     "permitted subtree violation"},
-    {GNUTLS_CERT_UNEXPECTED_OWNER, GNUTLS_A_BAD_CERTIFICATE, NULL},
-};
-
-static const char *owner_mismatch(const struct tls_gnutls_state *state)
-{
-    return tls_is_address(state->name) ? "IP address mismatch" : "hostname mismatch";
-}
-
-static int refuse(struct tls_session *session, unsigned status)
-{
-    struct tls_gnutls_state *state = session->library;
-    state->alert = GNUTLS_A_BAD_CERTIFICATE;
-    for (size_t i = 0; i < sizeof(refusals) / sizeof(refusals[0]); i++) {
-        if (!(status & refusals[i].status))
-            continue;
-        const char *reason = refusals[i].reason;
-        state->alert = refusals[i].alert;
-        tls_fail(session, "certificate verify failed: %s", reason ? reason : owner_mismatch(state));
-        return GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR;
-    }
-    tls_fail(session, "certificate verify failed: unspecified certificate verification error");
-    return GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR;
-}
-
-/* What the certificate must be for. Returns the number of elements. */
-static unsigned expect(const struct tls_session *session, unsigned char address[],
-                       gnutls_typed_vdata_st data[2])
-{
-    const struct tls_gnutls_state *state = session->library;
-    const char *purpose = session->server ? GNUTLS_KP_TLS_WWW_CLIENT : GNUTLS_KP_TLS_WWW_SERVER;
-    data[0] = (gnutls_typed_vdata_st){
-        .type = GNUTLS_DT_KEY_PURPOSE_OID, .data = (unsigned char *)purpose, .size = 0};
-    if (session->server)
-        return 1;
-    data[1] = (gnutls_typed_vdata_st){
-        .type = GNUTLS_DT_DNS_HOSTNAME, .data = (unsigned char *)state->name, .size = 0};
-    bool v4 = inet_pton(AF_INET, state->name, address) == 1;
-    if (v4 || inet_pton(AF_INET6, state->name, address) == 1)
-        data[1] = (gnutls_typed_vdata_st){
-            .type = GNUTLS_DT_IP_ADDRESS, .data = address, .size = v4 ? 4 : 16};
-    return 2;
-}
-
-int tls_gnutls_on_verify(gnutls_session_t library)
+int tls_gnutls_on_hello(gnutls_session_t library, unsigned type, unsigned when, unsigned incoming,
+                        const gnutls_datum_t *message)
 {
     struct tls_session *session = gnutls_session_get_ptr(library);
-    gnutls_typed_vdata_st data[2];
-    unsigned char address[sizeof(struct in6_addr)];
-    unsigned count = 0;
-    unsigned status = 0;
-    if (session->server && (!gnutls_certificate_get_peers(library, &count) || !count))
-        return 0; /* clients need not have one, or the library has complained already */
-    count = expect(session, address, data);
-    int code = gnutls_certificate_verify_peers(library, data, count, &status);
-    if (code < 0) {
-        tls_fail(session, "certificate verify failed: %s", gnutls_strerror(code));
-        return GNUTLS_E_CERTIFICATE_ERROR;
+    const struct tls_gnutls_state *state = session->library;
+    struct hello hello = {0};
+    (void)type;
+    (void)when;
+    (void)incoming;
+    int code =
+        gnutls_ext_raw_parse(&hello, read_extension, message, GNUTLS_EXT_RAW_FLAG_TLS_CLIENT_HELLO);
+    if (code < 0 && code != GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE) { /* no extensions: very well */
+        if (code == GNUTLS_E_UNEXPECTED_PACKET_LENGTH)
+            tls_fail(session, "the client's hello is malformed");
+        return code;
     }
-    return status ? refuse(session, status) : 0;
+    read_suites(&hello, &session->server->config.policy, message);
+    return state->hello_done ? compare(session, &hello) : answer(session, &hello, message);
 }

@@ -1,7 +1,7 @@
 /*
- * What the files of the GnuTLS backend share: gnutls.c runs sessions, gnutls_hello.c reads what a
- * client says first and picks the certificate, gnutls_context.c loads certificates and makes
- * contexts, gnutls_peer.c puts a peer's certificate into words.
+ * What the files of the GnuTLS backend share: gnutls.c runs sessions, gnutls_hello.c answers what a
+ * client says first, gnutls_verify.c shows and verifies certificates, gnutls_certificate.c loads
+ * them, gnutls_context.c makes contexts, gnutls_peer.c puts into words what was agreed on.
  */
 #ifndef TLS_GNUTLS_INTERNAL_H
 #define TLS_GNUTLS_INTERNAL_H
@@ -10,6 +10,7 @@
 
 #include <gnutls/abstract.h>
 #include <gnutls/gnutls.h>
+#include <gnutls/x509.h>
 
 enum {
     TLS_GNUTLS_ALPN_MAX_COUNT = 8,        /* the library takes no more */
@@ -30,6 +31,7 @@ struct tls_gnutls_loaded {
 struct tls_gnutls_context {
     gnutls_certificate_credentials_t credentials;
     gnutls_priority_t priorities;
+    gnutls_priority_t chacha_first;                 /* for clients who want that; NULL: the same */
     gnutls_datum_t alpn[TLS_GNUTLS_ALPN_MAX_COUNT]; /* borrowed from the policy */
     unsigned alpn_count;
     bool tickets;
@@ -56,7 +58,22 @@ struct tls_gnutls_state {
     bool hello_dropped; /* its hello is to be thrown away */
 };
 
-/* Of gnutls_context.c: as in struct tls_backend. */
+/* Certificates that were read; owned. */
+struct tls_gnutls_list {
+    gnutls_x509_crt_t *certificates;
+    unsigned count;
+};
+
+/* Of gnutls_certificate.c. Reads all certificates of a PEM text; `what` names the text: "the
+ * chain". Returns 0, or a negative errno with *error if there is none or one is damaged. */
+int tls_gnutls_read_certificates(struct slice pem, const char *what, struct tls_gnutls_list *list,
+                                 char **error);
+void tls_gnutls_list_free(struct tls_gnutls_list *list);
+
+/* Puts a library's error into words: "what: why". Returns it as a negative errno. */
+int tls_gnutls_refuse(char **error, int code, const char *what);
+
+/* As in struct tls_backend; the contexts are gnutls_context.c's. */
 int tls_gnutls_certificate_load(struct tls_certificate *certificate,
                                 const struct tls_certificate_config *config, char **error);
 void tls_gnutls_certificate_free(void *owned);
@@ -69,7 +86,7 @@ void tls_gnutls_context_destroy(void *owned);
 int tls_gnutls_on_hello(gnutls_session_t library, unsigned type, unsigned when, unsigned incoming,
                         const gnutls_datum_t *message);
 
-/* Gives the library the certificate to show, of a server or of a client. */
+/* Of gnutls_verify.c. Gives the library the certificate to show, of a server or of a client. */
 int tls_gnutls_on_retrieve(gnutls_session_t library, const struct gnutls_cert_retr_st *info,
                            gnutls_pcert_st **chain, unsigned *chain_count,
                            gnutls_ocsp_data_st **ocsp, unsigned *ocsp_count, gnutls_privkey_t *key,

@@ -9,6 +9,7 @@
 /* A further library is tested by a line here. */
 static const enum tls_library libraries[] = {
     TLS_OPENSSL,
+    TLS_GNUTLS,
 };
 
 enum { LIBRARIES = sizeof(libraries) / sizeof(libraries[0]) };
