@@ -36,7 +36,6 @@ end
 --- A certificate with its key, for whichever library a listener uses.
 ---@class monolake.Certificate
 local Certificate = {}
-Certificate.__index = Certificate
 
 --- The text itself if it is PEM, else what is in the file of that name.
 local function content(value, files)
@@ -72,8 +71,8 @@ function tls.certificate(options, files, what, level)
    return setmetatable(result, Certificate)
 end
 
---- The certificate as a library has it.
-function Certificate:load(library)
+-- The certificate as a library has it.
+local function load(self, library)
    local loaded = self.loaded[library]
    if not loaded then
       local why
@@ -134,7 +133,7 @@ local function hello_function(fn, library)
    return function(hello)
       local answer = fn(hello)
       if getmetatable(answer) == Certificate then
-         return answer:load(library)
+         return load(answer, library)
       elseif answer == nil or answer == false then
          return answer
       end
@@ -156,7 +155,7 @@ function tls.server(options, files, alpn, level)
    local list = certificates_of(checked, files, level + 1)
    local ok, result, why = pcall(function()
       for i, one in ipairs(list) do
-         config.certificates[i] = one:load(library)
+         config.certificates[i] = load(one, library)
       end
       config.client_ca = content(checked.client_ca, files)
       config.client_auth = AUTH[auth]
@@ -185,7 +184,7 @@ function tls.client(options, files, alpn, level)
       --- Called while the site is built.
       open = function()
          config.ca = content(checked.ca, files)
-         config.certificate = own and own:load(library)
+         config.certificate = own and load(own, library)
          local client, why = core.tls_client(library, config)
          return client or error("tls: " .. why, 0)
       end,
