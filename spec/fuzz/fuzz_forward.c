@@ -4,6 +4,7 @@
 #include "fuzz.h"
 #include "head.h"
 
+#include "http/h1_client.h"
 #include "proxy/forward_request.h"
 
 static const struct h1_limits no_limits = {
@@ -89,7 +90,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         struct h1_out out = {.arena = &arena};
         h1_remove_listed(&request.headers); /* as the server does on arrival */
         set_body(&request, &head);
-        forward_write_head(&out, &request, &config, "origin.example:80");
+        struct client_head forwarded;
+        assert(forward_make_head(&forwarded, &request, &config, "origin.example:80") == 0);
+        h1_client_write_head(&out, &forwarded);
         check_forwarded(&request, &out, &arena);
     }
     arena_fini(&arena);

@@ -17,6 +17,7 @@
 #include "coro/coro.h"
 #include "http/exchange.h"
 #include "io/wait.h"
+#include "net/stream.h"
 #include "proxy/forward_request.h"
 #include "proxy/upload.h"
 #include "proxy/upstream_internal.h"
@@ -25,8 +26,6 @@ enum {
     /* An origin that never says 100 gets the body all the same (RFC 9110 section 10.1.1). */
     CONTINUE_WAIT_MS = 1000,
     INTERIM_MAX = 32, /* 1xx responses to one request */
-    LINE_MAX_BYTES = 8192,
-    RESPONSE_HEADERS_MAX = 256,
     ROOM_LOOK_MS = 50,
     NO_PEER = -1, /* of balance_pick; no errno that a wait ends with */
 };
@@ -38,8 +37,8 @@ struct forwarding {
     struct io *io;
     struct exchange *exchange;
     struct tried tried;
-    struct upstream_peer *entry; /* of the present attempt */
-    struct h1_client *client;    /* of the present attempt; NULL when settled */
+    struct upstream_peer *entry;    /* of the present attempt */
+    struct client_exchange *client; /* of the present attempt; NULL when settled */
     struct response *response;
     struct upload upload;
     struct slice body_start; /* body bytes that go along with the head */
@@ -117,27 +116,6 @@ static void begin_body(struct forwarding *forwarding)
         forwarding->exchange->sent_body = forwarding->body_start;
 }
 
-static void append_body(struct forwarding *forwarding, struct h1_out *out)
-{
-    struct slice start = forwarding->body_start;
-    bool ended = forwarding->request->body.ended;
-    if (!forward_chunked(forwarding->request)) {
-        h1_out_append(out, start);
-        return;
-    }
-    if (start.len) {
-        char header[H1_CHUNK_HEADER_MAX_BYTES];
-        h1_out_append(out, slice_of(header, h1_chunk_header(header, start.len)));
-        h1_out_append(out, start);
-        h1_out_append(out, SLICE("\r\n"));
-    }
-    if (!ended)
-        return;
-    h1_out_append(out, SLICE("0\r\n"));
-    h1_out_end_to_end_fields(out, &forwarding->request->trailers, false, 0);
-    h1_out_append(out, SLICE("\r\n"));
-}
-
 static bool body_left(const struct request *request)
 {
     return !body_is_empty(&request->body) && !request->body.ended;
@@ -156,22 +134,18 @@ static int send_request(struct forwarding *forwarding)
     struct request *request = forwarding->request;
     if (!forwarding->body_begun)
         begin_body(forwarding);
-    struct h1_out out = {.arena = request->arena};
-    h1_out_reserve(&out, 512 + forwarding->body_start.len);
-    forward_write_head(&out, request, &forwarding->upstream->config, forwarding->entry->peer->text);
-    append_body(forwarding, &out);
-    if (out.failed)
-        return -ENOMEM;
-
-    h1_client_begin_request(forwarding->client);
-    struct iovec iov = {out.data, out.len};
-    int result = h1_client_send(forwarding->client, &iov, 1, forwarding->exchange->total_deadline);
+    struct client_exchange *client = forwarding->client;
+    struct client_head head;
+    int result = forward_make_head(&head, request, &forwarding->upstream->config,
+                                   forwarding->entry->peer->text);
+    if (result == 0)
+        result = client->ops->send_head(client, &head, forwarding->body_start,
+                                        forwarding->exchange->total_deadline);
     if (result < 0 || !body_left(request))
         return result;
     forwarding->upload = (struct upload){
         .request = request,
-        .client = forwarding->client,
-        .chunked = forward_chunked(request),
+        .client = client,
         .wait_continue = request->expects_continue,
     };
     forwarding->exchange->body_user = forwarding;
@@ -207,9 +181,9 @@ static int64_t head_deadline(const struct forwarding *forwarding, int64_t sent_m
 }
 
 /* Waits for a head; meanwhile decides for an origin that does not answer to "100-continue". */
-static int read_head(struct forwarding *forwarding, const struct h1_limits *limits,
-                     const char **why, int64_t sent_ms)
+static int read_head(struct forwarding *forwarding, const char **why, int64_t sent_ms)
 {
+    struct client_exchange *client = forwarding->client;
     for (;;) {
         int64_t deadline = head_deadline(forwarding, sent_ms);
         int64_t continue_at = sent_ms + CONTINUE_WAIT_MS;
@@ -222,8 +196,8 @@ static int read_head(struct forwarding *forwarding, const struct h1_limits *limi
                 return -ECANCELED;
             continue;
         }
-        int result = h1_client_read_head(forwarding->client, forwarding->response, limits, why,
-                                         undecided ? earlier(deadline, continue_at) : deadline);
+        int result = client->ops->read_head(client, forwarding->response, why,
+                                            undecided ? earlier(deadline, continue_at) : deadline);
         if (result != -ETIMEDOUT)
             return result;
     }
@@ -257,7 +231,8 @@ static void strip_hop_by_hop(struct response *response)
 static int read_body(struct body *body, struct slice *out, unsigned max, int64_t deadline)
 {
     struct forwarding *forwarding = body->source;
-    int result = h1_input_read_body(&forwarding->client->input, body, out, max, deadline);
+    struct client_exchange *client = forwarding->client;
+    int result = client->ops->read_body(client, body, out, max, deadline);
     if (result < 0 && result != -ECANCELED && deadline != DEADLINE_NOW) {
         static struct log_limit limit;
         uint32_t suppressed;
@@ -281,12 +256,11 @@ static void close_unclaimed(void *arg)
 {
     struct response *response = arg;
     if (response->tunnel)
-        h1_client_close(response->tunnel->owner);
+        stream_abort(response->tunnel);
 }
 
 static enum outcome accept_upgrade(struct forwarding *forwarding)
 {
-    struct h1_client *client = forwarding->client;
     if (!forward_wants_upgrade(forwarding->request))
         return fail(forwarding, 502, RESPONSE_MALFORMED, "unasked 101",
                     "the origin switched protocols although nobody asked");
@@ -294,25 +268,21 @@ static enum outcome accept_upgrade(struct forwarding *forwarding)
     if (arena_defer(response->arena, close_unclaimed, response) != 0)
         return fail(forwarding, 503, RESPONSE_OVERLOADED, "upgrade", "out of memory");
     upload_join(&forwarding->upload, true);
+    response->tunnel = peer_give_away(forwarding->entry->peer, forwarding->client);
     forwarding->client = NULL;
-    forwarding->entry->peer->active--;
-    h1_input_fini(&client->input);
-    response->tunnel = &client->stream;
     return DONE;
 }
 
 /* The final head has come: the response is ready for the layers. */
 static enum outcome accept_response(struct forwarding *forwarding)
 {
-    struct h1_client *client = forwarding->client;
+    struct client_exchange *client = forwarding->client;
     struct response *response = forwarding->response;
     peer_succeeded(forwarding->entry->peer);
     strip_hop_by_hop(response);
     if (response->status == 101)
         return accept_upgrade(forwarding);
-    client->input.timeout_ms = forwarding->upstream->config.read_timeout_ms;
-    client->input.max_bytes = 0;
-    h1_client_begin_body(client, response, &response_body_ops);
+    client->ops->begin_body(client, response, &response_body_ops);
     response->body.source = forwarding;
     if (!response->body.ops && !forwarding->upload.active)
         settle(forwarding);
@@ -321,17 +291,12 @@ static enum outcome accept_response(struct forwarding *forwarding)
 
 static enum outcome read_response(struct forwarding *forwarding)
 {
-    struct h1_limits limits = {
-        .line_max_bytes = LINE_MAX_BYTES,
-        .head_max_bytes = (uint32_t)forwarding->upstream->config.response_head_max_bytes,
-        .header_count_max = RESPONSE_HEADERS_MAX,
-    };
     int64_t sent_ms = io_now_ms(forwarding->io);
-    bool reused = forwarding->client->answers > 0;
+    const struct client_exchange *client = forwarding->client;
     for (unsigned i = 0; i < INTERIM_MAX; i++) {
         const char *why = "";
         forwarding->response = response_create(forwarding->request, 0);
-        int result = forwarding->response ? read_head(forwarding, &limits, &why, sent_ms) : -ENOMEM;
+        int result = forwarding->response ? read_head(forwarding, &why, sent_ms) : -ENOMEM;
         if (forwarding->upload.client_error)
             return fail_client(forwarding, forwarding->upload.client_error);
         if (result == -ECANCELED)
@@ -347,7 +312,7 @@ static enum outcome read_response(struct forwarding *forwarding)
         if (result == -ENOMEM)
             return fail(forwarding, 503, RESPONSE_OVERLOADED, "response head", "out of memory");
         if (result < 0)
-            return reused && i == 0 && !h1_client_heard(forwarding->client) ? STALE : NO_ANSWER;
+            return client->reused && i == 0 && !client->ops->heard(client) ? STALE : NO_ANSWER;
         if (forwarding->response->status >= 200 || forwarding->response->status == 101)
             return accept_response(forwarding);
         result = relay_interim(forwarding);
@@ -364,46 +329,30 @@ static enum outcome read_response(struct forwarding *forwarding)
 static void settle(void *arg)
 {
     struct forwarding *forwarding = arg;
-    struct h1_client *client = forwarding->client;
+    struct client_exchange *client = forwarding->client;
     if (!client)
         return;
     struct upload *upload = &forwarding->upload;
     /* All of the body was read and only its last send is under way: worth waiting for. */
-    bool nearly_done = client->input.ended && forwarding->request->body.ended;
+    bool nearly_done = client->response_ended && forwarding->request->body.ended;
     upload_join(upload, !nearly_done);
     if (forwarding->exchange->body_user == forwarding)
         forwarding->exchange->body_user = NULL;
     forwarding->client = NULL;
-    struct peer *peer = forwarding->entry->peer;
-    peer->active--;
-    if (upload->coro && !upload->finished)
-        client->head.keep_alive = false;
-    h1_input_release_held(&client->input); /* an idle connection holds no buffers */
-    peer_give_back(peer, client, &forwarding->upstream->config);
+    peer_give_back(forwarding->entry->peer, client, !upload->coro || upload->finished,
+                   &forwarding->upstream->config);
     upstream_wake_waiter(forwarding->upstream);
 }
 
 static int acquire(struct forwarding *forwarding)
 {
-    struct peer *peer = forwarding->entry->peer;
     const struct upstream_config *config = &forwarding->upstream->config;
-    if (!forwarding->force_new) {
-        const struct request *request = forwarding->request;
-        bool verify = !http_method_idempotent(request->method) || !body_is_empty(&request->body);
-        forwarding->client = peer_take_idle(peer, verify);
-    }
-    if (!forwarding->client) {
-        int64_t deadline = earlier(io_now_ms(forwarding->io) + config->connect_timeout_ms,
-                                   forwarding->exchange->total_deadline);
-        int result = peer_connect(peer, &forwarding->client, deadline);
-        if (result < 0) {
-            forwarding->client = NULL;
-            return result;
-        }
-    }
-    forwarding->client->stream.send_stall_ms = config->send_timeout_ms;
-    peer->active++;
-    return 0;
+    const struct request *request = forwarding->request;
+    bool verify = !http_method_idempotent(request->method) || !body_is_empty(&request->body);
+    int64_t deadline = earlier(io_now_ms(forwarding->io) + config->connect_timeout_ms,
+                               forwarding->exchange->total_deadline);
+    return peer_acquire(forwarding->entry->peer, config, forwarding->force_new, verify,
+                        &forwarding->client, deadline);
 }
 
 static enum outcome attempt(struct forwarding *forwarding)

@@ -1,11 +1,9 @@
 #include "proxy/forward_request.h"
 
-#define BIT(id) (UINT64_C(1) << (id))
+#include <errno.h>
+#include <string.h>
 
-bool forward_chunked(const struct request *request)
-{
-    return request->body.length < 0;
-}
+#define BIT(id) (UINT64_C(1) << (id))
 
 bool forward_wants_upgrade(const struct request *request)
 {
@@ -14,117 +12,118 @@ bool forward_wants_upgrade(const struct request *request)
            !headers_has_token(&request->headers, HEADER_UPGRADE, SLICE("h2c"));
 }
 
-static void write_request_line(struct h1_out *out, const struct request *request)
+static struct slice authority_of(const struct request *request,
+                                 const struct upstream_config *config, const char *peer_text)
 {
-    h1_out_append(out, request->method_name);
-    h1_out_append(out, SLICE(" "));
-    h1_out_append(out, request->path.len ? request->path : SLICE("/"));
-    if (request->query.ptr) {
-        h1_out_append(out, SLICE("?"));
-        h1_out_append(out, request->query);
-    }
-    h1_out_append(out, SLICE(" HTTP/1.1\r\n"));
-}
-
-static void write_host(struct h1_out *out, const struct request *request,
-                       const struct upstream_config *config, const char *peer_text)
-{
-    bool keep = config->pass_host && request->authority.len;
+    if (config->pass_host && request->authority.len)
+        return request->authority;
     struct slice peer = slice_from_cstr(peer_text);
-    if (slice_starts_with(peer, SLICE("unix:")))
-        peer = SLICE("localhost");
-    h1_out_field(out, SLICE("Host"), keep ? request->authority : peer);
+    return slice_starts_with(peer, SLICE("unix:")) ? SLICE("localhost") : peer;
 }
 
-/* All values of a list field and one more, as one field. */
-static void write_appended(struct h1_out *out, const struct headers *headers, enum header_id id,
-                           struct slice name, struct slice value)
+/* A field in the place of the request's own of that name. */
+static int replace(struct client_head *head, enum header_id id, struct slice name,
+                   struct slice value)
 {
-    h1_out_append(out, name);
-    h1_out_append(out, SLICE(": "));
+    if (!value.ptr)
+        return -ENOMEM;
+    head->skip |= BIT(id);
+    head->extra[head->extra_count++] = (struct header){.name = name, .value = value, .id = id};
+    return 0;
+}
+
+/* All values of the request's field, then this one, as one list. */
+static struct slice list_with(const struct headers *headers, enum header_id id, struct slice last)
+{
+    size_t len = last.len;
+    for (struct header *header = headers_find_id(headers, id, NULL); header;
+         header = headers_find_id(headers, id, header))
+        len += header->value.len + 2;
+    if (len == last.len)
+        return last;
+    char *bytes = arena_alloc(headers->arena, len);
+    if (!bytes)
+        return (struct slice){NULL, 0};
+    char *at = bytes;
     for (struct header *header = headers_find_id(headers, id, NULL); header;
          header = headers_find_id(headers, id, header)) {
-        h1_out_append(out, header->value);
-        h1_out_append(out, SLICE(", "));
+        if (header->value.len)
+            memcpy(at, header->value.ptr, header->value.len);
+        at += header->value.len;
+        *at++ = ',';
+        *at++ = ' ';
     }
-    h1_out_append(out, value);
-    h1_out_append(out, SLICE("\r\n"));
+    memcpy(at, last.ptr, last.len);
+    return slice_of(bytes, len);
+}
+
+/* As replace, behind the values that the request's field has. */
+static int append(struct client_head *head, enum header_id id, struct slice name,
+                  struct slice value)
+{
+    if (!value.ptr)
+        return -ENOMEM;
+    return replace(head, id, name, list_with(&head->request->headers, id, value));
 }
 
 /* RFC 9110 section 7.6.3. */
-static void write_via(struct h1_out *out, const struct request *request)
+static int add_via(struct client_head *head)
 {
-    struct slice via =
-        request->version == HTTP_1_0 ? SLICE("1.0 monolake-lua") : SLICE("1.1 monolake-lua");
-    write_appended(out, &request->headers, HEADER_VIA, SLICE("Via"), via);
+    struct slice via = SLICE("1.1 monolake-lua");
+    if (head->request->version == HTTP_1_0)
+        via = SLICE("1.0 monolake-lua");
+    if (head->request->version == HTTP_2)
+        via = SLICE("2.0 monolake-lua");
+    return append(head, HEADER_VIA, SLICE("Via"), via);
 }
 
-static void write_x_forwarded(struct h1_out *out, const struct request *request, struct slice ip)
+static int add_x_forwarded(struct client_head *head, struct slice ip)
 {
-    write_appended(out, &request->headers, HEADER_X_FORWARDED_FOR, SLICE("X-Forwarded-For"), ip);
-    h1_out_field(out, SLICE("X-Forwarded-Proto"), request->scheme);
-    if (request->authority.len)
-        h1_out_field(out, SLICE("X-Forwarded-Host"), request->authority);
+    const struct request *request = head->request;
+    int result = append(head, HEADER_X_FORWARDED_FOR, SLICE("X-Forwarded-For"), ip);
+    if (result == 0)
+        result =
+            replace(head, HEADER_X_FORWARDED_PROTO, SLICE("X-Forwarded-Proto"), request->scheme);
+    if (result == 0 && request->authority.len)
+        result =
+            replace(head, HEADER_X_FORWARDED_HOST, SLICE("X-Forwarded-Host"), request->authority);
+    return result;
 }
 
 /* RFC 7239: an IPv6 address stands in brackets and quotes. */
-static void write_forwarded(struct h1_out *out, const struct request *request, struct slice ip)
+static int add_forwarded(struct client_head *head, struct slice ip)
 {
+    const struct request *request = head->request;
     bool v6 = request->remote->any.sa_family == AF_INET6;
     bool local = request->remote->any.sa_family == AF_UNIX;
     struct slice element =
-        arena_printf(out->arena, v6 ? "for=\"[%.*s]\";proto=%.*s" : "for=%.*s;proto=%.*s",
+        arena_printf(request->arena, v6 ? "for=\"[%.*s]\";proto=%.*s" : "for=%.*s;proto=%.*s",
                      local ? 7 : (int)ip.len, local ? "unknown" : ip.ptr, (int)request->scheme.len,
                      request->scheme.ptr);
-    if (request->authority.len)
-        element = arena_printf(out->arena, "%.*s;host=\"%.*s\"", (int)element.len, element.ptr,
+    if (element.ptr && request->authority.len)
+        element = arena_printf(request->arena, "%.*s;host=\"%.*s\"", (int)element.len, element.ptr,
                                (int)request->authority.len, request->authority.ptr);
-    write_appended(out, &request->headers, HEADER_FORWARDED, SLICE("Forwarded"), element);
+    return append(head, HEADER_FORWARDED, SLICE("Forwarded"), element);
 }
 
-static void write_client(struct h1_out *out, const struct request *request,
-                         const struct upstream_config *config)
+static int add_client(struct client_head *head, const struct upstream_config *config)
 {
+    const struct request *request = head->request;
     if (!request->remote || !(config->x_forwarded || config->forwarded))
-        return;
+        return 0;
     char ip[ADDRESS_TEXT_MAX];
-    struct slice text = slice_of(ip, address_format_host(request->remote, ip));
-    if (config->x_forwarded)
-        write_x_forwarded(out, request, text);
-    if (config->forwarded)
-        write_forwarded(out, request, text);
+    struct slice text =
+        arena_copy(request->arena, slice_of(ip, address_format_host(request->remote, ip)));
+    if (!text.ptr)
+        return -ENOMEM;
+    int result = config->x_forwarded ? add_x_forwarded(head, text) : 0;
+    return result == 0 && config->forwarded ? add_forwarded(head, text) : result;
 }
 
-static void write_framing(struct h1_out *out, const struct request *request)
+/* Fields that only we may set, and which are not sent on even if there is nothing to be set. */
+static uint64_t withheld(const struct request *request, const struct upstream_config *config)
 {
-    if (forward_chunked(request)) {
-        h1_out_append(out, SLICE("Transfer-Encoding: chunked\r\n"));
-        return;
-    }
-    bool expects_body = request->method == METHOD_POST || request->method == METHOD_PUT ||
-                        request->method == METHOD_PATCH;
-    if (request->body.length > 0 || expects_body) {
-        h1_out_append(out, SLICE("Content-Length: "));
-        h1_out_number(out, (uint64_t)request->body.length);
-        h1_out_append(out, SLICE("\r\n"));
-    }
-}
-
-static void write_connection(struct h1_out *out, const struct request *request)
-{
-    bool trailers = headers_has_token(&request->headers, HEADER_TE, SLICE("trailers"));
-    if (forward_wants_upgrade(request)) {
-        h1_out_append(out, SLICE("Connection: Upgrade\r\n"));
-        h1_out_field(out, SLICE("Upgrade"), headers_get_id(&request->headers, HEADER_UPGRADE));
-    }
-    if (trailers)
-        h1_out_append(out, SLICE("Connection: TE\r\nTE: trailers\r\n"));
-}
-
-void forward_write_head(struct h1_out *out, const struct request *request,
-                        const struct upstream_config *config, const char *peer_text)
-{
-    uint64_t skip = BIT(HEADER_HOST) | BIT(HEADER_VIA);
+    uint64_t skip = 0;
     if (config->x_forwarded)
         skip |= BIT(HEADER_X_FORWARDED_FOR) | BIT(HEADER_X_FORWARDED_HOST) |
                 BIT(HEADER_X_FORWARDED_PROTO);
@@ -132,14 +131,17 @@ void forward_write_head(struct h1_out *out, const struct request *request,
         skip |= BIT(HEADER_FORWARDED);
     if (!request->expects_continue)
         skip |= BIT(HEADER_EXPECT);
+    return skip;
+}
 
-    write_request_line(out, request);
-    write_host(out, request, config, peer_text);
-    /* What Connection names was removed on arrival: here it would remove what layers have set. */
-    h1_out_end_to_end_fields(out, &request->headers, false, skip);
-    write_via(out, request);
-    write_client(out, request, config);
-    write_framing(out, request);
-    write_connection(out, request);
-    h1_out_append(out, SLICE("\r\n"));
+int forward_make_head(struct client_head *head, const struct request *request,
+                      const struct upstream_config *config, const char *peer_text)
+{
+    head->request = request;
+    head->authority = authority_of(request, config, peer_text);
+    head->skip = withheld(request, config);
+    head->extra_count = 0;
+    head->upgrade = forward_wants_upgrade(request);
+    int result = add_via(head);
+    return result == 0 ? add_client(head, config) : result;
 }

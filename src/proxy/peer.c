@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "coro/coro.h"
+#include "http/h1_client.h"
 #include "net/dns.h"
 
 enum {
@@ -219,7 +220,7 @@ static int open_client(struct peer *peer, struct h1_client **client, int64_t dea
     return result;
 }
 
-int peer_connect(struct peer *peer, struct h1_client **client, int64_t deadline)
+static int connect_client(struct peer *peer, struct h1_client **client, int64_t deadline)
 {
     peer->users++; /* while connecting, then by the client */
     peer->open++;
@@ -260,7 +261,7 @@ static bool kernel_quiet(const struct h1_client *client)
     return recv(client->stream.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
 }
 
-struct h1_client *peer_take_idle(struct peer *peer, bool verify)
+static struct h1_client *take_idle(struct peer *peer, bool verify)
 {
     while (!list_empty(&peer->idle)) {
         struct h1_client *client = container_of(peer->idle.next, struct h1_client, link);
@@ -277,26 +278,50 @@ struct h1_client *peer_take_idle(struct peer *peer, bool verify)
     return NULL;
 }
 
-void peer_give_back(struct peer *peer, struct h1_client *client,
+int peer_acquire(struct peer *peer, const struct upstream_config *config, bool fresh, bool verify,
+                 struct client_exchange **out, int64_t deadline)
+{
+    struct h1_client *client = fresh ? NULL : take_idle(peer, verify);
+    int result = client ? 0 : connect_client(peer, &client, deadline);
+    if (result < 0)
+        return result;
+    peer->active++;
+    *out = &client->exchange;
+    (*out)->send_timeout_ms = config->send_timeout_ms;
+    (*out)->read_timeout_ms = config->read_timeout_ms;
+    (*out)->head_max_bytes = (uint32_t)config->response_head_max_bytes;
+    return 0;
+}
+
+/* Makes room for one more idle connection. False if there can be none. */
+static bool make_room(struct peer *peer, const struct upstream_config *config)
+{
+    if (peer->idle_count >= config->idle_max && config->idle_max)
+        drop_idle(container_of(peer->idle.prev, struct h1_client, link));
+    return config->idle_max > 0;
+}
+
+void peer_give_back(struct peer *peer, struct client_exchange *exchange, bool complete,
                     const struct upstream_config *config)
 {
+    struct h1_client *client = h1_client_of(exchange);
     bool orphaned = peer->users == peer->open; /* no upstream names it any more */
-    if (orphaned || !h1_client_reusable(client)) {
+    peer->active--;
+    if (!h1_client_end_exchange(client, complete) || orphaned || !make_room(peer, config)) {
         h1_client_close(client);
         return;
-    }
-    if (peer->idle_count >= config->idle_max) {
-        if (!config->idle_max) {
-            h1_client_close(client);
-            return;
-        }
-        drop_idle(container_of(peer->idle.prev, struct h1_client, link));
     }
     client->stream.on_arrival = idle_arrival;
     timer_init(&client->idle, idle_expired, client);
     timer_start(io_timers(peer->io), &client->idle, io_now_ms(peer->io) + config->idle_timeout_ms);
     list_push_front(&peer->idle, &client->link);
     peer->idle_count++;
+}
+
+struct stream *peer_give_away(struct peer *peer, struct client_exchange *exchange)
+{
+    peer->active--;
+    return exchange->ops->detach(exchange);
 }
 
 void peers_close_idle(void)

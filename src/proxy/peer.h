@@ -7,7 +7,7 @@
 #define PROXY_PEER_H
 
 #include "base/list.h"
-#include "http/h1_client.h"
+#include "http/client_exchange.h"
 #include "net/address.h"
 #include "proxy/upstream.h"
 
@@ -53,16 +53,19 @@ bool peer_up(const struct peer *peer);
 void peer_succeeded(struct peer *peer);
 void peer_failed(struct peer *peer, const struct upstream_config *config);
 
-/* Takes an idle connection that is fit for reuse, or NULL. With `verify` the kernel is asked too,
- * for requests that must not be sent into a connection that is about to close. */
-struct h1_client *peer_take_idle(struct peer *peer, bool verify);
+/* Begins an exchange with the peer, on a connection that is there or (always if `fresh`) on a new
+ * one. With `verify` the kernel is asked about a connection that is there, for requests that must
+ * not be sent into one that is about to close. Returns 0 or a negative errno. */
+int peer_acquire(struct peer *peer, const struct upstream_config *config, bool fresh, bool verify,
+                 struct client_exchange **out, int64_t deadline);
 
-/* Opens a connection. Returns 0 or a negative errno. */
-int peer_connect(struct peer *peer, struct h1_client **client, int64_t deadline);
-
-/* Gives a connection back: kept idle if it may be reused and there is room, else closed. */
-void peer_give_back(struct peer *peer, struct h1_client *client,
+/* Ends an exchange, `complete` if its request was sent to its end. Its connection is kept if it may
+ * be used again and there is room, else closed. */
+void peer_give_back(struct peer *peer, struct client_exchange *exchange, bool complete,
                     const struct upstream_config *config);
+
+/* Behind a 101: the connection is nobody's but the caller's, who closes it. */
+struct stream *peer_give_away(struct peer *peer, struct client_exchange *exchange);
 
 /* Closes every idle connection of this worker. */
 void peers_close_idle(void);

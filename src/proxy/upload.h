@@ -5,16 +5,14 @@
 #ifndef PROXY_UPLOAD_H
 #define PROXY_UPLOAD_H
 
-#include "http/h1_client.h"
-#include "http/message.h"
+#include "http/client_exchange.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
 struct upload {
     struct request *request;
-    struct h1_client *client;
-    bool chunked;
+    struct client_exchange *client;
     bool wait_continue;  /* hold back until upload_continue */
     struct coro *coro;   /* runs while active */
     struct coro *waiter; /* suspended in upload_join, or NULL */
