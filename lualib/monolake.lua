@@ -53,7 +53,12 @@ ml.hash = hash
 --- `send_timeout` (30 s without progress), `idle_timeout` (75 s), `tunnel_idle_timeout` (1 h),
 --- `total_timeout` (none), `request_line_max` (8k), `head_max` (32k), `headers_max` (100), `body_max`
 --- (none), `requests_max` (none; per connection), `connections_max` (none; per worker),
---- `server_name` ("monolake-lua"), and `tls`:
+--- `server_name` ("monolake-lua"), `protocols` ({ "h1", "h2" }; a list of "h1", "h2", which TLS clients
+--- choose by ALPN, and "h2c", HTTP/2 in the clear for clients that know it beforehand). For HTTP/2:
+--- `h2_streams_max` (128 at once on a connection), and what a connection may do in 10 s before it is
+--- closed with ENHANCE_YOUR_CALM: `h2_resets_max` (200 requests given up, if that is most of them),
+--- `h2_faults_max` (100 stream errors), `h2_control_max` (1000 frames that carry nothing, beyond those
+--- that requests and data bring with them), and `tls`:
 ---
 ---     tls = { cert = "site.pem", key = "site.key" }
 ---

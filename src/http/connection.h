@@ -31,6 +31,7 @@ struct connection {
     const struct protocol *protocol;
     struct coro *coro; /* that sets it up or serves it, or NULL */
     struct timer idle; /* armed while there is nothing to serve */
+    void *state;       /* of the protocol, where it has some beyond this; or NULL */
 };
 
 /* h1_server.c: the memory of a connection (zeroed; NULL when there is none), and the start of the
@@ -41,6 +42,13 @@ void h1_connection_start(struct connection *connection);
 /* tls_connection.c: as h1_connection_start, for a listener with TLS: handshakes, then starts the
  * protocol that was agreed on. */
 void tls_connection_start(struct connection *connection);
+
+/* h2_server.c: the start of HTTP/2 on it, from the preface on; bytes may be queued already. */
+void h2_connection_start(struct connection *connection);
+
+/* h2_preface.c: waits for the first bytes, then starts HTTP/2 if they are its preface, else HTTP/1.
+ */
+void h2_preface_start(struct connection *connection);
 
 /* Begins an exchange of a connection: its coroutine, addresses, service and deadline. The codec
  * sets the rest. Call it when the request is complete enough to be handled. */

@@ -15,6 +15,8 @@ enum {
     OUT_MAX_BYTES = 2 * FRAME_MAX_BYTES + 1024, /* two full DATA frames and some small ones */
     OUTBOUND_ACKS_MAX = 100,                    /* of SETTINGS and PING */
     SETTINGS_MAX = 32,                          /* entries of one frame */
+    HEADER_BLOCK_MAX_BYTES = 262144,            /* sent */
+    RESETS_UNBOUNDED = 1000000000,              /* the owner has its own budget (h2_guard.h) */
 };
 
 static void end_due(struct timer *timer)
@@ -261,6 +263,8 @@ static int create_session(struct h2_transport *transport,
     nghttp2_option_set_no_closed_streams(option, 1);
     nghttp2_option_set_max_outbound_ack(option, OUTBOUND_ACKS_MAX);
     nghttp2_option_set_max_settings(option, SETTINGS_MAX);
+    nghttp2_option_set_max_send_header_block_length(option, HEADER_BLOCK_MAX_BYTES);
+    nghttp2_option_set_stream_reset_rate_limit(option, RESETS_UNBOUNDED, RESETS_UNBOUNDED);
     int result = options->server
                      ? nghttp2_session_server_new2(&transport->session, options->callbacks,
                                                    options->owner, option)

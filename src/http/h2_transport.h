@@ -80,8 +80,7 @@ nghttp2_session_callbacks *h2_transport_callbacks(void);
 int h2_transport_init(struct h2_transport *transport, struct stream *stream,
                       const struct h2_transport_options *options);
 
-/* Feeds what the stream has queued and notices its end; for the stream's on_arrival. Main stack
- * only. Flushes. */
+/* Feeds what the stream has queued and notices its end; for the stream's on_arrival. Flushes. */
 void h2_transport_receive(struct h2_transport *transport);
 
 /* Gives the connection's window of a received chunk back. */

@@ -12,6 +12,9 @@ void listener_config_init(struct listener_config *config)
         .request_line_max_bytes = 8192,
         .head_max_bytes = 32768,
         .header_count_max = 100,
+        .protocols = PROTOCOL_H1 | PROTOCOL_H2,
+        .h2_streams_max = 128,
+        .h2_limits = {.resets_max = 200, .faults_max = 100, .control_max = 1000},
         .server_name = "monolake-lua",
     };
 }

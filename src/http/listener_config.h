@@ -2,10 +2,19 @@
 #ifndef HTTP_LISTENER_CONFIG_H
 #define HTTP_LISTENER_CONFIG_H
 
+#include "http/h2_guard.h"
+
 #include <stdint.h>
 
 struct tls_hello_hook;
 struct tls_server;
+
+/* Bits of listener_config.protocols. */
+enum {
+    PROTOCOL_H1 = 1,
+    PROTOCOL_H2 = 2,  /* agreed on with TLS (ALPN) */
+    PROTOCOL_H2C = 4, /* in the clear, with prior knowledge */
+};
 
 /* Limits and deadlines. Defaults stand in listener_config_init; times in milliseconds. */
 struct listener_config {
@@ -24,6 +33,9 @@ struct listener_config {
     uint32_t handshake_timeout_ms;    /* 10,000: accept to the end of the TLS handshake */
     struct tls_server *tls;           /* NULL: in the clear; the generation's, as is the next */
     struct tls_hello_hook *tls_hello; /* asked for certificates, or NULL */
+    uint32_t protocols;               /* PROTOCOL_*; h1 and h2 */
+    uint32_t h2_streams_max;          /* 128: open at once on an HTTP/2 connection */
+    struct h2_guard_limits h2_limits; /* 200, 100, 1,000 */
     const char *server_name;          /* Via pseudonym and Server; "monolake-lua" */
 };
 

@@ -66,6 +66,20 @@ static void init_stream(struct connection *connection, int fd)
     stream->send_stall_ms = server->config.send_timeout_ms;
 }
 
+static void start_protocol(struct connection *connection)
+{
+    const struct listener_config *config = &connection->server->config;
+    uint32_t protocols = config->protocols;
+    if (config->tls)
+        tls_connection_start(connection);
+    else if (!(protocols & PROTOCOL_H2C))
+        h1_connection_start(connection);
+    else if (protocols & PROTOCOL_H1)
+        h2_preface_start(connection);
+    else
+        h2_connection_start(connection);
+}
+
 void http_server_accept(struct http_server *server, int fd)
 {
     struct connection *connection = h1_connection_create();
@@ -79,10 +93,7 @@ void http_server_accept(struct http_server *server, int fd)
     server->connection_count++;
     server->accepted++;
     init_stream(connection, fd);
-    if (server->config.tls)
-        tls_connection_start(connection);
-    else
-        h1_connection_start(connection);
+    start_protocol(connection);
     stream_start(&connection->stream);
 }
 

@@ -24,6 +24,7 @@ struct http_server {
     uint64_t requests; /* complete heads */
     uint64_t refused;  /* heads that were answered with an error of ours */
     uint64_t handshakes_failed;
+    uint64_t h2_calmed; /* HTTP/2 connections that were closed for what they made us do */
 };
 
 void http_server_init(struct http_server *server, struct io *io);

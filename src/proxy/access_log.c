@@ -98,7 +98,16 @@ static const char *remote_of(const struct record *record, char *text)
 
 static const char *protocol_of(const struct record *record)
 {
-    return record->request->version == HTTP_1_0 ? "HTTP/1.0" : "HTTP/1.1";
+    switch (record->request->version) {
+    case HTTP_1_0:
+        return "HTTP/1.0";
+    case HTTP_2:
+        return "HTTP/2.0";
+    case HTTP_3:
+        return "HTTP/3.0";
+    default:
+        return "HTTP/1.1";
+    }
 }
 
 static void put_combined(struct line *line, const struct record *record)

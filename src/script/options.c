@@ -33,6 +33,11 @@ static const struct option of_listener[] = {
     LISTENER(OPTION_COUNT, "requests_max", requests_max),
     LISTENER(OPTION_COUNT, "connections_max", connections_max),
     LISTENER(OPTION_TEXT, "server_name", server_name),
+    LISTENER(OPTION_PROTOCOLS, "protocols", protocols),
+    LISTENER(OPTION_COUNT, "h2_streams_max", h2_streams_max),
+    LISTENER(OPTION_COUNT, "h2_resets_max", h2_limits.resets_max),
+    LISTENER(OPTION_COUNT, "h2_faults_max", h2_limits.faults_max),
+    LISTENER(OPTION_COUNT, "h2_control_max", h2_limits.control_max),
 };
 
 static const struct option of_upstream[] = {
@@ -72,8 +77,9 @@ const struct option_set upstream_options = {
 };
 
 static const char *const kind_names[] = {
-    [OPTION_DURATION] = "duration", [OPTION_COUNT] = "count", [OPTION_BYTES] = "bytes32",
-    [OPTION_BYTES64] = "bytes",     [OPTION_FLAG] = "flag",   [OPTION_TEXT] = "text",
+    [OPTION_DURATION] = "duration",   [OPTION_COUNT] = "count", [OPTION_BYTES] = "bytes32",
+    [OPTION_BYTES64] = "bytes",       [OPTION_FLAG] = "flag",   [OPTION_TEXT] = "text",
+    [OPTION_PROTOCOLS] = "protocols",
 };
 
 static void read_one(const struct option *option, lua_State *L, void *field, struct arena *arena)
@@ -82,6 +88,7 @@ static void read_one(const struct option *option, lua_State *L, void *field, str
     case OPTION_DURATION: /* the check has made milliseconds and bytes of whatever was written */
     case OPTION_COUNT:
     case OPTION_BYTES:
+    case OPTION_PROTOCOLS:
         *(uint32_t *)field = (uint32_t)lua_tonumber(L, -1);
         break;
     case OPTION_BYTES64:
@@ -129,6 +136,14 @@ static void print_scaled(char *out, size_t size, uint64_t value, const uint64_t 
     snprintf(out, size, "%llu%s", (unsigned long long)(value / *scales), *units);
 }
 
+static void print_protocols(char *out, size_t size, uint32_t bits)
+{
+    snprintf(out, size, "%s%s%s%s%s", bits & PROTOCOL_H1 ? "h1" : "",
+             bits & PROTOCOL_H1 && bits & PROTOCOL_H2 ? "+" : "", bits & PROTOCOL_H2 ? "h2" : "",
+             bits & (PROTOCOL_H1 | PROTOCOL_H2) && bits & PROTOCOL_H2C ? "+" : "",
+             bits & PROTOCOL_H2C ? "h2c" : "");
+}
+
 static void print_value(char *out, size_t size, const struct option *option, const void *field)
 {
     static const uint64_t times[] = {3600000, 60000, 1000, 1};
@@ -147,6 +162,9 @@ static void print_value(char *out, size_t size, const struct option *option, con
         break;
     case OPTION_COUNT:
         snprintf(out, size, "%u", *(const uint32_t *)field);
+        break;
+    case OPTION_PROTOCOLS:
+        print_protocols(out, size, *(const uint32_t *)field);
         break;
     case OPTION_FLAG:
         snprintf(out, size, "%s", *(const bool *)field ? "true" : "false");

@@ -60,6 +60,21 @@ local function of_type(name, what)
    end
 end
 
+local PROTOCOLS = { h1 = 1, h2 = 2, h2c = 4 } -- PROTOCOL_* of src/http/listener_config.h
+
+local function protocol_bits(list)
+   local bits, seen = 0, {}
+   for i = 1, type(list) == "table" and #list or 0 do
+      local bit = PROTOCOLS[list[i]]
+      if not bit then
+         return nil, 'a list of "h1", "h2" and "h2c" and nothing else'
+      end
+      bits = bits + (seen[bit] and 0 or bit)
+      seen[bit] = true
+   end
+   return bits > 0 and bits or nil, 'a list of "h1", "h2" and "h2c"'
+end
+
 --- Readers of kinds: the value as it is used, or nil and what was expected.
 local kinds = {
    text = of_type("string", "a string"),
@@ -93,6 +108,7 @@ local kinds = {
       local bytes, what = scaled(value, SIZES, 'a number of bytes or a text such as "16k", "1m"')
       return bytes, what
    end,
+   protocols = protocol_bits,
 }
 
 --- Raises an error at the caller's caller's ... line.

@@ -1,0 +1,348 @@
+/*
+ * The session's callbacks: frames to streams, frames to the guard. They run while the session is
+ * fed or written from, so they delete nothing of it: streams are freed when the session has closed
+ * them, the connection only after the transport has ended.
+ */
+#include "http/h2_callbacks.h"
+
+#include <errno.h>
+
+#include "base/log.h"
+#include "http/h2_connection.h"
+
+enum { LOGGED_PER_S = 1 };
+
+static struct h2_stream *stream_of(nghttp2_session *session, int32_t id)
+{
+    return nghttp2_session_get_stream_user_data(session, id);
+}
+
+/* --- The guard -------------------------------------------------------------------------------- */
+
+static void calm(struct h2_connection *connection, const char *what)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    char client[ADDRESS_TEXT_MAX];
+    if (connection->transport.deaf)
+        return;
+    connection->base->server->h2_calmed++;
+    h2_transport_terminate(&connection->transport, NGHTTP2_ENHANCE_YOUR_CALM);
+    if (!log_limit_pass(&limit, LOGGED_PER_S, &suppressed))
+        return;
+    address_format(&connection->base->stream.remote, client);
+    log_warn("HTTP/2 connection of %s is closed: too many %s (%u more were not logged)", client,
+             what, suppressed);
+}
+
+static void count(struct h2_connection *connection, enum h2_event event)
+{
+    const struct http_server *server = connection->base->server;
+    const char *excess =
+        h2_guard_count(&connection->guard, &server->config.h2_limits, event, io_now_ms(server->io));
+    if (excess)
+        calm(connection, excess);
+}
+
+/* Does the frame carry nothing of a message? Each costs us about as much as one that does. */
+static bool is_control(const nghttp2_frame_hd *hd)
+{
+    switch (hd->type) {
+    case NGHTTP2_HEADERS:
+        return hd->length == 0;
+    case NGHTTP2_DATA:
+        return hd->length == 0 && !(hd->flags & NGHTTP2_FLAG_END_STREAM);
+    case NGHTTP2_RST_STREAM:
+        return false; /* counted as such */
+    default:
+        return true;
+    }
+}
+
+/* A frame of a message on a stream that the client has ended (RFC 9113 section 5.1). */
+static void check_closed(struct h2_connection *connection, const nghttp2_frame_hd *hd)
+{
+    nghttp2_session *session = connection->transport.session;
+    bool message = hd->type == NGHTTP2_DATA || hd->type == NGHTTP2_HEADERS;
+    if (!message || hd->stream_id > connection->last_stream_id || !(hd->stream_id & 1) ||
+        nghttp2_session_find_stream(session, hd->stream_id))
+        return;
+    switch (h2_closed_find(&connection->closed, hd->stream_id)) {
+    case H2_CLOSED_BY_END:
+        h2_transport_terminate(&connection->transport, NGHTTP2_STREAM_CLOSED);
+        break;
+    case H2_CLOSED_BY_PEER_RESET:
+        nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, hd->stream_id, NGHTTP2_STREAM_CLOSED);
+        break;
+    case H2_CLOSED_BY_OUR_RESET: /* it may not have heard yet */
+    case H2_CLOSED_LONG_AGO:
+        count(connection, H2_EVENT_CONTROL);
+        break;
+    case H2_CLOSED_NEVER_OPENED:
+        h2_transport_terminate(&connection->transport, hd->type == NGHTTP2_HEADERS
+                                                           ? NGHTTP2_PROTOCOL_ERROR
+                                                           : NGHTTP2_STREAM_CLOSED);
+        break;
+    }
+}
+
+static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *user_data)
+{
+    (void)session;
+    struct h2_connection *connection = user_data;
+    if (hd->type == NGHTTP2_HEADERS || hd->type == NGHTTP2_CONTINUATION)
+        connection->head_open = !(hd->flags & NGHTTP2_FLAG_END_HEADERS);
+    if (is_control(hd))
+        count(connection, H2_EVENT_CONTROL);
+    check_closed(connection, hd);
+    return 0;
+}
+
+/* --- Requests --------------------------------------------------------------------------------- */
+
+static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user_data)
+{
+    struct h2_connection *connection = user_data;
+    if (frame->headers.cat != NGHTTP2_HCAT_REQUEST || connection->transport.deaf)
+        return 0;
+    const struct listener_config *config = &connection->base->server->config;
+    int32_t id = frame->hd.stream_id;
+    connection->last_stream_id = id;
+    count(connection, H2_EVENT_REQUEST);
+    /* Streams that were reset count until their coroutines have cleaned up. */
+    struct h2_stream *stream = NULL;
+    if (connection->stream_count < config->h2_streams_max * 2)
+        stream = h2_stream_create(connection, id);
+    if (!stream)
+        return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, id, NGHTTP2_REFUSED_STREAM) ==
+                       0
+                   ? 0
+                   : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    nghttp2_session_set_stream_user_data(session, id, stream);
+    return 0;
+}
+
+static struct slice slice_of_rcbuf(nghttp2_rcbuf *buf)
+{
+    nghttp2_vec vec = nghttp2_rcbuf_get_buf(buf);
+    return slice_of((const char *)vec.base, vec.len);
+}
+
+static int on_header(nghttp2_session *session, const nghttp2_frame *frame, nghttp2_rcbuf *name,
+                     nghttp2_rcbuf *value, uint8_t flags, void *user_data)
+{
+    (void)flags;
+    struct h2_connection *connection = user_data;
+    struct h2_stream *stream = stream_of(session, frame->hd.stream_id);
+    if (!stream || connection->transport.deaf)
+        return 0;
+    int result = h2_request_add_field(stream, slice_of_rcbuf(name), slice_of_rcbuf(value));
+    if (result == -EMSGSIZE) {
+        calm(connection, "header fields in one request");
+        return NGHTTP2_ERR_PAUSE; /* the rest of the block is never decoded */
+    }
+    return result < 0 ? NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE : 0;
+}
+
+/* nghttp2 would leave the field out; we do not answer half of what was said. */
+static int on_invalid_header(nghttp2_session *session, const nghttp2_frame *frame,
+                             nghttp2_rcbuf *name, nghttp2_rcbuf *value, uint8_t flags,
+                             void *user_data)
+{
+    (void)session;
+    (void)frame;
+    (void)name;
+    (void)value;
+    (void)flags;
+    (void)user_data;
+    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE; /* PROTOCOL_ERROR on the stream */
+}
+
+static void refuse_stream(struct h2_stream *stream, uint32_t code)
+{
+    stream->connection->base->server->refused++;
+    h2_stream_reset(stream, code);
+}
+
+static void begin_request(struct h2_stream *stream, bool end_stream)
+{
+    struct h2_connection *connection = stream->connection;
+    struct http_server *server = connection->base->server;
+    int result = h2_request_complete(stream, end_stream);
+    if (result < 0) {
+        refuse_stream(stream, result == -ENOMEM ? NGHTTP2_INTERNAL_ERROR : NGHTTP2_PROTOCOL_ERROR);
+        return;
+    }
+    if (stream->refusal) {
+        server->refused++;
+        log_debug("request refused with %u: %s", stream->refusal, stream->why);
+    }
+    if (h2_stream_start(stream) < 0) {
+        log_warn("no memory for another coroutine: a stream is refused");
+        refuse_stream(stream, NGHTTP2_REFUSED_STREAM);
+        return;
+    }
+    connection->requests++;
+    if (server->config.requests_max && connection->requests == server->config.requests_max)
+        h2_connection_last_request(connection);
+}
+
+static void headers_received(struct h2_stream *stream, const nghttp2_frame *frame)
+{
+    bool end_stream = frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
+    if (frame->headers.cat == NGHTTP2_HCAT_REQUEST)
+        begin_request(stream, end_stream);
+    else if (stream->bad_trailers)
+        refuse_stream(stream, NGHTTP2_ENHANCE_YOUR_CALM);
+    else if (end_stream)
+        h2_input_end(&stream->input);
+}
+
+static void settings_received(struct h2_connection *connection, const nghttp2_frame *frame)
+{
+    if (frame->hd.flags & NGHTTP2_FLAG_ACK)
+        timer_stop(&connection->settings);
+}
+
+static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, void *user_data)
+{
+    struct h2_connection *connection = user_data;
+    struct h2_stream *stream = stream_of(session, frame->hd.stream_id);
+    if (connection->transport.deaf)
+        return 0;
+    switch (frame->hd.type) {
+    case NGHTTP2_HEADERS:
+        if (stream)
+            headers_received(stream, frame);
+        break;
+    case NGHTTP2_DATA:
+        if (stream && frame->hd.flags & NGHTTP2_FLAG_END_STREAM)
+            h2_input_end(&stream->input);
+        break;
+    case NGHTTP2_RST_STREAM:
+        if (stream)
+            stream->reset_by_peer = true;
+        if (stream && !stream->finished)
+            count(connection, H2_EVENT_RESET);
+        break;
+    case NGHTTP2_SETTINGS:
+        settings_received(connection, frame);
+        break;
+    default:
+        break;
+    }
+    return 0;
+}
+
+static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t stream_id,
+                         const uint8_t *data, size_t len, void *user_data)
+{
+    (void)flags;
+    struct h2_connection *connection = user_data;
+    struct h2_stream *stream = stream_of(session, stream_id);
+    h2_transport_received(&connection->transport, len);
+    count(connection, H2_EVENT_DATA);
+    if (stream && h2_input_push(&stream->input, data, len) < 0)
+        h2_stream_reset(stream, NGHTTP2_INTERNAL_ERROR);
+    return 0;
+}
+
+/* --- What went out, and ends ------------------------------------------------------------------ */
+
+static void reset_sent(struct h2_connection *connection, uint32_t code)
+{
+    switch (code) {
+    case NGHTTP2_PROTOCOL_ERROR:
+    case NGHTTP2_FLOW_CONTROL_ERROR:
+    case NGHTTP2_STREAM_CLOSED:
+    case NGHTTP2_FRAME_SIZE_ERROR:
+        count(connection, H2_EVENT_FAULT);
+        break;
+    case NGHTTP2_REFUSED_STREAM:
+        count(connection, H2_EVENT_CONTROL);
+        break;
+    default:
+        break;
+    }
+}
+
+/* The response is complete. A request that is not has lost its purpose, and the client may stop
+ * (RFC 9113 section 8.1). */
+static void response_sent(struct h2_stream *stream)
+{
+    stream->finished = true;
+    if (!stream->input.ended)
+        h2_stream_reset(stream, NGHTTP2_NO_ERROR);
+}
+
+static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user_data)
+{
+    struct h2_connection *connection = user_data;
+    if (frame->hd.type == NGHTTP2_RST_STREAM)
+        reset_sent(connection, frame->rst_stream.error_code);
+    if (frame->hd.type != NGHTTP2_DATA && frame->hd.type != NGHTTP2_HEADERS)
+        return 0;
+    if (frame->hd.type == NGHTTP2_DATA)
+        count(connection, H2_EVENT_DATA);
+    struct h2_stream *stream = stream_of(session, frame->hd.stream_id);
+    if (stream && frame->hd.flags & NGHTTP2_FLAG_END_STREAM)
+        response_sent(stream);
+    return 0;
+}
+
+/* A response whose fields no frame can carry. */
+static int on_frame_not_send(nghttp2_session *session, const nghttp2_frame *frame, int error,
+                             void *user_data)
+{
+    (void)user_data;
+    struct h2_stream *stream = stream_of(session, frame->hd.stream_id);
+    if (!stream || frame->hd.type != NGHTTP2_HEADERS)
+        return 0;
+    log_warn("the fields of a response cannot be sent: %s", nghttp2_strerror(error));
+    h2_output_fail(&stream->output, -EMSGSIZE);
+    h2_stream_reset(stream, NGHTTP2_INTERNAL_ERROR);
+    return 0;
+}
+
+static int on_stream_close(nghttp2_session *session, int32_t stream_id, uint32_t code,
+                           void *user_data)
+{
+    struct h2_connection *connection = user_data;
+    struct h2_stream *stream = stream_of(session, stream_id);
+    if (!stream) {
+        h2_closed_add(&connection->closed, stream_id, H2_CLOSED_BY_OUR_RESET);
+        return 0;
+    }
+    h2_closed_add(&connection->closed, stream_id,
+                  stream->reset_by_peer ? H2_CLOSED_BY_PEER_RESET
+                  : stream->input.ended ? H2_CLOSED_BY_END
+                                        : H2_CLOSED_BY_OUR_RESET);
+    nghttp2_session_set_stream_user_data(session, stream_id, NULL);
+    h2_stream_closed(stream, code);
+    return 0;
+}
+
+static nghttp2_session_callbacks *make(void)
+{
+    nghttp2_session_callbacks *made = h2_transport_callbacks();
+    if (!made)
+        return NULL;
+    nghttp2_session_callbacks_set_on_begin_frame_callback(made, on_begin_frame);
+    nghttp2_session_callbacks_set_on_begin_headers_callback(made, on_begin_headers);
+    nghttp2_session_callbacks_set_on_header_callback2(made, on_header);
+    nghttp2_session_callbacks_set_on_invalid_header_callback2(made, on_invalid_header);
+    nghttp2_session_callbacks_set_on_frame_recv_callback(made, on_frame_recv);
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(made, on_data_chunk);
+    nghttp2_session_callbacks_set_on_frame_send_callback(made, on_frame_send);
+    nghttp2_session_callbacks_set_on_frame_not_send_callback(made, on_frame_not_send);
+    nghttp2_session_callbacks_set_on_stream_close_callback(made, on_stream_close);
+    return made;
+}
+
+const nghttp2_session_callbacks *h2_callbacks(void)
+{
+    static nghttp2_session_callbacks *callbacks;
+    if (!callbacks)
+        callbacks = make();
+    return callbacks;
+}

@@ -1,0 +1,195 @@
+/*
+ * Answers over HTTP/2: HEADERS, the body as it comes, trailers (RFC 9113 section 8.1).
+ *
+ *   head ─┬─ first pieces of the body, if they are there ─▶ handed to the session together
+ *         └─ more pieces, each when the last were taken ─▶ END_STREAM, or trailers with it
+ */
+#include "http/h2_connection.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "coro/coro.h"
+#include "http/h2_fields.h"
+
+/* One response on its way. */
+struct sending {
+    struct h2_stream *stream;
+    struct response *response;
+    struct slice pieces[BODY_SLICES_MAX]; /* read before the head went */
+    int count;                            /* of them; negative: none were asked for or there */
+    bool bodyless;
+};
+
+static struct slice decimal(struct arena *arena, uint64_t number)
+{
+    return arena_printf(arena, "%llu", (unsigned long long)number);
+}
+
+/* What the receiver is told of the body's length beforehand. */
+static void add_length(struct h2_fields *fields, const struct sending *sending)
+{
+    const struct response *response = sending->response;
+    bool head = sending->stream->exchange->received_method == METHOD_HEAD;
+    struct slice declared = headers_get_id(&response->headers, HEADER_CONTENT_LENGTH);
+    if (sending->bodyless) {
+        if ((head || response->status == 304) && declared.ptr)
+            h2_fields_add(fields, SLICE("content-length"), declared);
+        else if (head && response->body.length > 0)
+            h2_fields_add(fields, SLICE("content-length"),
+                          decimal(fields->arena, (uint64_t)response->body.length));
+    } else if (response->body.length >= 0) {
+        h2_fields_add(fields, SLICE("content-length"),
+                      decimal(fields->arena, (uint64_t)response->body.length));
+    }
+}
+
+static int submit_head(struct sending *sending)
+{
+    struct h2_stream *stream = sending->stream;
+    struct response *response = sending->response;
+    struct exchange *exchange = stream->exchange;
+    struct h2_fields fields = {.arena = &exchange->arena};
+    h2_fields_add(&fields, SLICE(":status"), decimal(&exchange->arena, response->status));
+    h2_fields_add_end_to_end(&fields, &response->headers, UINT64_C(1) << HEADER_CONTENT_LENGTH);
+    if (!headers_find_id(&response->headers, HEADER_DATE, NULL))
+        h2_fields_add(&fields, SLICE("date"), http_date_now(io_now_ms(exchange->io)));
+    add_length(&fields, sending);
+    if (fields.failed)
+        return -ENOMEM;
+    exchange->sent_status = response->status;
+    exchange->request.expects_continue = false; /* no 100 behind the final head */
+    bool no_body = sending->bodyless || body_is_empty(&response->body);
+    nghttp2_data_provider provider = h2_output_provider(&stream->output);
+    stream->answered = true;
+    int result = nghttp2_submit_response(stream->connection->transport.session, stream->id,
+                                         fields.items, fields.count, no_body ? NULL : &provider);
+    h2_transport_flush(&stream->connection->transport);
+    return result == 0 ? no_body : -ENOMEM;
+}
+
+static void set_trailers(struct sending *sending)
+{
+    static const uint64_t no_trailer = UINT64_C(1) << HEADER_CONTENT_LENGTH;
+    struct headers *trailers = &sending->response->trailers;
+    struct h2_fields fields = {.arena = sending->response->arena};
+    if (trailers->items)
+        h2_fields_add_end_to_end(&fields, trailers, no_trailer);
+    if (fields.failed)
+        return;
+    sending->stream->output.trailers = fields.items;
+    sending->stream->output.trailer_count = fields.count;
+}
+
+static int send_pieces(struct sending *sending, const struct slice *pieces, unsigned count)
+{
+    struct h2_stream *stream = sending->stream;
+    bool last = count == 0 || sending->response->body.ended;
+    if (last)
+        set_trailers(sending);
+    int result = h2_output_send(&stream->output, pieces, count, last,
+                                stream->connection->base->server->config.send_timeout_ms,
+                                stream->exchange->total_deadline);
+    if (result < 0)
+        return result;
+    return last ? 1 : 0;
+}
+
+/* Pulls the body and hands it over until its end. Returns 0 or a negative errno. */
+static int send_body(struct sending *sending)
+{
+    struct body *body = &sending->response->body;
+    int result = 0;
+    if (sending->count >= 0)
+        result = send_pieces(sending, sending->pieces, (unsigned)sending->count);
+    while (result == 0) {
+        int count = body_read(body, sending->pieces, BODY_SLICES_MAX,
+                              sending->stream->exchange->total_deadline);
+        result = count < 0 ? count : send_pieces(sending, sending->pieces, (unsigned)count);
+    }
+    sending->stream->exchange->bytes_sent += sending->stream->output.taken;
+    return result < 0 ? result : 0;
+}
+
+/* A body that fails before anything was sent still allows for a proper answer. */
+static struct response *replacement(struct request *request, int error)
+{
+    bool layer = error == -EIO;
+    return response_create_error(request, layer ? 500 : 502,
+                                 layer ? RESPONSE_LAYER_FAILED : RESPONSE_RESET,
+                                 SLICE("the response body failed before its first byte"));
+}
+
+/* What is there of the body goes with the head. */
+static int read_first(struct sending *sending)
+{
+    struct body *body = &sending->response->body;
+    sending->count = -1;
+    if (sending->bodyless || body_is_empty(body))
+        return 0;
+    int count = body_read(body, sending->pieces, BODY_SLICES_MAX, DEADLINE_NOW);
+    sending->count = count;
+    return count < 0 && count != -ETIMEDOUT ? count : 0;
+}
+
+static struct response *refuse_tunnel(struct response *response)
+{
+    log_warn("request %llu: a tunnel (status %u) cannot be opened on an HTTP/2 stream",
+             (unsigned long long)response->request->id, response->status);
+    return response_create_error(response->request, 502, RESPONSE_MALFORMED,
+                                 SLICE("a tunnel cannot be opened on an HTTP/2 stream"));
+}
+
+int h2_send_response(struct h2_stream *stream, struct response *response)
+{
+    if (response->tunnel || response->status == 101)
+        response = refuse_tunnel(response);
+    struct sending sending = {.stream = stream, .response = response};
+    if (!response)
+        return -ENOMEM;
+    enum http_method method = stream->exchange->received_method;
+    sending.bodyless = http_response_bodyless(method, response->status);
+    int result = read_first(&sending);
+    if (result < 0 && result != -ECANCELED) {
+        body_release(&response->body);
+        sending.response = replacement(&stream->exchange->request, result);
+        if (!sending.response)
+            return -ENOMEM;
+        sending.bodyless = http_response_bodyless(method, sending.response->status);
+        result = read_first(&sending);
+    }
+    if (result == 0)
+        result = submit_head(&sending);
+    return result == 0 ? send_body(&sending) : result < 0 ? result : 0;
+}
+
+int h2_send_refusal(struct h2_stream *stream)
+{
+    struct request *request = &stream->exchange->request;
+    struct slice text = arena_printf(request->arena, "%s\n", stream->why);
+    struct response *response = response_create_text(request, stream->refusal, text);
+    return response ? h2_send_response(stream, response) : -ENOMEM;
+}
+
+int h2_send_interim(struct exchange *exchange, uint16_t status, const struct headers *headers)
+{
+    struct h2_stream *stream = exchange->connection;
+    struct h2_transport *transport = &stream->connection->transport;
+    if (!stream->open || transport->ending)
+        return -ECONNRESET;
+    if (status == 100)
+        exchange->request.expects_continue = false;
+    if (status == 101 || stream->answered)
+        return 0;
+    struct h2_fields fields = {.arena = &exchange->arena};
+    h2_fields_add(&fields, SLICE(":status"), decimal(&exchange->arena, status));
+    if (headers)
+        h2_fields_add_end_to_end(&fields, headers, UINT64_C(1) << HEADER_CONTENT_LENGTH);
+    if (fields.failed || nghttp2_submit_headers(transport->session, NGHTTP2_FLAG_NONE, stream->id,
+                                                NULL, fields.items, fields.count, NULL) != 0)
+        return -ENOMEM;
+    h2_transport_flush(transport);
+    return 0;
+}
