@@ -9,17 +9,20 @@
 ---           ...
 ---        end)
 ---     end)
+local certificates = require "spec.support.certificates"
 local http = require "spec.support.http"
 local process = require "spec.support.process"
 local program = require "spec.support.program"
 local socket = require "spec.support.socket"
 local sys = require "spec.support.sys"
 local tasks = require "spec.support.tasks"
+local tls_client = require "spec.support.tls_client"
 
 local busted = require "busted"
 
 local t = {
    http = http, process = process, program = program, socket = socket, sys = sys, tasks = tasks,
+   certificates = certificates, tls_client = tls_client,
    head = http.head, chunk = http.chunk,
    start_task = tasks.start, eventually = tasks.eventually,
 }
@@ -100,6 +103,32 @@ function t.on_both_backends(name, fn)
          end)
       end
    end
+end
+
+--- A group of specs, once on each I/O back end with each TLS library.
+---@param fn fun(backend: string, library: string)
+function t.on_every_tls(name, fn)
+   t.on_both_backends(name, function(backend)
+      for _, library in ipairs { "openssl", "gnutls" } do
+         if (os.getenv "SPEC_TLS" or library) == library then
+            busted.describe("with " .. library, function()
+               fn(backend, library)
+            end)
+         end
+      end
+   end)
+end
+
+--- Options for `program.start` or `t.serve`: this back end and library, the certificates beside the
+--- site.
+function t.with_tls(backend, library, options)
+   options.io = backend
+   options.arguments = { "--tls", library, unpack(options.arguments or {}) }
+   options.files = options.files or {}
+   for name, text in pairs(certificates.all()) do
+      options.files[name] = options.files[name] or text
+   end
+   return options
 end
 
 --- Starts the program before the specs of this group and stops it behind them. Returns a function
