@@ -21,6 +21,8 @@
 enum {
     EXTENSION_SERVER_NAME = 0,
     EXTENSION_ALPN = 16,
+    EXTENSION_SUPPORTED_VERSIONS = 43,
+    WIRE_VERSION = 0x0303 - TLS_1_2, /* TLS 1.2 on the wire; 1.3 is one more */
     RECORD_HANDSHAKE = 22,
     RECORD_HEADER_BYTES = 5,
     MESSAGE_CLIENT_HELLO = 1,
@@ -31,6 +33,7 @@ enum {
 struct hello {
     struct slice name;
     struct slice alpn;
+    struct slice versions; /* two bytes each; none: the client knows nothing newer than TLS 1.2 */
     bool offers_ecdsa;
     bool wants_chacha; /* rather than AES */
 };
@@ -65,12 +68,22 @@ static int read_alpn(struct hello *hello, const unsigned char *bytes, unsigned s
     return 0;
 }
 
+static int read_versions(struct hello *hello, const unsigned char *bytes, unsigned size)
+{
+    if (size < 3 || bytes[0] != size - 1 || bytes[0] % 2)
+        return GNUTLS_E_UNEXPECTED_PACKET_LENGTH;
+    hello->versions = slice_of((const char *)bytes + 1, size - 1);
+    return 0;
+}
+
 static int read_extension(void *owner, unsigned id, const unsigned char *bytes, unsigned size)
 {
     if (id == EXTENSION_SERVER_NAME)
         return read_name(owner, bytes, size);
     if (id == EXTENSION_ALPN)
         return read_alpn(owner, bytes, size);
+    if (id == EXTENSION_SUPPORTED_VERSIONS)
+        return read_versions(owner, bytes, size);
     return 0;
 }
 
@@ -92,6 +105,20 @@ static unsigned judge(const struct tls_policy *policy, unsigned suite)
         if (ecdsa[policy->ciphers[i]] == suite)
             kind |= SUITE_ECDSA;
     return kind;
+}
+
+/* The library would look for a cipher of TLS 1.2 and blame that. */
+static bool offers_a_version(const struct hello *hello, const struct tls_policy *policy)
+{
+    if (!hello->versions.len)
+        return policy->version_min <= TLS_1_2;
+    for (size_t at = 0; at < hello->versions.len; at += 2) {
+        unsigned version = read_16((const unsigned char *)hello->versions.ptr + at);
+        if (version >= WIRE_VERSION + policy->version_min &&
+            version <= WIRE_VERSION + policy->version_max)
+            return true;
+    }
+    return false;
 }
 
 /* The message is one whose lengths were checked, by gnutls_ext_raw_parse. */
@@ -224,6 +251,8 @@ int tls_gnutls_on_hello(gnutls_session_t library, unsigned type, unsigned when, 
             tls_fail(session, "the client's hello is malformed");
         return code;
     }
+    if (!offers_a_version(&hello, &session->server->config.policy))
+        return GNUTLS_E_UNSUPPORTED_VERSION_PACKET;
     read_suites(&hello, &session->server->config.policy, message);
     return state->hello_done ? compare(session, &hello) : answer(session, &hello, message);
 }
