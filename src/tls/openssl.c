@@ -135,16 +135,20 @@ static bool send_name(struct openssl_session *own, const char *name)
     return own->name && SSL_set_tlsext_host_name(own->ssl, own->name) == 1;
 }
 
-/* What is remembered may be unusable: then the handshake is a full one. */
+/* What is remembered may be unusable, or come from someone who verified nothing: then the handshake
+ * is a full one. */
 static void resume(struct tls_session *session)
 {
     if (!tls_remembers(session))
         return;
+    SSL *ssl = ssl_of(session);
     const unsigned char *bytes = session->memory->bytes;
     SSL_SESSION *remembered = d2i_SSL_SESSION(NULL, &bytes, (long)session->memory->len);
     if (remembered)
-        SSL_set_session(ssl_of(session), remembered);
+        SSL_set_session(ssl, remembered);
     SSL_SESSION_free(remembered);
+    if (!session->client->config.insecure && SSL_get_verify_result(ssl) != X509_V_OK)
+        SSL_set_session(ssl, NULL);
 }
 
 static int session_connect(struct tls_session *session, const char *name)
@@ -215,16 +219,6 @@ static int outcome(struct tls_session *session)
 
 /* --- Handshake and data ----------------------------------------------------------------------- */
 
-/* A remembered session is as trustworthy as the one that it came from. */
-static int check_trust(struct tls_session *session)
-{
-    long verified = SSL_get_verify_result(ssl_of(session));
-    if (!session->client || session->client->config.insecure || verified == X509_V_OK)
-        return 0;
-    tls_fail(session, "certificate verify failed: %s", X509_verify_cert_error_string(verified));
-    return -EPROTO;
-}
-
 /* Gives back what only the handshake needed. */
 static void forget_handshake(struct tls_session *session)
 {
@@ -244,7 +238,7 @@ static int session_handshake(struct tls_session *session)
         return result == 0 ? -EPROTO : result;
     }
     forget_handshake(session);
-    return check_trust(session);
+    return 0;
 }
 
 static ssize_t session_read(struct tls_session *session, void *bytes, size_t size)
