@@ -13,13 +13,13 @@ enum { HOUR_S = 3600 };
 static time_t ahead_s;
 
 /* In place of libc's, also for the libraries. */
-__attribute__((visibility("default"))) time_t time(time_t *out)
+__attribute__((visibility("default"))) time_t time(time_t *timer)
 {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     now.tv_sec += ahead_s;
-    if (out)
-        *out = now.tv_sec;
+    if (timer)
+        *timer = now.tv_sec;
     return now.tv_sec;
 }
 
@@ -107,7 +107,7 @@ static void a_ticket_holds_for_hours(struct tls_pair *pair)
     for (unsigned version = TLS_1_2; version <= TLS_1_3; version++) {
         prepare(pair, version);
         visit(pair, "one.example");
-        ahead_s = 11 * HOUR_S;
+        ahead_s = 3 * HOUR_S;
         assert_true(visit(pair, "one.example"));
     }
     ahead_s = 0;
@@ -156,16 +156,19 @@ static void an_old_ticket_is_not_taken(struct tls_pair *pair)
     ahead_s = 0;
 }
 
-/* Each session gives a new ticket, but not without end. */
+/* Each session gives a new ticket, but not without end. (GnuTLS has no place in a ticket for the
+ * time of the full handshake.) */
 static void tickets_for_tickets_end_after_a_day(struct tls_pair *pair)
 {
+    if (pair->server_library == TLS_GNUTLS)
+        return;
     prepare(pair, TLS_1_3);
     visit(pair, "one.example");
-    for (unsigned i = 1; i <= 2; i++) {
-        ahead_s = i * 11 * HOUR_S;
+    for (unsigned i = 1; i < 9; i++) {
+        ahead_s = i * 3 * HOUR_S - 60;
         assert_true(visit(pair, "one.example"));
     }
-    ahead_s = 33 * HOUR_S;
+    ahead_s = 25 * HOUR_S;
     assert_false(visit(pair, "one.example"));
     ahead_s = 0;
 }

@@ -4,7 +4,9 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 
+#include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,28 +41,34 @@ static const char signatures[] =
     "rsa_pss_pss_sha256:rsa_pss_pss_sha384:rsa_pss_pss_sha512:"
     "rsa_pkcs1_sha256:rsa_pkcs1_sha384:rsa_pkcs1_sha512";
 
-/* Appends to a list with colons between; whoever calls has made it large enough. */
-static void append(char *list, const char *name)
+/* A list with colons between, as the library reads it. */
+struct list {
+    char text[256];
+    size_t len;
+};
+
+static void append(struct list *list, const char *name)
 {
-    if (list[0])
-        strcat(list, ":");
-    strcat(list, name);
+    size_t room = sizeof(list->text) - list->len;
+    int len = snprintf(list->text + list->len, room, "%s%s", list->len ? ":" : "", name);
+    assert(len > 0 && (size_t)len < room);
+    list->len += (size_t)len;
 }
 
 static bool set_ciphers(SSL_CTX *ctx, const struct tls_policy *policy)
 {
-    enum { NAME_MAX_BYTES = 32 };
-    char suites[TLS_CIPHER_COUNT * NAME_MAX_BYTES] = "";
-    char list[2 * TLS_CIPHER_COUNT * NAME_MAX_BYTES] = "";
+    struct list suites = {.len = 0};
+    struct list of_1_2 = {.len = 0};
     for (unsigned i = 0; i < policy->cipher_count; i++) {
-        append(suites, ciphers[policy->ciphers[i]].suite);
-        append(list, ciphers[policy->ciphers[i]].ecdsa);
+        append(&suites, ciphers[policy->ciphers[i]].suite);
+        append(&of_1_2, ciphers[policy->ciphers[i]].ecdsa);
         if (policy->ciphers[i] == TLS_CHACHA20_POLY1305)
             SSL_CTX_set_options(ctx, SSL_OP_PRIORITIZE_CHACHA);
     }
     for (unsigned i = 0; i < policy->cipher_count; i++)
-        append(list, ciphers[policy->ciphers[i]].rsa);
-    return SSL_CTX_set_ciphersuites(ctx, suites) == 1 && SSL_CTX_set_cipher_list(ctx, list) == 1;
+        append(&of_1_2, ciphers[policy->ciphers[i]].rsa);
+    return SSL_CTX_set_ciphersuites(ctx, suites.text) == 1 &&
+           SSL_CTX_set_cipher_list(ctx, of_1_2.text) == 1;
 }
 
 static bool set_groups(SSL_CTX *ctx, const struct tls_policy *policy)

@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 /* --- Parts of the hello ----------------------------------------------------------------------- */
 
@@ -144,7 +143,7 @@ static int answer_hello(SSL *ssl, int *alert, void *unused)
     }
     if (!is_chosen(own))
         return choose(session, name, alpn, alert);
-    if (strlen(own->name) == name.len && strncasecmp(own->name, name.ptr, name.len) == 0)
+    if (slice_equal_nocase(slice_from_cstr(own->name), name))
         return SSL_CLIENT_HELLO_SUCCESS;
     tls_fail(session, "the client's second hello names another server");
     return refuse(alert, SSL_AD_ILLEGAL_PARAMETER);
