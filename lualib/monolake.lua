@@ -90,13 +90,18 @@ function ml.certificate(options)
 end
 
 --- Names a group of origins. Positional entries are the peers: addresses ("127.0.0.1:80",
---- "host:80", "unix:/path") or { address =, weight = }.
+--- "host:80", "https://host", "unix:/path") or { address =, weight = }.
 ---
 --- Options: `name` (default: the first peer), `balance` ("round_robin", "least_conn", "random",
 --- "hash"), `hash_header` (the field to hash instead of the client's address), `connect_timeout` (5 s),
 --- `response_timeout` (60 s), `read_timeout` (60 s), `send_timeout` (60 s), `idle_timeout` (60 s),
 --- `idle_max` (64), `connections_max` (none), `retries` (2), `fail_max` (3), `fail_timeout` (10 s),
---- `forwarded` (false), `x_forwarded` (false), `pass_host` (true), `response_head_max` (64k).
+--- `forwarded` (false), `x_forwarded` (false), `pass_host` (true), `response_head_max` (64k), and `tls`, which "https://" brings with it.
+---
+--- Options of `tls`: `ca` (a file of authorities; default: those of the system), `name` that peers must
+--- prove and are asked for by (default: the host of each), `cert` and `key` to show to origins that
+--- ask for them, `min_version`, `max_version`, `ciphers`, `groups` and `library` as for listeners, and
+--- `insecure = true`, which verifies nothing and is logged. Sessions are resumed.
 ---@param options table
 ---@return monolake.Upstream
 function ml.upstream(options)

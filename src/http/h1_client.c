@@ -14,7 +14,7 @@ static void client_closed(struct stream *stream)
 }
 
 int h1_client_open(struct h1_client **out, struct io *io, const struct address *address,
-                   int64_t deadline)
+                   const struct client_tls *tls, int64_t deadline)
 {
     struct h1_client *client = calloc(1, sizeof(*client));
     if (!client)
@@ -31,9 +31,12 @@ int h1_client_open(struct h1_client **out, struct io *io, const struct address *
     timer_init(&client->idle, NULL, client);
     h1_input_init(&client->input, &client->stream, false);
     client->input.ended = true;
-    stream_start(&client->stream);
-    *out = client;
-    return 0;
+    result = client_tls_begin(&client->stream, tls, deadline);
+    if (result < 0)
+        h1_client_close(client);
+    else
+        *out = client;
+    return result;
 }
 
 bool h1_client_end_exchange(struct h1_client *client, bool complete)

@@ -7,6 +7,7 @@
 
 #include "base/list.h"
 #include "http/client_exchange.h"
+#include "http/client_tls.h"
 #include "http/h1_input.h"
 #include "http/h1_write.h"
 
@@ -32,9 +33,9 @@ static inline struct h1_client *h1_client_of(const struct client_exchange *excha
     return container_of(exchange, struct h1_client, exchange);
 }
 
-/* Connects. Returns 0 or a negative errno. */
+/* Connects, by TLS if there is a context. Returns 0 or a negative errno. */
 int h1_client_open(struct h1_client **out, struct io *io, const struct address *address,
-                   int64_t deadline);
+                   const struct client_tls *tls, int64_t deadline);
 
 /* Serialises a request's head. */
 void h1_client_write_head(struct h1_out *out, const struct client_head *head);

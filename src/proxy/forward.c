@@ -365,7 +365,7 @@ static enum outcome attempt(struct forwarding *forwarding)
             return CANCELLED;
         fail(forwarding, result == -ETIMEDOUT ? 504 : 502,
              result == -ETIMEDOUT ? RESPONSE_TIMED_OUT : RESPONSE_CONNECT_FAILED, "connect failed",
-             strerror(-result));
+             result == -EPROTO ? "the TLS handshake failed" : strerror(-result));
         return UNREACHABLE;
     }
     result = send_request(forwarding);

@@ -46,20 +46,61 @@ static int init_address(struct peer *peer, const char **why)
     return address_split(text, &host, &port, why);
 }
 
-static char *make_key(const char *upstream, const char *text, size_t *text_at)
+static char *make_key(const struct upstream_config *config, const char *text)
 {
     char *key = NULL;
-    *text_at = strlen(upstream) + 1;
-    if (asprintf(&key, "%s\n%s", upstream, text) < 0)
+    if (asprintf(&key, "%s\n%s\n%s", config->name, text, config->tls_key ? config->tls_key : "") <
+        0)
         return NULL;
     return key;
 }
 
-struct peer *peer_get(struct io *io, const char *upstream, const char *text, const char **why)
+static void free_peer(struct peer *peer)
 {
-    size_t text_at;
+    if (peer->tls.client)
+        tls_client_release(peer->tls.client);
+    tls_memory_free(&peer->tls_memory);
+    free((char *)peer->tls.name);
+    free(peer->text);
+    free(peer->key);
+    free(peer);
+}
+
+/* The name that the peer must prove: the host that it is known by, unless another is configured. */
+static char *name_of(const struct upstream_config *config, const char *text)
+{
+    struct slice host = SLICE("");
+    uint16_t port;
+    const char *why;
+    if (config->tls_name)
+        return strdup(config->tls_name);
+    address_split(slice_from_cstr(text), &host, &port, &why);
+    return strndup(host.ptr, host.len);
+}
+
+static int init_peer(struct peer *peer, const struct upstream_config *config, const char *text,
+                     const char **why)
+{
+    list_init(&peer->idle);
+    peer->text = strdup(text);
+    if (!peer->text)
+        return -ENOMEM;
+    if (config->tls) {
+        tls_client_retain(config->tls);
+        peer->tls.client = config->tls;
+        peer->tls.memory = &peer->tls_memory;
+        peer->tls.name = name_of(config, text);
+        if (!peer->tls.name)
+            return -ENOMEM;
+    }
+    return init_address(peer, why);
+}
+
+struct peer *peer_get(struct io *io, const struct upstream_config *config, const char *text,
+                      const char **why)
+{
     *why = "out of memory";
-    char *key = make_key(upstream, text, &text_at);
+    char *key = make_key(config, text);
     if (!key)
         return NULL;
     struct peer *peer = find(key);
@@ -75,12 +116,9 @@ struct peer *peer_get(struct io *io, const char *upstream, const char *text, con
     }
     peer->users = 1;
     peer->key = key;
-    peer->text = key + text_at;
     peer->io = io;
-    list_init(&peer->idle);
-    if (init_address(peer, why) != 0) {
-        free(key);
-        free(peer);
+    if (init_peer(peer, config, text, why) != 0) {
+        free_peer(peer);
         return NULL;
     }
     list_push_back(&peers, &peer->link);
@@ -101,8 +139,7 @@ static void unref(struct peer *peer)
     if (--peer->users)
         return;
     list_remove(&peer->link);
-    free(peer->key);
-    free(peer);
+    free_peer(peer);
 }
 
 void peer_release(struct peer *peer)
@@ -213,7 +250,7 @@ static int open_client(struct peer *peer, struct h1_client **client, int64_t dea
         int64_t now_ms = io_now_ms(peer->io);
         int64_t until = deadline == DEADLINE_NEVER ? deadline : now_ms + (deadline - now_ms) / left;
         struct address to = peer->addresses[peer->next_address++ % peer->address_count];
-        result = h1_client_open(client, peer->io, &to, until);
+        result = h1_client_open(client, peer->io, &to, &peer->tls, until);
         if (result == 0 || result == -ECANCELED || result == -EMFILE || result == -ENFILE)
             break;
     }

@@ -8,6 +8,7 @@
 
 #include "base/list.h"
 #include "http/client_exchange.h"
+#include "http/client_tls.h"
 #include "net/address.h"
 #include "proxy/upstream.h"
 
@@ -19,9 +20,11 @@ enum { PEER_ADDRESSES_MAX = 8 }; /* of one host name */
 struct peer {
     struct list link; /* in the worker's list of peers */
     uint32_t users;   /* upstreams that hold it, and clients open on it */
-    char *key;        /* "upstream name\naddress"; owned */
-    const char *text; /* "host:port" as configured; points into key */
+    char *key;        /* "upstream name\naddress\nsettings of TLS"; owned */
+    char *text;       /* "host:port" as configured; owned */
     struct io *io;
+    struct client_tls tls; /* its client retained, its name owned */
+    struct tls_memory tls_memory;
 
     /* Where it is. */
     struct address addresses[PEER_ADDRESSES_MAX];
@@ -41,9 +44,10 @@ struct peer {
     uint32_t active; /* exchanges now */
 };
 
-/* The peer of that upstream and address, created if new; retained. NULL when memory is exhausted
- * or, with *why, when the address is wrong. */
-struct peer *peer_get(struct io *io, const char *upstream, const char *text, const char **why);
+/* The peer of that upstream (by its name and settings of TLS) and address, created if new;
+ * retained. NULL when memory is exhausted or, with *why, when the address is wrong. */
+struct peer *peer_get(struct io *io, const struct upstream_config *config, const char *text,
+                      const char **why);
 void peer_release(struct peer *peer);
 
 /* Is it worth a try now? */

@@ -58,7 +58,7 @@ static int add_peers(struct upstream *upstream, const struct upstream_config *co
     for (unsigned i = 0; i < config->peer_count; i++) {
         const char *why;
         struct upstream_peer *entry = &balancer->peers[i];
-        entry->peer = peer_get(upstream->io, upstream->config.name, config->peers[i], &why);
+        entry->peer = peer_get(upstream->io, &upstream->config, config->peers[i], &why);
         if (!entry->peer) {
             *error = fail(arena, config->peers[i], why);
             return -EINVAL;
@@ -86,6 +86,8 @@ struct upstream *upstream_open(struct io *io, const struct upstream_config *conf
     upstream->config.name =
         copy_text(&upstream->arena, config->name ? config->name : config->peers[0]);
     upstream->config.hash_header = copy_text(&upstream->arena, config->hash_header);
+    upstream->config.tls_name = copy_text(&upstream->arena, config->tls_name);
+    upstream->config.tls_key = copy_text(&upstream->arena, config->tls_key);
     upstream->balancer.rule = config->balance;
     upstream->balancer.hash_header = upstream->config.hash_header;
     upstream->balancer.random = (uint64_t)clock_now_us() | 1;

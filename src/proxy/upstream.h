@@ -14,6 +14,7 @@
 
 struct io;
 struct request;
+struct tls_client;
 struct upstream;
 
 enum balance { BALANCE_ROUND_ROBIN, BALANCE_LEAST_CONN, BALANCE_RANDOM, BALANCE_HASH };
@@ -40,6 +41,9 @@ struct upstream_config {
     bool x_forwarded;             /* add X-Forwarded-For, -Proto, -Host */
     bool pass_host; /* true (default): Host as the client sent it; false: the peer's */
     uint64_t response_head_max_bytes; /* 65,536 */
+    struct tls_client *tls;           /* NULL: in the clear; borrowed */
+    const char *tls_name;             /* what peers must prove; NULL: each its host */
+    const char *tls_key;              /* equal for equal settings */
 };
 
 void upstream_config_init(struct upstream_config *config);

@@ -151,7 +151,8 @@ static int chain(lua_State *L)
     return 1;
 }
 
-/* core.listener({ address, ... }, options, chain, where, tls server or nil, on_client_hello or nil) */
+/* core.listener({ address, ... }, options, chain, where, tls server or nil, on_client_hello or nil)
+ */
 static int listener(lua_State *L)
 {
     struct site *site = build_site(L);
@@ -227,7 +228,26 @@ static void open_upstream(lua_State *L, struct site_upstream *entry)
         luaL_error(L, "out of memory");
 }
 
-/* core.upstream(name, peers, weights, balance, hash_header, options, where) */
+/* { client =, name =, key =, insecure = } of an upstream with TLS; see
+ * lua/monolake/internal/tls.lua. */
+static void read_tls(lua_State *L, int index, struct upstream_config *config)
+{
+    if (!lua_istable(L, index))
+        return;
+    lua_getfield(L, index, "client");
+    config->tls = lua_touserdata(L, -1);
+    lua_getfield(L, index, "name");
+    config->tls_name = build_text(L, -1);
+    lua_getfield(L, index, "key");
+    config->tls_key = build_text(L, -1);
+    lua_getfield(L, index, "insecure");
+    if (lua_toboolean(L, -1) && !script_of(L)->probe)
+        log_warn("upstream \"%s\" is insecure: its peers' certificates are not verified",
+                 config->name);
+    lua_pop(L, 4);
+}
+
+/* core.upstream(name, peers, weights, balance, hash_header, options, where, tls or nil) */
 static int upstream(lua_State *L)
 {
     struct site *site = build_site(L);
@@ -239,6 +259,7 @@ static int upstream(lua_State *L)
     entry->config.balance = balance_of(luaL_checkstring(L, 4));
     entry->config.hash_header = build_text(L, 5);
     entry->where = build_text(L, 7);
+    read_tls(L, 8, &entry->config);
     open_upstream(L, entry);
     append(L, (void ***)&site->upstreams, &site->upstream_count, entry);
     lua_pushlightuserdata(L, entry);

@@ -40,9 +40,9 @@ enum call_state { CALL_RUNNING, CALL_WAITING, CALL_RETURNED, CALL_FAILED };
 struct call {
     struct script *script;
     struct request *request; /* NULL: of none; then only sleeping is possible */
-    struct ml_next *next;  /* what the verb "next" runs, or NULL */
-    int64_t deadline;      /* of its waits */
-    struct thread *thread; /* NULL until it runs and after it ended */
+    struct ml_next *next;    /* what the verb "next" runs, or NULL */
+    int64_t deadline;        /* of its waits */
+    struct thread *thread;   /* NULL until it runs and after it ended */
     enum call_state state;
     const struct verb *verb;  /* CALL_WAITING: the pending one */
     uint32_t cancelled_waits; /* a script that will not end is given up */

@@ -246,7 +246,7 @@ static int session_accept(struct tls_session *session)
         gnutls_session_set_verify_function(state->session, tls_gnutls_on_verify);
     gnutls_handshake_set_hook_function(state->session, GNUTLS_HANDSHAKE_CLIENT_HELLO,
                                        GNUTLS_HOOK_PRE, tls_gnutls_on_hello);
-    gnutls_db_set_cache_expiration(state->session, TLS_GNUTLS_TICKET_SECONDS);
+    gnutls_db_set_cache_expiration(state->session, TLS_GNUTLS_RESUMABLE_S);
     return 0;
 }
 

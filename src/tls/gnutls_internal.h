@@ -13,8 +13,11 @@
 #include <gnutls/x509.h>
 
 enum {
-    TLS_GNUTLS_ALPN_MAX_COUNT = 8,        /* the library takes no more */
-    TLS_GNUTLS_TICKET_SECONDS = 4 * 3600, /* the library changes keys after three times that */
+    TLS_GNUTLS_ALPN_MAX_COUNT = 8, /* the library takes no more */
+    /* This long after a full handshake there must be another one. The library derives keys of
+     * tickets from its key and from the time in steps of three times that; it takes the keys of
+     * this step and of the one before it. */
+    TLS_GNUTLS_RESUMABLE_S = 24 * 3600,
 };
 
 /* A certificate with its key. */

@@ -268,6 +268,11 @@ struct tls_client *tls_client_create(enum tls_library library,
     return NULL;
 }
 
+void tls_client_retain(struct tls_client *client)
+{
+    client->users++;
+}
+
 void tls_server_release(struct tls_server *server)
 {
     if (--server->users)

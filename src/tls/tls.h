@@ -109,6 +109,7 @@ struct tls_server *tls_server_create(enum tls_library library,
                                      const struct tls_server_config *config, char **error);
 struct tls_client *tls_client_create(enum tls_library library,
                                      const struct tls_client_config *config, char **error);
+void tls_client_retain(struct tls_client *client);
 void tls_server_release(struct tls_server *server);
 void tls_client_release(struct tls_client *client);
 

@@ -195,11 +195,25 @@ Upstream.__index = Upstream
 
 local BALANCE = { round_robin = true, least_conn = true, random = true, hash = true }
 
-local UPSTREAM = { name = "text", balance = BALANCE, hash_header = "text" }
+local UPSTREAM = { name = "text", balance = BALANCE, hash_header = "text", tls = "table" }
 for name, kind in pairs(option_kinds.upstream) do
    UPSTREAM[name] = kind
 end
 
+--- "https://host" as host:443 and true.
+local function split_scheme(address)
+   local scheme, rest = address:match "^(https?)://(.*)$"
+   if not scheme then
+      return address, false
+   end
+   rest = rest:gsub("/$", "")
+   if not rest:find ":%d+$" then
+      rest = rest .. (scheme == "https" and ":443" or ":80")
+   end
+   return rest, scheme == "https"
+end
+
+--- The address, the weight and whether it is asked for by TLS.
 local function check_peer(peer, level)
    local address, weight = peer, 1
    if type(peer) == "table" then
@@ -212,11 +226,29 @@ local function check_peer(peer, level)
    if weight < 1 or weight > 1000 then
       error("upstream: weight: expected 1 to 1000, not " .. weight, level + 1)
    end
-   local why = core.address_error(address, true)
+   local bare, secure = split_scheme(address)
+   local why = core.address_error(bare, true)
    if why then
       error(("upstream: %q: %s"):format(address, why), level + 1)
    end
-   return address, weight
+   return bare, weight, secure
+end
+
+--- The peers, their weights and whether they are asked by TLS, which all must have in common.
+local function check_peers(options, level)
+   local peers, weights, secure = {}, {}, nil
+   for i = 1, #options do
+      local by_tls
+      peers[i], weights[i], by_tls = check_peer(options[i], level + 1)
+      if secure ~= nil and by_tls ~= secure then
+         error("upstream: some peers are https:// and others are not", level + 1)
+      end
+      secure = by_tls
+   end
+   if #peers == 0 then
+      error("upstream: expected at least one peer", level + 1)
+   end
+   return peers, weights, secure
 end
 
 --- @param options table positional peers and named options
@@ -227,15 +259,13 @@ function build.upstream(options, level)
       error("upstream: expected a table of peers and options", level + 1)
    end
    local checked = check.options("upstream", options, UPSTREAM, level + 1, true)
-   local peers, weights = {}, {}
-   for i = 1, #options do
-      peers[i], weights[i] = check_peer(options[i], level + 1)
-   end
-   if #peers == 0 then
-      error("upstream: expected at least one peer", level + 1)
-   end
+   local peers, weights, secure = check_peers(options, level + 1)
    local name = checked.name or peers[1]
    local stand_ins = overrides.upstreams[name]
+   local client
+   if (secure or checked.tls) and not stand_ins then
+      client = tls.client(checked.tls or {}, build.files_beside, { "http/1.1" }, level + 1)
+   end
    for i = 1, stand_ins and #stand_ins or 0 do
       weights[i] = 1
    end
@@ -245,6 +275,7 @@ function build.upstream(options, level)
       peers = peers,
       weights = weights,
       options = checked,
+      tls = client,
       where = check.where(level + 1),
       opened = setmetatable({}, { __mode = "k" }),
    }, Upstream)
@@ -266,7 +297,8 @@ function Upstream:open()
    if not handle then
       local options = self.options
       local ok, result = pcall(core.upstream, self.name, self.peers, self.weights,
-         options.balance or "round_robin", options.hash_header, options, self.where)
+         options.balance or "round_robin", options.hash_header, options, self.where,
+         self.tls and self.tls.open())
       if not ok then
          error(self.where .. ": " .. result, 0)
       end

@@ -66,7 +66,8 @@ function tls.certificate(options, files, what, level)
       error(("%s: %s"):format(what, result), level + 1)
    end
    result.names = checked.names
-   result.what = ("%s: %s"):format(what, checked.cert:find("-----BEGIN ", 1, true) and "its text" or checked.cert)
+   local is_text = checked.cert:find("-----BEGIN ", 1, true)
+   result.what = ("%s: %s"):format(what, is_text and "its text" or checked.cert)
    result.loaded = {}
    return setmetatable(result, Certificate)
 end
@@ -178,15 +179,29 @@ function tls.client(options, files, alpn, level)
    config.insecure = checked.insecure
    local own = checked.cert and
       tls.certificate({ cert = checked.cert, key = checked.key }, files, "upstream: tls", level + 1)
+   local ok, ca = pcall(content, checked.ca, files)
+   if not ok then
+      error("upstream: tls: ca: " .. tostring(ca), level + 1)
+   end
+   config.ca = ca
+   -- Connections and sessions are shared by all generations that want the very same of them.
+   local key = {
+      library, tostring(checked.insecure), checked.name or "", checked.min_version or "",
+      checked.max_version or "", table.concat(checked.ciphers or {}, ","),
+      table.concat(checked.groups or {}, ","), table.concat(alpn, ","), config.ca or "",
+      own and own.chain or "", own and own.key or "",
+   }
    return {
-      name = checked.name,
-      insecure = checked.insecure,
-      --- Called while the site is built.
+      --- The context, made while the site is built.
       open = function()
-         config.ca = content(checked.ca, files)
          config.certificate = own and load(own, library)
          local client, why = core.tls_client(library, config)
-         return client or error("tls: " .. why, 0)
+         return {
+            client = client or error("tls: " .. why, 0),
+            name = checked.name,
+            key = table.concat(key, "\n"),
+            insecure = checked.insecure or false,
+         }
       end,
    }
 end
