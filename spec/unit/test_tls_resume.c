@@ -182,6 +182,24 @@ static void version_1_2_resumes_under_the_same_name_only(struct tls_pair *pair)
     assert_true(visit(pair, "two.example"));
 }
 
+/* As after a reload that allows TLS 1.3 again, or among listeners with different versions. */
+static void a_session_of_1_2_does_not_hinder_one_of_1_3(struct tls_pair *pair)
+{
+    static const enum test_certificate_id one = CERT_ONE_ECDSA;
+    struct tls_server_config config = {.ticket_secret = secret, .policy = only(TLS_1_2)};
+    prepare(pair, TLS_1_3);
+    tls_pair_ask(pair, &(struct tls_client_config){.authorities = test_chain(CERT_CA)});
+    tls_pair_serve_with(pair, config, &one, 1);
+    assert_false(visit(pair, "one.example"));
+    serve(pair, secret);
+    assert_false(visit(pair, "one.example"));
+    assert_string_equal(tls_side_info(&pair->at_server).version, "TLSv1.3");
+    assert_true(visit(pair, "one.example"));
+    tls_pair_serve_with(pair, config, &one, 1);
+    assert_false(visit(pair, "one.example"));
+    assert_string_equal(tls_side_info(&pair->at_server).version, "TLSv1.2");
+}
+
 static void a_memory_of_nonsense_is_ignored(struct tls_pair *pair)
 {
     prepare(pair, TLS_1_3);
@@ -285,6 +303,7 @@ static const struct tls_case cases[] = {
     TLS_CASE(an_old_ticket_is_not_taken),
     TLS_CASE(tickets_for_tickets_end_after_a_day),
     TLS_CASE(version_1_2_resumes_under_the_same_name_only),
+    TLS_CASE(a_session_of_1_2_does_not_hinder_one_of_1_3),
     TLS_CASE(a_memory_of_nonsense_is_ignored),
     TLS_CASE(a_memory_of_another_library_is_ignored),
     TLS_CASE(what_the_insecure_remember_is_not_trusted),
