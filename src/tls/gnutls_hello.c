@@ -15,6 +15,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,6 +37,7 @@ struct hello {
     struct slice versions; /* two bytes each; none: the client knows nothing newer than TLS 1.2 */
     bool offers_ecdsa;
     bool wants_chacha; /* rather than AES */
+    bool offers_1_3;
 };
 
 static unsigned read_16(const unsigned char *bytes)
@@ -73,6 +75,8 @@ static int read_versions(struct hello *hello, const unsigned char *bytes, unsign
     if (size < 3 || bytes[0] != size - 1 || bytes[0] % 2)
         return GNUTLS_E_UNEXPECTED_PACKET_LENGTH;
     hello->versions = slice_of((const char *)bytes + 1, size - 1);
+    for (unsigned at = 1; at + 1 < size; at += 2)
+        hello->offers_1_3 |= read_16(bytes + at) == 0x0304;
     return 0;
 }
 
@@ -179,16 +183,21 @@ static int keep_name(struct tls_gnutls_state *state, struct slice name)
     return state->name ? 0 : GNUTLS_E_MEMORY_ERROR;
 }
 
-/* TLS 1.2 must not resume under another name (RFC 6066, 3): each has a ticket key of its own. */
-static int enable_tickets(struct tls_gnutls_state *state, const struct tls_gnutls_context *context)
+/* TLS 1.2 must not resume under another name (RFC 6066, 3), and the library fails when it speaks
+ * TLS 1.3 with whom it has given a ticket of 1.2: each name and version has a ticket key of its
+ * own. */
+static int enable_tickets(struct tls_gnutls_state *state, const struct tls_gnutls_context *context,
+                          bool speaks_1_3)
 {
     uint8_t bytes[TLS_TICKET_SECRET_BYTES];
     gnutls_datum_t key = {bytes, sizeof(bytes)};
-    const char *name = state->name ? state->name : "";
+    char use[TLS_NAME_MAX_BYTES + 2];
     if (!context->tickets)
         return 0;
+    int len =
+        snprintf(use, sizeof(use), "%c%s", speaks_1_3 ? '3' : '2', state->name ? state->name : "");
     int code = gnutls_hmac_fast(GNUTLS_MAC_SHA512, context->ticket_key, sizeof(context->ticket_key),
-                                name, strlen(name), bytes);
+                                use, (size_t)len, bytes);
     if (code >= 0)
         code = gnutls_session_ticket_enable_server(state->session, &key);
     gnutls_memset(bytes, 0, sizeof(bytes));
@@ -204,7 +213,8 @@ static int prepare(struct tls_session *session, const struct hello *hello)
     state->offers_ecdsa = hello->offers_ecdsa;
     if (code >= 0 && hello->wants_chacha && context->chacha_first)
         code = gnutls_priority_set(state->session, context->chacha_first);
-    return code < 0 ? code : enable_tickets(state, context);
+    bool speaks_1_3 = hello->offers_1_3 && session->server->config.policy.version_max >= TLS_1_3;
+    return code < 0 ? code : enable_tickets(state, context, speaks_1_3);
 }
 
 /* After a HelloRetryRequest. */
