@@ -2,6 +2,7 @@
 #include "support/tls_pair.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -327,6 +328,65 @@ static void closing_before_the_handshake_is_done_does_no_harm(struct tls_pair *p
     tls_end(&early);
 }
 
+/* Records arrive in two parts, cut anywhere: also where the buffers are given back. */
+static void records_may_be_cut_anywhere(struct tls_pair *pair)
+{
+    char bytes[10];
+    tls_pair_prepare(pair);
+    tls_pair_open(pair, "one.example");
+    struct tls_session *client = &pair->at_client.session;
+    struct tls_session *server = &pair->at_server.session;
+    for (size_t cut = 0, len = 1; cut < len; cut++) {
+        assert_int_equal(tls_write(client, "cut", 3, 100), 0);
+        len = client->output.len;
+        server->input = slice_of(client->output.bytes, cut);
+        assert_int_equal(tls_read(server, bytes, sizeof(bytes)), -EAGAIN);
+        assert_int_equal(server->input.len, 0);
+        assert_int_equal(tls_read(server, bytes, sizeof(bytes)), -EAGAIN);
+        server->input = slice_of(client->output.bytes + cut, len - cut);
+        assert_int_equal(tls_read(server, bytes, sizeof(bytes)), 3);
+        assert_memory_equal(bytes, "cut", 3);
+        server->input = slice_of(NULL, 0);
+        tls_output_release(&client->output);
+    }
+}
+
+/* --- Memory ----------------------------------------------------------------------------------- */
+
+static size_t allocated(void)
+{
+    struct mallinfo2 info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+}
+
+/* A buffer for records has 16 KiB and more; the rest of both sides is below 40 KiB. (Under ASan the
+ * allocator says nothing, and nothing is proved.) */
+static void idle_sessions_keep_no_buffers(struct tls_pair *pair)
+{
+    enum { MANY = 20, BOTH_MAX_BYTES = 40000 };
+    static const uint8_t secret[TLS_TICKET_SECRET_BYTES];
+    static struct tls_pair many[MANY];
+    char bytes[10];
+    tls_pair_serve_with(pair, (struct tls_server_config){.ticket_secret = secret}, one, 1);
+    tls_pair_ask(pair, &(struct tls_client_config){.authorities = test_chain(CERT_CA)});
+    tls_pair_open(pair, "one.example");
+    size_t before = allocated();
+    for (unsigned i = 0; i < MANY; i++) {
+        many[i] = *pair;
+        many[i].at_server = many[i].at_client = (struct tls_side){0};
+        tls_pair_open(&many[i], "one.example");
+        assert_int_equal(tls_side_read(&many[i].at_server, bytes, sizeof(bytes)), -EAGAIN);
+        assert_int_equal(tls_side_read(&many[i].at_client, bytes, sizeof(bytes)), -EAGAIN);
+    }
+    size_t after = allocated();
+    assert_true(after - before < (size_t)MANY * BOTH_MAX_BYTES);
+    for (unsigned i = 0; i < MANY; i++) {
+        many[i].server = NULL;
+        many[i].client = NULL;
+        tls_pair_end(&many[i]);
+    }
+}
+
 static const struct tls_case cases[] = {
     TLS_CASE(the_newest_version_is_agreed_on),
     TLS_CASE(version_1_2_is_spoken_with_those_who_know_no_other),
@@ -345,6 +405,8 @@ static const struct tls_case cases[] = {
     TLS_CASE(input_is_not_consumed_beyond_the_record_that_is_read),
     TLS_CASE(an_orderly_end_is_seen_and_the_other_way_stays_open),
     TLS_CASE(a_truncated_stream_has_no_end),
+    TLS_CASE(records_may_be_cut_anywhere),
+    TLS_CASE(idle_sessions_keep_no_buffers),
     TLS_CASE(closing_before_the_handshake_is_done_does_no_harm),
 };
 

@@ -202,6 +202,14 @@ static int fail(struct tls_session *session)
     return -EPROTO;
 }
 
+/* Between two records no buffer is needed; the library keeps one that a ticket made it allocate. In
+ * the midst of a record it would give away what has been read of it. */
+static void release_buffers(SSL *ssl)
+{
+    if (strcmp(SSL_rstate_string(ssl), "RH") == 0)
+        SSL_free_buffers(ssl);
+}
+
 /* What a call that did not succeed means to the caller. */
 static int outcome(struct tls_session *session)
 {
@@ -249,7 +257,10 @@ static ssize_t session_read(struct tls_session *session, void *bytes, size_t siz
     ERR_clear_error();
     if (SSL_read_ex(ssl_of(session), bytes, size, &count) == 1)
         return (ssize_t)count;
-    return outcome(session);
+    ssize_t result = outcome(session);
+    if (result == -EAGAIN)
+        release_buffers(ssl_of(session));
+    return result;
 }
 
 static int session_write(struct tls_session *session, const void *bytes, size_t size, size_t record)
