@@ -46,11 +46,16 @@ static void log_failure(struct connection *connection, const char *why)
     log_info("TLS handshake with %s failed: %s (%u more were not logged)", client, why, suppressed);
 }
 
-static void start_protocol(struct connection *connection)
+/* On the main stack, as if the bytes behind the handshake had just arrived. */
+static void start_protocol(void *arg)
 {
+    struct connection *connection = arg;
     struct tls_info info;
     tls_describe(tls_stream_session(&connection->stream), &info);
-    h1_connection_start(connection);
+    if (strcmp(info.alpn, "h2") == 0 || !(connection->server->config.protocols & PROTOCOL_H1))
+        h2_connection_start(connection);
+    else
+        h1_connection_start(connection);
 }
 
 static void setup_main(void *arg)
@@ -66,7 +71,7 @@ static void setup_main(void *arg)
     service->release(service);
     connection->coro = NULL;
     if (result == 0) {
-        start_protocol(connection);
+        coro_on_main(start_protocol, connection);
         return;
     }
     if (!coro_cancelled())

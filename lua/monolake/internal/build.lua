@@ -457,7 +457,8 @@ function build.listen(options, level)
    local where = check.where(level + 1)
    local server, on_hello
    if checked.tls then
-      server, on_hello = tls.server(checked.tls, build.files_beside, { "http/1.1" }, level + 1)
+      local alpn = tls.alpn(checked.protocols)
+      server, on_hello = tls.server(checked.tls, build.files_beside, alpn, level + 1)
    end
    core.listener(addresses, checked, build.chain(checked.chain, where), where, server, on_hello)
 end

@@ -1,4 +1,5 @@
 --- Checks what scripts say of TLS and makes contexts of it.
+local bit = require "bit"
 local core = require "monolake.core"
 local check = require "monolake.internal.check"
 
@@ -128,6 +129,19 @@ local function certificates_of(checked, files, level)
 end
 
 local AUTH = { none = 0, optional = 1, required = 2 }
+
+--- What a listener offers, by the protocols that it speaks; "h2" is preferred.
+--- @param protocols integer|nil as check.lua made them
+--- @return string[]
+function tls.alpn(protocols)
+   local names = {}
+   for _, one in ipairs { { 2, "h2" }, { 1, "http/1.1" } } do
+      if bit.band(protocols or 3, one[1]) ~= 0 then
+         names[#names + 1] = one[2]
+      end
+   end
+   return names
+end
 
 --- A function for C that gives the library's certificate, nil for the configured one, or false.
 local function hello_function(fn, library)
