@@ -157,7 +157,7 @@ int h2_input_read(struct h2_input *input, struct body *body, struct slice *out, 
         return input->error;
     }
     int count = lend(input, out, max);
-    body->ended = input->ended && !input->first;
+    body->ended = input->ended && !input->first && !input->error;
     return count;
 }
 
