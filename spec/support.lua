@@ -105,17 +105,26 @@ function t.on_both_backends(name, fn)
    end
 end
 
+--- A group of specs, once with each TLS library.
+---@param fn fun(library: string)
+function t.on_both_libraries(name, fn)
+   for _, library in ipairs { "openssl", "gnutls" } do
+      if (os.getenv "SPEC_TLS" or library) == library then
+         busted.describe(("%s with %s"):format(name, library), function()
+            fn(library)
+            busted.teardown(process.remove_directories)
+         end)
+      end
+   end
+end
+
 --- A group of specs, once on each I/O back end with each TLS library.
 ---@param fn fun(backend: string, library: string)
 function t.on_every_tls(name, fn)
    t.on_both_backends(name, function(backend)
-      for _, library in ipairs { "openssl", "gnutls" } do
-         if (os.getenv "SPEC_TLS" or library) == library then
-            busted.describe("with " .. library, function()
-               fn(backend, library)
-            end)
-         end
-      end
+      t.on_both_libraries("", function(library)
+         fn(backend, library)
+      end)
    end)
 end
 

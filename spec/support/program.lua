@@ -138,6 +138,13 @@ function Program:await_log(pattern, offset, seconds)
    end, seconds))
 end
 
+--- Sends HUP and waits for a line of the log, by default that of success.
+function Program:reload(pattern)
+   local offset = #self:log()
+   self.process:signal(sys.SIGHUP)
+   return self:await_log(pattern or "generation %d+ serves", offset)
+end
+
 --- The pids of the worker processes.
 function Program:workers()
    return process.children(self.process.pid)

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "http/exchange.h"
 #include "script/build.h"
@@ -86,7 +87,9 @@ static enum tls_library library_at(lua_State *L, int index)
     return (enum tls_library)library;
 }
 
-/* core.certificate(library, chain, key, ocsp or nil, names or nil): userdata, or nil and why. */
+/* core.certificate(library, chain, key, ocsp or nil, names or nil): userdata and whether the
+ * operator is to be warned that it has expired (once, by the probe, not by each worker); or nil and
+ * why. */
 static int certificate(lua_State *L)
 {
     char *error;
@@ -104,7 +107,8 @@ static int certificate(lua_State *L)
         return push_error(L, error);
     push_metatable(L);
     lua_setmetatable(L, -2);
-    return 1;
+    lua_pushboolean(L, script_of(L)->probe && tls_certificate_end_s(*slot) < time(NULL));
+    return 2;
 }
 
 /* --- Contexts --------------------------------------------------------------------------------- */

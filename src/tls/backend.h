@@ -22,6 +22,7 @@ struct tls_certificate {
     void *loaded; /* the library's */
     struct tls_names names;
     enum tls_key_kind kind;
+    int64_t end_s; /* of its validity, since 1970 */
     unsigned users;
 };
 
@@ -42,8 +43,9 @@ struct tls_client {
 struct tls_backend {
     const char *name;
     const char *(*version)(void);
-    /* Fills loaded and kind and, unless config->names is given, names (with tls_names_add). Returns
-     * 0 or a negative errno with *error; then nothing is left loaded, but names may be filled. */
+    /* Fills loaded, kind and end_s and, unless config->names is given, names (with tls_names_add).
+     * Returns 0 or a negative errno with *error; then nothing is left loaded, but names may be
+     * filled. */
     int (*certificate_load)(struct tls_certificate *certificate,
                             const struct tls_certificate_config *config, char **error);
     void (*certificate_free)(void *loaded);

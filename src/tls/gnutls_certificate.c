@@ -328,6 +328,8 @@ static int load(struct tls_certificate *certificate, struct tls_gnutls_loaded *l
         result = keep_chain(loaded, chain, error);
     if (result == 0)
         result = keep_key(loaded, &key, error);
+    if (result == 0)
+        certificate->end_s = gnutls_x509_crt_get_expiration_time(chain->certificates[0]);
     if (key)
         gnutls_x509_privkey_deinit(key);
     return result;

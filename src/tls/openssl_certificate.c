@@ -136,7 +136,7 @@ static int add_names(struct tls_names *names, X509 *leaf)
 
 /* --- OCSP ------------------------------------------------------------------------------------- */
 
-static time_t end_of(const ASN1_GENERALIZEDTIME *time)
+static time_t end_of(const ASN1_TIME *time)
 {
     struct tm parts;
     if (!time || ASN1_TIME_to_tm(time, &parts) != 1)
@@ -262,6 +262,8 @@ static int load(struct tls_certificate *certificate, struct openssl_certificate 
         result = load_response(loaded, config->ocsp, error);
     if (result == 0 && !config->names)
         result = add_names(&certificate->names, loaded->leaf);
+    if (result == 0)
+        certificate->end_s = end_of(X509_get0_notAfter(loaded->leaf));
     return result;
 }
 

@@ -142,6 +142,11 @@ void tls_certificate_release(struct tls_certificate *certificate)
     free(certificate);
 }
 
+int64_t tls_certificate_end_s(const struct tls_certificate *certificate)
+{
+    return certificate->end_s;
+}
+
 /* --- Policies --------------------------------------------------------------------------------- */
 
 static void free_alpn(const char *const *alpn)

@@ -73,6 +73,10 @@ struct tls_certificate *tls_certificate_load(enum tls_library library,
 void tls_certificate_retain(struct tls_certificate *certificate);
 void tls_certificate_release(struct tls_certificate *certificate);
 
+/* When its validity ends, in seconds since 1970. One that is over still loads: that says little of
+ * what clients will take it for. */
+int64_t tls_certificate_end_s(const struct tls_certificate *certificate);
+
 /* --- Contexts --------------------------------------------------------------------------------- */
 
 /* Does the server ask for the client's certificate? */

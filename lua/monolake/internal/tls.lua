@@ -2,6 +2,7 @@
 local bit = require "bit"
 local core = require "monolake.core"
 local check = require "monolake.internal.check"
+local log = require "monolake.log"
 
 local tls = {}
 
@@ -77,10 +78,12 @@ end
 local function load(self, library)
    local loaded = self.loaded[library]
    if not loaded then
-      local why
-      loaded, why = core.certificate(library, self.chain, self.key, self.ocsp, self.names)
+      local note
+      loaded, note = core.certificate(library, self.chain, self.key, self.ocsp, self.names)
       if not loaded then
-         error(("%s: %s"):format(self.what, why), 0)
+         error(("%s: %s"):format(self.what, note), 0)
+      elseif note then
+         log.warn("%s: the certificate has expired", self.what)
       end
       self.loaded[library] = loaded
    end
