@@ -37,14 +37,14 @@ struct connection {
 /* h1_server.c: the memory of a connection (zeroed; NULL when there is none), and the start of the
  * protocol on it: bytes may be queued already. */
 struct connection *h1_connection_create(void);
-void h1_connection_start(struct connection *connection);
+void h1_connection_start(struct connection *base);
 
 /* tls_connection.c: as h1_connection_start, for a listener with TLS: handshakes, then starts the
  * protocol that was agreed on. */
 void tls_connection_start(struct connection *connection);
 
 /* h2_server.c: the start of HTTP/2 on it, from the preface on; bytes may be queued already. */
-void h2_connection_start(struct connection *connection);
+void h2_connection_start(struct connection *base);
 
 /* h2_preface.c: waits for the first bytes, then starts HTTP/2 if they are its preface, else HTTP/1.
  */

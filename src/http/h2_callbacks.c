@@ -1,7 +1,7 @@
 /*
- * The session's callbacks: frames to streams, frames to the guard. They run while the session is
- * fed or written from, so they delete nothing of it: streams are freed when the session has closed
- * them, the connection only after the transport has ended.
+ * What the session and the transport report: frames to streams, frames to the guard. Callbacks run
+ * while the session is fed or written from, so they delete nothing of it: streams are freed when
+ * the session has closed them, the connection only after the transport has ended.
  */
 #include "http/h2_callbacks.h"
 
@@ -45,13 +45,13 @@ static void count(struct h2_connection *connection, enum h2_event event)
 }
 
 /* Does the frame carry nothing of a message? Each costs us about as much as one that does. */
-static bool is_control(const nghttp2_frame_hd *hd)
+static bool is_control(const struct h2_frame_head *head)
 {
-    switch (hd->type) {
+    switch (head->type) {
     case NGHTTP2_HEADERS:
-        return hd->length == 0;
+        return head->length == 0;
     case NGHTTP2_DATA:
-        return hd->length == 0 && !(hd->flags & NGHTTP2_FLAG_END_STREAM);
+        return head->length == 0 && !(head->flags & NGHTTP2_FLAG_END_STREAM);
     case NGHTTP2_RST_STREAM:
         return false; /* counted as such */
     default:
@@ -60,42 +60,44 @@ static bool is_control(const nghttp2_frame_hd *hd)
 }
 
 /* A frame of a message on a stream that the client has ended (RFC 9113 section 5.1). */
-static void check_closed(struct h2_connection *connection, const nghttp2_frame_hd *hd)
+static void check_closed(struct h2_connection *connection, const struct h2_frame_head *head)
 {
-    nghttp2_session *session = connection->transport.session;
-    bool message = hd->type == NGHTTP2_DATA || hd->type == NGHTTP2_HEADERS;
-    if (!message || hd->stream_id > connection->last_stream_id || !(hd->stream_id & 1) ||
-        nghttp2_session_find_stream(session, hd->stream_id))
+    struct h2_transport *transport = &connection->transport;
+    bool message = head->type == NGHTTP2_DATA || head->type == NGHTTP2_HEADERS;
+    if (!message || head->stream_id > connection->last_stream_id || !(head->stream_id & 1) ||
+        nghttp2_session_find_stream(transport->session, head->stream_id))
         return;
-    switch (h2_closed_find(&connection->closed, hd->stream_id)) {
+    switch (h2_closed_find(&connection->closed, head->stream_id)) {
     case H2_CLOSED_BY_END:
-        h2_transport_terminate(&connection->transport, NGHTTP2_STREAM_CLOSED);
+        h2_transport_terminate(transport, NGHTTP2_STREAM_CLOSED);
         break;
     case H2_CLOSED_BY_PEER_RESET:
-        nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, hd->stream_id, NGHTTP2_STREAM_CLOSED);
+        nghttp2_submit_rst_stream(transport->session, NGHTTP2_FLAG_NONE, head->stream_id,
+                                  NGHTTP2_STREAM_CLOSED);
         break;
     case H2_CLOSED_BY_OUR_RESET: /* it may not have heard yet */
     case H2_CLOSED_LONG_AGO:
         count(connection, H2_EVENT_CONTROL);
         break;
     case H2_CLOSED_NEVER_OPENED:
-        h2_transport_terminate(&connection->transport, hd->type == NGHTTP2_HEADERS
-                                                           ? NGHTTP2_PROTOCOL_ERROR
-                                                           : NGHTTP2_STREAM_CLOSED);
+        h2_transport_terminate(transport, NGHTTP2_PROTOCOL_ERROR);
         break;
     }
 }
 
-static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *user_data)
+void h2_callbacks_frame_begun(struct h2_transport *transport, const struct h2_frame_head *head)
 {
-    (void)session;
-    struct h2_connection *connection = user_data;
-    if (hd->type == NGHTTP2_HEADERS || hd->type == NGHTTP2_CONTINUATION)
-        connection->head_open = !(hd->flags & NGHTTP2_FLAG_END_HEADERS);
-    if (is_control(hd))
+    struct h2_connection *connection = transport->owner;
+    if (head->type == NGHTTP2_HEADERS || head->type == NGHTTP2_CONTINUATION)
+        connection->head_open = !(head->flags & NGHTTP2_FLAG_END_HEADERS);
+    if (is_control(head))
         count(connection, H2_EVENT_CONTROL);
-    check_closed(connection, hd);
-    return 0;
+    check_closed(connection, head);
+}
+
+void h2_callbacks_flooded(struct h2_transport *transport)
+{
+    calm(transport->owner, "frames that have to be answered, or pieces of a head");
 }
 
 /* --- Requests --------------------------------------------------------------------------------- */
@@ -327,7 +329,6 @@ static nghttp2_session_callbacks *make(void)
     nghttp2_session_callbacks *made = h2_transport_callbacks();
     if (!made)
         return NULL;
-    nghttp2_session_callbacks_set_on_begin_frame_callback(made, on_begin_frame);
     nghttp2_session_callbacks_set_on_begin_headers_callback(made, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback2(made, on_header);
     nghttp2_session_callbacks_set_on_invalid_header_callback2(made, on_invalid_header);

@@ -211,6 +211,8 @@ static void arrival(struct connection *base)
 static const struct h2_transport_ops transport_ops = {
     .ended = ended,
     .half_closed = half_closed,
+    .frame_begun = h2_callbacks_frame_begun,
+    .flooded = h2_callbacks_flooded,
 };
 
 static struct h2_connection *create(struct connection *base)

@@ -40,23 +40,52 @@ void h2_transport_end(struct h2_transport *transport, int error)
 /* What the session could not answer by itself. */
 static void receive_failed(struct h2_transport *transport, int code)
 {
-    if (code == NGHTTP2_ERR_FLOODED) {
-        log_debug("a peer floods an HTTP/2 connection: %s", nghttp2_strerror(code));
-        h2_transport_terminate(transport, NGHTTP2_ENHANCE_YOUR_CALM);
+    bool flood = code == NGHTTP2_ERR_FLOODED || code == NGHTTP2_ERR_TOO_MANY_SETTINGS ||
+                 code == NGHTTP2_ERR_TOO_MANY_CONTINUATIONS;
+    log_debug("an HTTP/2 connection cannot go on: %s", nghttp2_strerror(code));
+    if (!flood) {
+        h2_transport_end(transport, code == NGHTTP2_ERR_NOMEM ? -ENOMEM : -EPROTO);
         return;
     }
-    log_debug("an HTTP/2 connection cannot go on: %s", nghttp2_strerror(code));
-    h2_transport_end(transport, code == NGHTTP2_ERR_NOMEM ? -ENOMEM : -EPROTO);
+    if (transport->ops->flooded)
+        transport->ops->flooded(transport);
+    h2_transport_terminate(transport, NGHTTP2_ENHANCE_YOUR_CALM);
 }
 
-static void feed(struct h2_transport *transport, const struct io_buf *buf)
+static bool hears(const struct h2_transport *transport)
 {
-    ssize_t used =
-        nghttp2_session_mem_recv(transport->session, (const uint8_t *)buf->data, buf->len);
+    return !transport->ending && !transport->deaf;
+}
+
+static void feed(struct h2_transport *transport, const uint8_t *bytes, size_t len)
+{
+    if (!len || !hears(transport))
+        return;
+    ssize_t used = nghttp2_session_mem_recv(transport->session, bytes, len);
     if (used < 0)
         receive_failed(transport, (int)used);
     else if (nghttp2_session_get_outbound_queue_size(transport->session) > H2_OUTBOUND_FRAMES_MAX)
         h2_transport_end(transport, -ENOBUFS);
+}
+
+/* Feeds frame by frame, so that whoever hears of a frame's begin knows what came before it. */
+static void feed_frames(struct h2_transport *transport, const uint8_t *bytes, size_t len)
+{
+    size_t fed = 0;
+    for (size_t at = 0; at < len;) {
+        struct h2_frame_head head;
+        bool found;
+        uint32_t payload = transport->scan.left;
+        size_t end = payload < len - at ? at + payload : len; /* of the frame before */
+        at += h2_scan_next(&transport->scan, bytes + at, len - at, &head, &found);
+        if (!found)
+            break;
+        feed(transport, bytes + fed, end - fed);
+        fed = end;
+        if (hears(transport))
+            transport->ops->frame_begun(transport, &head);
+    }
+    feed(transport, bytes + fed, len - fed);
 }
 
 /* Said all, heard all? */
@@ -89,8 +118,11 @@ void h2_transport_receive(struct h2_transport *transport)
     struct stream *stream = transport->stream;
     struct io_buf *buf;
     while ((buf = stream_take(stream))) {
-        if (!transport->ending && !transport->deaf)
-            feed(transport, buf);
+        const uint8_t *bytes = (const uint8_t *)buf->data;
+        if (transport->ops->frame_begun)
+            feed_frames(transport, bytes, buf->len);
+        else
+            feed(transport, bytes, buf->len);
         io_buf_release(stream->io, buf);
     }
     if (stream->end == STREAM_EOF)
@@ -280,6 +312,7 @@ int h2_transport_init(struct h2_transport *transport, struct stream *stream,
     *transport =
         (struct h2_transport){.stream = stream, .ops = options->ops, .owner = options->owner};
     timer_init(&transport->end, end_due, transport);
+    h2_scan_init(&transport->scan, options->server);
     if (create_session(transport, options) < 0)
         return -ENOMEM;
     if (submit_settings(transport, options) == 0)

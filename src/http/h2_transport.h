@@ -16,6 +16,7 @@
 #ifndef HTTP_H2_TRANSPORT_H
 #define HTTP_H2_TRANSPORT_H
 
+#include "http/h2_scan.h"
 #include "io/timer.h"
 #include "net/stream.h"
 
@@ -40,6 +41,12 @@ struct h2_transport_ops {
      * Called once, from h2_transport_receive. The session ends when nothing is active on it any
      * more. */
     void (*half_closed)(struct h2_transport *transport);
+    /* A frame has begun; the session has been fed all before it, and hears of it next. May be NULL.
+     */
+    void (*frame_begun)(struct h2_transport *transport, const struct h2_frame_head *head);
+    /* The session has noticed a flood; the connection is terminated with ENHANCE_YOUR_CALM. May be
+     * NULL. */
+    void (*flooded)(struct h2_transport *transport);
 };
 
 struct h2_transport {
@@ -52,12 +59,13 @@ struct h2_transport {
     uint32_t out_len;
     const uint8_t *rest; /* of a frame that did not fit: the session's memory */
     size_t rest_len;
-    struct timer end; /* fires once to call ops->ended */
-    int error;        /* for ops->ended */
-    bool deaf;        /* what arrives is dropped: it was terminated, or the peer has half-closed */
-    bool ending;      /* the timer is started or has fired: nothing is fed or gathered any more */
-    bool closing;     /* h2_transport_close was called */
-    bool reset;       /* and asked for a TCP reset */
+    struct h2_scan scan; /* of what is received */
+    struct timer end;    /* fires once to call ops->ended */
+    int error;           /* for ops->ended */
+    bool deaf;    /* what arrives is dropped: it was terminated, or the peer has half-closed */
+    bool ending;  /* the timer is started or has fired: nothing is fed or gathered any more */
+    bool closing; /* h2_transport_close was called */
+    bool reset;   /* and asked for a TCP reset */
 };
 
 struct h2_transport_options {
