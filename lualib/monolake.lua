@@ -96,12 +96,17 @@ end
 --- "hash"), `hash_header` (the field to hash instead of the client's address), `connect_timeout` (5 s),
 --- `response_timeout` (60 s), `read_timeout` (60 s), `send_timeout` (60 s), `idle_timeout` (60 s),
 --- `idle_max` (64), `connections_max` (none), `retries` (2), `fail_max` (3), `fail_timeout` (10 s),
---- `forwarded` (false), `x_forwarded` (false), `pass_host` (true), `response_head_max` (64k), and `tls`, which "https://" brings with it.
+--- `forwarded` (false), `x_forwarded` (false), `pass_host` (true), `response_head_max` (64k),
+--- and `tls`, which "https://" brings with it.
 ---
 --- Options of `tls`: `ca` (a file of authorities; default: those of the system), `name` that peers must
 --- prove and are asked for by (default: the host of each), `cert` and `key` to show to origins that
 --- ask for them, `min_version`, `max_version`, `ciphers`, `groups` and `library` as for listeners, and
 --- `insecure = true`, which verifies nothing and is logged. Sessions are resumed.
+---
+--- `protocol` is what the peers speak: "h1", or "h2", in the clear with prior knowledge: then requests
+--- share connections, at most `streams_max` (100) at a time on each; with `ping_interval` (none), a
+--- connection that is silent for so long is asked for a sign of life, and closed if it gives none.
 ---@param options table
 ---@return monolake.Upstream
 function ml.upstream(options)

@@ -42,7 +42,8 @@ struct client_exchange_ops {
                      bool ended, int64_t deadline);
     /* Reads the next response head, interim ones included, into `response` (fresh, of the request's
      * arena). Returns 0 or a negative errno: -ECONNRESET when the origin closed first, -EPROTO with
-     * *why (static text) when it is malformed, -ETIMEDOUT (may be called again), -ECANCELED,
+     * *why (static text) when it is malformed, -ECONNREFUSED when it has not looked at the request,
+     * which may then be sent again whatever it is, -ETIMEDOUT (may be called again), -ECANCELED,
      * -ENOMEM, or what `fail` was given. */
     int (*read_head)(struct client_exchange *exchange, struct response *response, const char **why,
                      int64_t deadline);
@@ -56,7 +57,8 @@ struct client_exchange_ops {
     void (*fail)(struct client_exchange *exchange, int error);
     /* Has the origin begun an answer, if only a part of a head? */
     bool (*heard)(const struct client_exchange *exchange);
-    /* Behind a 101: gives the connection away as a tunnel; the exchange is over. */
+    /* Behind a 101: gives the connection away as a tunnel; the exchange is over. NULL: this version
+     * has no 101. */
     struct stream *(*detach)(struct client_exchange *exchange);
 };
 

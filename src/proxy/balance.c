@@ -18,7 +18,7 @@ static enum fitness fitness_of(struct balancer *balancer, struct choice *choice,
     const struct peer *peer = balancer->peers[index].peer;
     if (tried_has(choice->tried, index))
         return UNFIT;
-    if (choice->connections_max && peer->open >= choice->connections_max && !peer->idle_count) {
+    if (!peer_has_room(peer, choice->connections_max)) {
         choice->full = true;
         return UNFIT;
     }

@@ -54,6 +54,8 @@ enum outcome {
     DONE,      /* there is a response */
     STALE,     /* a reused connection closed without an answer */
     NO_ANSWER, /* a new one did */
+    REFUSED,   /* the origin has not looked at the request */
+    FULL,      /* others have taken the room that the peer had */
     UNREACHABLE,
     FAILED, /* a response of ours is made; no further attempt */
     CANCELLED,
@@ -311,8 +313,12 @@ static enum outcome read_response(struct forwarding *forwarding)
             return fail(forwarding, 502, RESPONSE_MALFORMED, "malformed response", why);
         if (result == -ENOMEM)
             return fail(forwarding, 503, RESPONSE_OVERLOADED, "response head", "out of memory");
+        if (result == -ECONNREFUSED)
+            return REFUSED;
         if (result < 0)
-            return client->reused && i == 0 && !client->ops->heard(client) ? STALE : NO_ANSWER;
+            return client->reused && !forwarding->force_new && i == 0 && !client->ops->heard(client)
+                       ? STALE
+                       : NO_ANSWER;
         if (forwarding->response->status >= 200 || forwarding->response->status == 101)
             return accept_response(forwarding);
         result = relay_interim(forwarding);
@@ -363,6 +369,8 @@ static enum outcome attempt(struct forwarding *forwarding)
     if (result < 0) {
         if (result == -ECANCELED)
             return CANCELLED;
+        if (result == -EAGAIN)
+            return FULL;
         fail(forwarding, result == -ETIMEDOUT ? 504 : 502,
              result == -ETIMEDOUT ? RESPONSE_TIMED_OUT : RESPONSE_CONNECT_FAILED, "connect failed",
              result == -EPROTO ? "the TLS handshake failed" : strerror(-result));
@@ -393,10 +401,16 @@ static bool remember_tried(struct forwarding *forwarding)
     return true;
 }
 
+/* Is all of the request still at hand? */
+static bool can_repeat(const struct forwarding *forwarding)
+{
+    return (!forwarding->body_begun || forwarding->replayable) && !forwarding->upload.coro;
+}
+
+/* May it be sent again, though the origin may have acted on it already? */
 static bool may_replay(const struct forwarding *forwarding)
 {
-    return http_method_idempotent(forwarding->request->method) &&
-           (!forwarding->body_begun || forwarding->replayable) && !forwarding->upload.coro;
+    return http_method_idempotent(forwarding->request->method) && can_repeat(forwarding);
 }
 
 static bool retries_left(struct forwarding *forwarding)
@@ -492,6 +506,19 @@ static bool out_of_time(const struct forwarding *forwarding)
     return forwarding->exchange->total_deadline <= io_now_ms(forwarding->io);
 }
 
+/* What the origin has not looked at may be sent again, whatever it is: to the next peer in turn, on
+ * another connection than the one that refused it. */
+static bool try_elsewhere(struct forwarding *forwarding)
+{
+    forwarding->force_new = true;
+    if (can_repeat(forwarding) && retries_left(forwarding)) {
+        forwarding->entry = NULL;
+        return true;
+    }
+    fail(forwarding, 502, RESPONSE_RESET, "refused", "the origin did not take the request");
+    return false;
+}
+
 /* Decides on what follows a failed attempt: true if another one does. */
 static bool try_again(struct forwarding *forwarding, enum outcome outcome)
 {
@@ -507,6 +534,12 @@ static bool try_again(struct forwarding *forwarding, enum outcome outcome)
             return true;
         fail(forwarding, 502, RESPONSE_RESET, "reset", "the origin closed without an answer");
         return false;
+    }
+    if (outcome == REFUSED)
+        return try_elsewhere(forwarding);
+    if (outcome == FULL) {
+        forwarding->entry = NULL;
+        return true;
     }
     peer_failed(forwarding->entry->peer, config);
     forwarding->force_new = false;

@@ -1,4 +1,4 @@
-#include "proxy/peer.h"
+#include "proxy/peer_internal.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -9,7 +9,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "coro/coro.h"
-#include "http/h1_client.h"
 #include "net/dns.h"
 
 enum {
@@ -82,6 +81,8 @@ static int init_peer(struct peer *peer, const struct upstream_config *config, co
                      const char **why)
 {
     list_init(&peer->idle);
+    list_init(&peer->h2);
+    list_init(&peer->dials);
     peer->text = strdup(text);
     if (!peer->text)
         return -ENOMEM;
@@ -132,9 +133,10 @@ static void close_idle(struct peer *peer)
         peer->idle_count--;
         h1_client_close(client);
     }
+    peer_h2_close_idle(peer);
 }
 
-static void unref(struct peer *peer)
+void peer_unref(struct peer *peer)
 {
     if (--peer->users)
         return;
@@ -147,7 +149,7 @@ void peer_release(struct peer *peer)
     /* The last upstream has gone: what is left are its connections, which hold the peer. */
     if (peer->users == peer->open + 1)
         close_idle(peer);
-    unref(peer);
+    peer_unref(peer);
 }
 
 bool peer_up(const struct peer *peer)
@@ -212,7 +214,7 @@ static void refresh_main(void *arg)
         peer->resolved_until_ms = io_now_ms(peer->io) + RESOLVE_RETRY_MS;
     }
     peer->resolving = false;
-    unref(peer);
+    peer_unref(peer);
 }
 
 /* Makes sure that there is an address: waits for the first one, refreshes later ones behind. */
@@ -233,16 +235,21 @@ static int ensure_address(struct peer *peer, int64_t deadline)
 
 /* --- Connections ------------------------------------------------------------------------------ */
 
+void peer_connection_closed(struct peer *peer)
+{
+    peer->open--;
+    peer_unref(peer);
+}
+
 static void client_closed(struct h1_client *client)
 {
-    struct peer *peer = client->owner;
-    peer->open--;
-    unref(peer);
+    peer_connection_closed(client->owner);
 }
 
 /* Tries the addresses of a name, from the next one in turn on, until one takes the connection. The
  * time is shared among them, so that one that swallows connections leaves some to the others. */
-static int open_client(struct peer *peer, struct h1_client **client, int64_t deadline)
+static int open_client(struct peer *peer, struct h1_client **h1, struct h2_client **h2,
+                       const struct h2_client_options *options, int64_t deadline)
 {
     int result = -EHOSTUNREACH;
     unsigned count = peer->address_count;
@@ -250,28 +257,42 @@ static int open_client(struct peer *peer, struct h1_client **client, int64_t dea
         int64_t now_ms = io_now_ms(peer->io);
         int64_t until = deadline == DEADLINE_NEVER ? deadline : now_ms + (deadline - now_ms) / left;
         struct address to = peer->addresses[peer->next_address++ % peer->address_count];
-        result = h1_client_open(client, peer->io, &to, &peer->tls, until);
+        result = h2 ? h2_client_open(h2, peer->io, &to, &peer->tls, options, until)
+                    : h1_client_open(h1, peer->io, &to, &peer->tls, until);
         if (result == 0 || result == -ECANCELED || result == -EMFILE || result == -ENFILE)
             break;
     }
     return result;
 }
 
-static int connect_client(struct peer *peer, struct h1_client **client, int64_t deadline)
+/* Opens a connection of one version, whichever there is a place for. */
+static int connect_client(struct peer *peer, struct h1_client **h1, struct h2_client **h2,
+                          const struct h2_client_options *options, int64_t deadline)
 {
     peer->users++; /* while connecting, then by the client */
     peer->open++;
     int result = ensure_address(peer, deadline);
     if (result == 0)
-        result = open_client(peer, client, deadline);
-    if (result < 0) {
-        peer->open--;
-        unref(peer);
+        result = open_client(peer, h1, h2, options, deadline);
+    if (result < 0)
+        peer_connection_closed(peer);
+    return result;
+}
+
+static int connect_h1(struct peer *peer, struct h1_client **client, int64_t deadline)
+{
+    int result = connect_client(peer, client, NULL, NULL, deadline);
+    if (result < 0)
         return result;
-    }
     (*client)->owner = peer;
     (*client)->on_closed = client_closed;
     return 0;
+}
+
+int peer_connect_h2(struct peer *peer, struct h2_client **client,
+                    const struct h2_client_options *options, int64_t deadline)
+{
+    return connect_client(peer, NULL, client, options, deadline);
 }
 
 static void drop_idle(struct h1_client *client)
@@ -315,19 +336,40 @@ static struct h1_client *take_idle(struct peer *peer, bool verify)
     return NULL;
 }
 
+static int acquire_h1(struct peer *peer, bool fresh, bool verify, struct client_exchange **out,
+                      int64_t deadline)
+{
+    struct h1_client *client = fresh ? NULL : take_idle(peer, verify);
+    int result = client ? 0 : connect_h1(peer, &client, deadline);
+    if (result == 0)
+        *out = &client->exchange;
+    return result;
+}
+
 int peer_acquire(struct peer *peer, const struct upstream_config *config, bool fresh, bool verify,
                  struct client_exchange **out, int64_t deadline)
 {
-    struct h1_client *client = fresh ? NULL : take_idle(peer, verify);
-    int result = client ? 0 : connect_client(peer, &client, deadline);
+    int result = config->protocol == UPSTREAM_H2
+                     ? peer_h2_acquire(peer, config, fresh, verify, out, deadline)
+                     : acquire_h1(peer, fresh, verify, out, deadline);
     if (result < 0)
         return result;
     peer->active++;
-    *out = &client->exchange;
     (*out)->send_timeout_ms = config->send_timeout_ms;
     (*out)->read_timeout_ms = config->read_timeout_ms;
     (*out)->head_max_bytes = (uint32_t)config->response_head_max_bytes;
     return 0;
+}
+
+bool peer_has_room(const struct peer *peer, unsigned connections_max)
+{
+    return !connections_max || peer->open < connections_max || peer->idle_count ||
+           (peer->h2_count && peer_h2_has_room(peer));
+}
+
+bool peer_orphaned(const struct peer *peer)
+{
+    return peer->users == peer->open;
 }
 
 /* Makes room for one more idle connection. False if there can be none. */
@@ -341,10 +383,14 @@ static bool make_room(struct peer *peer, const struct upstream_config *config)
 void peer_give_back(struct peer *peer, struct client_exchange *exchange, bool complete,
                     const struct upstream_config *config)
 {
-    struct h1_client *client = h1_client_of(exchange);
-    bool orphaned = peer->users == peer->open; /* no upstream names it any more */
     peer->active--;
-    if (!h1_client_end_exchange(client, complete) || orphaned || !make_room(peer, config)) {
+    if (exchange->ops != &h1_client_ops) {
+        peer_h2_give_back(peer, exchange, complete, config);
+        return;
+    }
+    struct h1_client *client = h1_client_of(exchange);
+    if (!h1_client_end_exchange(client, complete) || peer_orphaned(peer) ||
+        !make_room(peer, config)) {
         h1_client_close(client);
         return;
     }
@@ -368,6 +414,6 @@ void peers_close_idle(void)
         next = node->next;
         peer->users++; /* outlive its connections here */
         close_idle(peer);
-        unref(peer);
+        peer_unref(peer);
     }
 }

@@ -38,10 +38,17 @@ struct peer {
     int64_t down_until_ms; /* 0: up */
 
     /* Connections. */
-    struct list idle; /* most recently used first */
+    struct list idle; /* of HTTP/1, most recently used first */
     uint32_t idle_count;
     uint32_t open;   /* idle ones included */
     uint32_t active; /* exchanges now */
+
+    /* Connections of HTTP/2, which exchanges share; peer_h2.c. */
+    struct list h2;    /* newest first */
+    struct list dials; /* that are being made */
+    uint32_t h2_count; /* in both lists */
+    uint32_t h2_idle_timeout_ms;
+    uint32_t h2_idle_max;
 };
 
 /* The peer of that upstream (by its name and settings of TLS) and address, created if new;
@@ -59,9 +66,13 @@ void peer_failed(struct peer *peer, const struct upstream_config *config);
 
 /* Begins an exchange with the peer, on a connection that is there or (always if `fresh`) on a new
  * one. With `verify` the kernel is asked about a connection that is there, for requests that must
- * not be sent into one that is about to close. Returns 0 or a negative errno. */
+ * not be sent into one that is about to close. Returns 0 or a negative errno: -EAGAIN when somebody
+ * else has taken the room that there was. */
 int peer_acquire(struct peer *peer, const struct upstream_config *config, bool fresh, bool verify,
                  struct client_exchange **out, int64_t deadline);
+
+/* May an exchange begin now, with at most so many connections (0: any number)? */
+bool peer_has_room(const struct peer *peer, unsigned connections_max);
 
 /* Ends an exchange, `complete` if its request was sent to its end. Its connection is kept if it may
  * be used again and there is room, else closed. */

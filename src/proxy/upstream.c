@@ -18,6 +18,7 @@ void upstream_config_init(struct upstream_config *config)
         .send_timeout_ms = 60000,
         .idle_timeout_ms = 60000,
         .idle_max = 64,
+        .streams_max = 100,
         .retries = 2,
         .fail_max = 3,
         .fail_timeout_ms = 10000,

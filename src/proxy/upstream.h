@@ -17,6 +17,9 @@ struct request;
 struct tls_client;
 struct upstream;
 
+/* What the peers speak; h2 in the clear is known beforehand (RFC 9113 section 3.3). */
+enum upstream_protocol { UPSTREAM_H1, UPSTREAM_H2 };
+
 enum balance { BALANCE_ROUND_ROBIN, BALANCE_LEAST_CONN, BALANCE_RANDOM, BALANCE_HASH };
 
 /* Defaults stand in upstream_config_init. All times in milliseconds. */
@@ -25,6 +28,7 @@ struct upstream_config {
     const char **peers; /* "127.0.0.1:80", "host:80", "[::1]:80", "unix:/path" */
     unsigned *weights;  /* 1..1000 each, or NULL: all 1 */
     unsigned peer_count;
+    enum upstream_protocol protocol; /* UPSTREAM_H1 */
     enum balance balance;
     const char *hash_header;      /* BALANCE_HASH: field to hash; NULL: the client's address */
     uint32_t connect_timeout_ms;  /* 5,000: TCP connect, per attempt */
@@ -34,12 +38,16 @@ struct upstream_config {
     uint32_t idle_timeout_ms;     /* 60,000: an unused connection is closed */
     unsigned idle_max;            /* 64: unused connections kept per peer and worker */
     unsigned connections_max;     /* 0: no bound; open connections per peer and worker */
-    unsigned retries;             /* 2: further attempts where a retry is safe */
-    unsigned fail_max;            /* 3: failures in a row after which a peer is down */
-    uint32_t fail_timeout_ms;     /* 10,000: how long it stays down */
-    bool forwarded;               /* add Forwarded (RFC 7239) */
-    bool x_forwarded;             /* add X-Forwarded-For, -Proto, -Host */
-    bool pass_host; /* true (default): Host as the client sent it; false: the peer's */
+    unsigned streams_max;      /* 100: exchanges at a time on one h2 connection; 0: as many as the
+                                  origin allows */
+    uint32_t ping_interval_ms; /* 0: none; an h2 connection silent for so long is asked for a sign,
+                                  and closed if it gives none for as long again */
+    unsigned retries;          /* 2: further attempts where a retry is safe */
+    unsigned fail_max;         /* 3: failures in a row after which a peer is down */
+    uint32_t fail_timeout_ms;  /* 10,000: how long it stays down */
+    bool forwarded;            /* add Forwarded (RFC 7239) */
+    bool x_forwarded;          /* add X-Forwarded-For, -Proto, -Host */
+    bool pass_host;            /* true (default): Host as the client sent it; false: the peer's */
     uint64_t response_head_max_bytes; /* 65,536 */
     struct tls_client *tls;           /* NULL: in the clear; borrowed */
     const char *tls_name;             /* what peers must prove; NULL: each its host */

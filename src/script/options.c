@@ -41,6 +41,7 @@ static const struct option of_listener[] = {
 };
 
 static const struct option of_upstream[] = {
+    UPSTREAM(OPTION_PROTOCOL, "protocol", protocol),
     UPSTREAM(OPTION_DURATION, "connect_timeout", connect_timeout_ms),
     UPSTREAM(OPTION_DURATION, "response_timeout", response_timeout_ms),
     UPSTREAM(OPTION_DURATION, "read_timeout", read_timeout_ms),
@@ -48,6 +49,8 @@ static const struct option of_upstream[] = {
     UPSTREAM(OPTION_DURATION, "idle_timeout", idle_timeout_ms),
     UPSTREAM(OPTION_COUNT, "idle_max", idle_max),
     UPSTREAM(OPTION_COUNT, "connections_max", connections_max),
+    UPSTREAM(OPTION_COUNT, "streams_max", streams_max),
+    UPSTREAM(OPTION_DURATION, "ping_interval", ping_interval_ms),
     UPSTREAM(OPTION_COUNT, "retries", retries),
     UPSTREAM(OPTION_COUNT, "fail_max", fail_max),
     UPSTREAM(OPTION_DURATION, "fail_timeout", fail_timeout_ms),
@@ -77,9 +80,9 @@ const struct option_set upstream_options = {
 };
 
 static const char *const kind_names[] = {
-    [OPTION_DURATION] = "duration",   [OPTION_COUNT] = "count", [OPTION_BYTES] = "bytes32",
-    [OPTION_BYTES64] = "bytes",       [OPTION_FLAG] = "flag",   [OPTION_TEXT] = "text",
-    [OPTION_PROTOCOLS] = "protocols",
+    [OPTION_DURATION] = "duration", [OPTION_COUNT] = "count",         [OPTION_BYTES] = "bytes32",
+    [OPTION_BYTES64] = "bytes",     [OPTION_FLAG] = "flag",           [OPTION_TEXT] = "text",
+    [OPTION_PROTOCOL] = "protocol", [OPTION_PROTOCOLS] = "protocols",
 };
 
 static void read_one(const struct option *option, lua_State *L, void *field, struct arena *arena)
@@ -88,6 +91,7 @@ static void read_one(const struct option *option, lua_State *L, void *field, str
     case OPTION_DURATION: /* the check has made milliseconds and bytes of whatever was written */
     case OPTION_COUNT:
     case OPTION_BYTES:
+    case OPTION_PROTOCOL:
     case OPTION_PROTOCOLS:
         *(uint32_t *)field = (uint32_t)lua_tonumber(L, -1);
         break;
@@ -162,6 +166,9 @@ static void print_value(char *out, size_t size, const struct option *option, con
         break;
     case OPTION_COUNT:
         snprintf(out, size, "%u", *(const uint32_t *)field);
+        break;
+    case OPTION_PROTOCOL:
+        snprintf(out, size, "%s", *(const uint32_t *)field == UPSTREAM_H2 ? "h2" : "h1");
         break;
     case OPTION_PROTOCOLS:
         print_protocols(out, size, *(const uint32_t *)field);

@@ -264,7 +264,8 @@ function build.upstream(options, level)
    local stand_ins = overrides.upstreams[name]
    local client
    if (secure or checked.tls) and not stand_ins then
-      client = tls.client(checked.tls or {}, build.files_beside, { "http/1.1" }, level + 1)
+      local alpn = { checked.protocol == 1 and "h2" or "http/1.1" }
+      client = tls.client(checked.tls or {}, build.files_beside, alpn, level + 1)
    end
    for i = 1, stand_ins and #stand_ins or 0 do
       weights[i] = 1

@@ -62,6 +62,8 @@ end
 
 local PROTOCOLS = { h1 = 1, h2 = 2, h2c = 4 } -- PROTOCOL_* of src/http/listener_config.h
 
+local UPSTREAM_PROTOCOLS = { h1 = 0, h2 = 1 } -- enum upstream_protocol of src/proxy/upstream.h
+
 local function protocol_bits(list)
    local bits, seen = 0, {}
    for i = 1, type(list) == "table" and #list or 0 do
@@ -107,6 +109,9 @@ local kinds = {
    bytes = function(value)
       local bytes, what = scaled(value, SIZES, 'a number of bytes or a text such as "16k", "1m"')
       return bytes, what
+   end,
+   protocol = function(value)
+      return UPSTREAM_PROTOCOLS[value], 'one of "h1", "h2"'
    end,
    protocols = protocol_bits,
 }

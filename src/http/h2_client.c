@@ -1,0 +1,168 @@
+#include "http/h2_client_stream.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "coro/coro.h"
+
+static void stream_closed(struct stream *stream)
+{
+    struct h2_client *client = stream->owner;
+    list_remove(&client->link);
+    if (client->on_closed)
+        client->on_closed(client);
+    free(client);
+}
+
+static void arrival(struct stream *stream)
+{
+    struct h2_client *client = stream->owner;
+    h2_transport_receive(&client->transport);
+}
+
+/* --- Pings ------------------------------------------------------------------------------------ */
+
+static void start_ping_timer(struct h2_client *client)
+{
+    struct io *io = client->stream.io;
+    client->heard_bytes = client->stream.bytes_in;
+    if (client->ping_ms)
+        timer_start(io_timers(io), &client->ping, io_now_ms(io) + client->ping_ms);
+}
+
+/* Anything that was heard is a sign of life; an answer is waited for as long again. */
+static void ping_due(struct timer *timer)
+{
+    struct h2_client *client = timer->owner;
+    bool silent = client->heard_bytes == client->stream.bytes_in;
+    if (silent && client->pinged) {
+        log_debug("an origin does not answer an HTTP/2 ping: its connection is given up");
+        h2_transport_end(&client->transport, -ETIMEDOUT);
+        return;
+    }
+    client->pinged = silent;
+    if (silent) {
+        nghttp2_submit_ping(client->transport.session, NGHTTP2_FLAG_NONE, NULL);
+        h2_transport_flush(&client->transport);
+    }
+    start_ping_timer(client);
+}
+
+/* --- Ending ----------------------------------------------------------------------------------- */
+
+static void ended(struct h2_transport *transport, int error)
+{
+    struct h2_client *client = transport->owner;
+    timer_stop(&client->ping);
+    timer_stop(&client->idle);
+    client->draining = true;
+    client->stream_count++; /* so that the last one does not close it under us */
+    for (struct list *node = client->streams.next, *next; node != &client->streams; node = next) {
+        next = node->next;
+        h2_client_stream_lost(container_of(node, struct h2_client_stream, link),
+                              client->why ? -EPROTO : -ECONNRESET);
+    }
+    client->stream_count--;
+    client->ended = true;
+    if (!client->stream_count)
+        h2_transport_close(transport, error != 0);
+}
+
+static const struct h2_transport_ops transport_ops = {.ended = ended};
+
+void h2_client_drain(struct h2_client *client)
+{
+    client->draining = true;
+    if (!client->stream_count)
+        h2_transport_terminate(&client->transport, NGHTTP2_NO_ERROR);
+}
+
+void h2_client_close(struct h2_client *client)
+{
+    assert(!client->stream_count);
+    timer_stop(&client->ping);
+    timer_stop(&client->idle);
+    list_remove(&client->link);
+    if (!client->transport.closing)
+        h2_transport_close(&client->transport, false);
+}
+
+/* --- Opening ---------------------------------------------------------------------------------- */
+
+static int handshake(struct h2_client *client, const struct client_tls *tls, int64_t deadline)
+{
+    int result = client_tls_begin(&client->stream, tls, deadline);
+    if (result == 0 && tls->client && !client_tls_agreed(&client->stream, "h2")) {
+        log_warn("the origin %s does not agree on HTTP/2 by ALPN", tls->name);
+        return -EPROTO;
+    }
+    client->secure = tls->client != NULL;
+    return result;
+}
+
+static void receive(void *client)
+{
+    h2_transport_receive(&((struct h2_client *)client)->transport);
+}
+
+static int begin_session(struct h2_client *client, const struct h2_client_options *options)
+{
+    struct h2_transport_options transport = {
+        .header_list_max_bytes = options->head_max_bytes,
+        .ops = &transport_ops,
+        .owner = client,
+        .callbacks = h2_client_callbacks(),
+    };
+    if (!transport.callbacks ||
+        h2_transport_init(&client->transport, &client->stream, &transport) < 0)
+        return -ENOMEM;
+    client->stream.on_arrival = arrival;
+    client->stream.send_stall_ms = options->send_stall_ms;
+    client->streams_max = options->streams_max;
+    client->ping_ms = options->ping_ms;
+    start_ping_timer(client);
+    coro_on_main(receive, client); /* what has come behind the handshake; flushes */
+    return 0;
+}
+
+int h2_client_open(struct h2_client **out, struct io *io, const struct address *address,
+                   const struct client_tls *tls, const struct h2_client_options *options,
+                   int64_t deadline)
+{
+    struct h2_client *client = calloc(1, sizeof(*client));
+    if (!client)
+        return -ENOMEM;
+    int result = stream_connect(&client->stream, io, address, deadline);
+    if (result < 0) {
+        free(client);
+        return result;
+    }
+    client->stream.owner = client;
+    client->stream.on_closed = stream_closed;
+    list_init(&client->streams);
+    list_init(&client->link);
+    timer_init(&client->idle, NULL, client);
+    timer_init(&client->ping, ping_due, client);
+    result = handshake(client, tls, deadline);
+    if (result == 0)
+        result = begin_session(client, options);
+    if (result < 0)
+        stream_abort(&client->stream);
+    else
+        *out = client;
+    return result;
+}
+
+bool h2_client_has_room(const struct h2_client *client)
+{
+    nghttp2_session *session = client->transport.session;
+    if (client->draining || client->transport.ending || client->stream.end != STREAM_OPEN)
+        return false;
+    uint32_t allowed =
+        nghttp2_session_get_remote_settings(session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
+    return client->stream_count < client->streams_max && client->stream_count < allowed &&
+           nghttp2_session_check_request_allowed(session);
+}

@@ -1,0 +1,63 @@
+/* One exchange on a connection to an HTTP/2 origin; shared by h2_client.c (the connection's life),
+ * h2_client_stream.c (the exchange) and h2_client_receive.c (the session's callbacks). */
+#ifndef HTTP_H2_CLIENT_STREAM_H
+#define HTTP_H2_CLIENT_STREAM_H
+
+#include "http/h2_client.h"
+#include "http/h2_input.h"
+#include "http/h2_output.h"
+
+enum { H2_CLIENT_HEADS_MAX = 32 }; /* interim ones that wait to be read */
+
+/* A response head that was received; in the arena of the request. */
+struct h2_client_head {
+    struct h2_client_head *next;
+    struct headers headers;
+    int64_t length; /* Content-Length, or -1 */
+    uint16_t status;
+    bool complete;
+};
+
+/* Held by the session until it closes the stream, and by the exchange until its user lets go; the
+ * last of them frees it. */
+struct h2_client_stream {
+    struct client_exchange exchange;
+    struct h2_client *client;
+    struct list link; /* in client->streams */
+    int32_t id;       /* 0: no request was sent yet */
+    bool open;        /* the session knows it */
+    bool held;        /* the exchange is not over */
+    bool reset_by_origin;
+    bool refused;                 /* the origin has not looked at the request */
+    bool head_seen;               /* the final head is complete: what fields come are trailers */
+    struct h2_client_head *heads; /* not yet read, oldest first */
+    struct h2_client_head *last;
+    int64_t body_length;       /* Content-Length of the one that was read last, or -1 */
+    struct response *response; /* its body's owner, since begin_body */
+    unsigned head_count;       /* all that began */
+    uint32_t field_bytes;      /* of the present section, as HPACK counts */
+    uint32_t field_count;
+    struct headers trailers;
+    const char *why;            /* what is malformed (static text), or NULL */
+    uint64_t bytes_in_at_start; /* of the connection, when the request was sent */
+    int64_t sent_ms;            /* and when that was */
+    struct coro *reader;        /* waits for a head, or NULL */
+    struct h2_input input;
+    struct h2_output output;
+};
+
+extern const struct client_exchange_ops h2_client_ops;
+
+/* The session has closed it, with an error code of HTTP/2. */
+void h2_client_stream_closed(struct h2_client_stream *stream, uint32_t code);
+
+/* The session is over; `error` is what reading gives, -EPROTO with client->why. */
+void h2_client_stream_lost(struct h2_client_stream *stream, int error);
+
+/* Wakes whoever waits for a head. */
+void h2_client_stream_wake(struct h2_client_stream *stream);
+
+/* The callbacks of the session, made once; NULL when memory is exhausted. */
+const nghttp2_session_callbacks *h2_client_callbacks(void);
+
+#endif

@@ -1,0 +1,32 @@
+/* The inside of peers, for peer.c (what they are, connections of HTTP/1) and peer_h2.c (connections
+ * of HTTP/2). */
+#ifndef PROXY_PEER_INTERNAL_H
+#define PROXY_PEER_INTERNAL_H
+
+#include "http/h1_client.h"
+#include "http/h2_client.h"
+#include "proxy/peer.h"
+
+/* Opens a connection, which counts as open, and as a user, until peer_connection_closed. Returns 0
+ * or a negative errno. */
+int peer_connect_h2(struct peer *peer, struct h2_client **client,
+                    const struct h2_client_options *options, int64_t deadline);
+void peer_connection_closed(struct peer *peer);
+
+void peer_unref(struct peer *peer);
+
+/* Does no upstream name it any more? Only its connections hold it then. */
+bool peer_orphaned(const struct peer *peer);
+
+/* As the functions of peer.h. */
+int peer_h2_acquire(struct peer *peer, const struct upstream_config *config, bool fresh,
+                    bool verify, struct client_exchange **out, int64_t deadline);
+void peer_h2_give_back(struct peer *peer, struct client_exchange *exchange, bool complete,
+                       const struct upstream_config *config);
+
+/* May an exchange begin on a connection that is there or being made? */
+bool peer_h2_has_room(const struct peer *peer);
+
+void peer_h2_close_idle(struct peer *peer);
+
+#endif
