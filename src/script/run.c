@@ -38,13 +38,24 @@ static bool is_cancellation(lua_State *L)
     return cancelled;
 }
 
+/* What is wrong, of an error that is a text or one of errors.failure in lua/; NULL: neither. */
+static const char *error_text(lua_State *L)
+{
+    if (lua_istable(L, -1)) {
+        lua_pushliteral(L, "message");
+        lua_rawget(L, -2);
+        lua_replace(L, -2);
+    }
+    return lua_tostring(L, -1);
+}
+
 static void log_failure(struct call *call, lua_State *L)
 {
     uint32_t suppressed = 0;
     if (is_cancellation(L) ||
         !log_limit_pass(&call->script->errors, FAILURES_LOGGED_PER_S, &suppressed))
         return;
-    luaL_traceback(call->script->L, L, lua_tostring(L, -1), 0);
+    luaL_traceback(call->script->L, L, error_text(L), 0);
     log_error("%s", lua_tostring(call->script->L, -1));
     lua_pop(call->script->L, 1);
 }

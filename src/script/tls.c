@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "http/exchange.h"
 #include "script/build.h"
 #include "script/run.h"
@@ -309,6 +310,8 @@ static int answer_hello(struct tls_hello_hook *hook, const struct tls_hello *hel
     };
     call_run(&call, true);
     *certificate = asking.certificate;
+    if (call.state != CALL_RETURNED && clock_now_ms() >= deadline)
+        return -ETIMEDOUT;
     return call.state != CALL_RETURNED || asking.refused ? -EACCES : 0;
 }
 

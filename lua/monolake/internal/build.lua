@@ -29,37 +29,45 @@ function build.override(new)
    overrides = { listen = new.listen, upstreams = new.upstreams or {} }
 end
 
+--- Of the script that was run last: of the site while it serves requests.
+local directory
+
 --- The path of a file that a script names: relative ones lie beside the script.
 --- @param path string
 function build.beside(path)
-   if path:sub(1, 1) == "/" or not current or not current.directory then
+   if path:sub(1, 1) == "/" or not directory then
       return path
    end
-   return current.directory .. "/" .. path
+   return directory .. "/" .. path
 end
 
---- Files that a script names: reading one makes it part of the site, which --watch looks at.
+local function read_file(path)
+   local handle, why = io.open(path, "rb")
+   if not handle then
+      error("cannot open " .. why, 0)
+   end
+   local text = handle:read "*a"
+   handle:close()
+   return text
+end
+
+--- Files that a script names: reading one while the site is loaded makes it part of the site, which
+--- --watch looks at. Later it is what is there now.
 build.files_beside = {
    beside = build.beside,
    read = function(path)
-      local text = core.source(path)
-      if not text then
-         local handle, why = io.open(path, "rb")
-         if not handle then
-            error("cannot open " .. why, 0)
-         end
-         text = handle:read "*a"
-         handle:close()
+      local text = current and core.source(path) or read_file(path)
+      if current then
+         core.add_file(path, text)
       end
-      core.add_file(path, text)
       return text
    end,
 }
 
 --- Says where the script lies that is run now.
---- @param directory string
-function build.in_directory(directory)
-   current.directory = directory
+--- @param path string
+function build.in_directory(path)
+   directory = path
 end
 
 --- Begins a site; whatever is built from now on belongs to it. Returns what to give to finish.
