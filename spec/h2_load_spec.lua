@@ -1,0 +1,220 @@
+--- HTTP/2 with clients that are not ours (curl, nghttp, h2load), with large bodies, at the end of the
+--- program, through reloads, and with all that mixed.
+local t = require "spec.support"
+local h2 = require "spec.support.h2"
+
+local process, program, sys = t.process, t.program, t.sys
+
+local MIB = 1048576
+local BODY_BYTES = (t.full_load and 400 or 40) * MIB
+local REQUESTS = t.full_load and 100000 or 4000
+
+-- A sanitizer's runtime keeps freed memory for a while.
+local MEASURES_MEMORY = not (os.getenv "MONOLAKE_BUILD" or ""):find "asan"
+
+local SITE = [[
+local ml = require "monolake"
+ml.options { grace = "20s" }
+ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, chain = { ml.router {
+   ["/lua"] = function() return ml.text "from lua" end,
+   ["/*"] = ml.proxy { "${origin}", name = "origin", connections_max = 500 },
+} } }
+]]
+
+local ORIGIN_SITE = [[
+local ml = require "monolake"
+ml.listen { address = "127.0.0.1:0", chain = {
+   function(req)
+      local size = tonumber(req.path:match "^/(%d+)$")
+      if not size then
+         ml.sleep(3600)
+      end
+      return ml.text(("r"):rep(size), { headers = { ["x-got"] = tostring(#req:body()) } })
+   end,
+} }
+]]
+
+t.on_both_backends("HTTP/2", function(backend)
+   local function start(origin, workers)
+      return program.start { io = backend, site = SITE, workers = workers, values = { origin = origin } }
+   end
+
+   local function run(...)
+      local out, err, status = process.run({ ... }, 60 * t.tasks.patience)
+      assert.equal(0, status, err)
+      return out
+   end
+
+   local function curl(...)
+      return run("curl", "--silent", "--show-error", "--http2-prior-knowledge", "--max-time", "50", ...)
+   end
+
+   --- An origin for large bodies, as a process of its own. Returns its address.
+   local function bodies(mib_per_second)
+      local source = process.start({ "luajit", "spec/support/bodies.lua", "origin", mib_per_second },
+         process.directory())
+      local address = t.eventually("the origin", function()
+         return source:stdout():match "listening (%S+)\n"
+      end)
+      return address, source
+   end
+
+   t.it("serves curl and nghttp", function()
+      local origin = t.socket.listen()
+      t.serve_requests(origin, function(request, connection)
+         connection:respond(200, ("%s %d"):format(request.method, #request.body))
+      end)
+      local running = start(origin.address)
+      local url = "http://" .. running.address
+      assert.equal("2 GET 0", curl("-w", "%{http_version} ", "-o", "/dev/null", url .. "/") ..
+         curl(url .. "/"))
+      assert.equal("POST 5", curl("-d", "hello", url .. "/"))
+      local path = process.directory() .. "/body"
+      process.write_file(path, ("u"):rep(300000))
+      assert.equal("PUT 300000", curl("-T", path, url .. "/"))
+      assert.matches("^HTTP/2 200 ", curl("-I", url .. "/"))
+      local out = run("nghttp", "-v", "-m", "20", url .. "/lua", url .. "/other")
+      local _, count = out:gsub(":status: 200", "")
+      assert.equal(40, count)
+      origin:close()
+   end)
+
+   t.it("moves large bodies without keeping them", function()
+      local address, source = bodies "60"
+      local running = start(address)
+      local url = "http://" .. running.address
+      curl("-o", "/dev/null", url .. "/1000")
+      local before, peak = running:rss_kib(), 0
+      local watched = true
+      t.start_task(function()
+         while watched do
+            peak = math.max(peak, running:rss_kib())
+            t.tasks.sleep(0.02)
+         end
+      end)
+      local size = curl("-o", "/dev/null", "-w", "%{size_download}", "--limit-rate", "60M",
+         ("%s/%d"):format(url, BODY_BYTES))
+      assert.equal(BODY_BYTES, tonumber(size))
+
+      local words = {}
+      for i = 1, MIB / 8 do
+         words[i] = ("%08x"):format(i)
+      end
+      local path = process.directory() .. "/body"
+      process.write_file(path, table.concat(words):rep(BODY_BYTES / MIB))
+      assert.equal(("%d true"):format(BODY_BYTES), curl("-T", path, "-X", "POST", url .. "/"))
+      watched = false
+      assert.is_true(not MEASURES_MEMORY or peak - before < 12000,
+         ("it grew from %d to %d KiB"):format(before, peak))
+      source:stop()
+   end)
+
+   t.it("lets streams finish and clients know when the program ends", function()
+      local origin = t.socket.listen()
+      local running = start(origin.address)
+      local client, idle = h2.connect(running.address), h2.connect(running.address)
+      idle:get "/lua"
+      local id = client:request()
+      local upstream = origin:accept()
+      upstream:read_request()
+      running.process:signal(sys.SIGTERM)
+      client:pump(function() return client.goaway end)
+      assert.equal(h2.NO_ERROR, client.goaway)
+      assert.equal(2 ^ 31 - 1, client.last_id)
+      assert.equal("from lua", client:get("/lua").body) -- it was on its way
+      assert.equal(h2.NO_ERROR, idle:close_code())
+      idle:close()
+      client:pump(function() return client.last_id == 3 end)
+      upstream:respond(200, "answer")
+      assert.equal("answer", client:response(id).body)
+      client:close_code()
+      assert.equal("closed", client.closed)
+      client:close()
+      assert.is_true(running.process:wait(5 * t.tasks.patience))
+      assert.equal(0, running.process.status)
+      program.running[running] = nil
+      origin:close()
+   end)
+
+   t.it("ends at once when it must", function()
+      local origin = t.socket.listen()
+      local running = start(origin.address)
+      local client = h2.connect(running.address)
+      client:request()
+      client:request(h2.post(), { open = true })
+      origin:accept()
+      running.process:signal(sys.SIGINT)
+      client:close_code()
+      assert.is_truthy(client.closed)
+      assert.is_true(running.process:wait(5 * t.tasks.patience))
+      assert.equal(0, running.process.status)
+      program.running[running] = nil
+      origin:close()
+   end)
+
+   t.it("loses no request in reloads", function()
+      local origin = t.socket.listen()
+      local running = start(origin.address, 2)
+      local load = process.start({ "h2load", "-n", tostring(REQUESTS), "-c", "8", "-m", "8",
+         "http://" .. running.address .. "/lua" }, process.directory())
+      for _ = 1, 3 do
+         local offset = #running:log()
+         running.process:signal(sys.SIGHUP)
+         running:await_log("generation %d+ serves", offset)
+      end
+      assert.is_true(load:wait(60 * t.tasks.patience))
+      assert.matches(("requests: %d total, .* %d succeeded, 0 failed, 0 errored"):format(REQUESTS, REQUESTS),
+         load:stdout())
+      origin:close()
+   end)
+
+   --- One connection's worth of requests: answered, given up, read slowly, with bodies.
+   local function mixed(running, count)
+      local client = h2.connect(running.address)
+      for i = 1, count, 8 do
+         local ids = {}
+         for j = 0, 7 do
+            local kind = (i + j) % 4
+            if kind == 0 then
+               local id = client:request(h2.post { [":path"] = "/slow" }, { open = true })
+               client:data(id, "some")
+               client:frame(h2.RST_STREAM, 0, id, h2.u32(h2.CANCEL))
+            elseif kind == 1 then
+               local id = client:request(h2.post { [":path"] = "/20000" }, { open = true })
+               client:data(id, ("d"):rep(3000), true)
+               ids[#ids + 1] = { id, 20000 }
+            else
+               ids[#ids + 1] = { client:request(h2.get { [":path"] = "/100" }), 100 }
+            end
+         end
+         for _, expected in ipairs(ids) do
+            local response = client:response(expected[1])
+            assert.equal(expected[2], #response.body)
+            assert.equal(expected[2] == 100 and "0" or "3000", response:get "x-got")
+            client.streams[expected[1]] = nil
+         end
+      end
+      client:close()
+   end
+
+   t.it("keeps nothing of resets, slow readers and bodies mixed", function()
+      local origin = program.start { io = backend, site = ORIGIN_SITE }
+      local running = start(origin.address)
+      local function round(connections)
+         local tasks = {}
+         for i = 1, connections do
+            tasks[i] = t.start_task(mixed, running, REQUESTS / 40)
+         end
+         for _, task in ipairs(tasks) do
+            task:join(60 * t.tasks.patience)
+         end
+      end
+      round(10)
+      local before = running:rss_kib()
+      round(10)
+      round(10)
+      local grown = running:rss_kib() - before
+      assert.is_true(not MEASURES_MEMORY or grown < 6000,
+         ("it grew by %d KiB"):format(grown))
+   end)
+end)
