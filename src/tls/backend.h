@@ -98,6 +98,9 @@ bool tls_remembers(const struct tls_session *session);
 void tls_fail(struct tls_session *session, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
+/* What an alert says: "unknown CA". */
+const char *tls_alert_text(unsigned alert);
+
 /* Makes *error of a format; for failures to load or make something. */
 void tls_explain(char **error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

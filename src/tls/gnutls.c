@@ -32,8 +32,10 @@ static ssize_t pull(gnutls_transport_ptr_t ptr, void *bytes, size_t size)
         return (ssize_t)count;
     }
     count = tls_take(session, bytes, size);
-    if (count)
+    if (count) {
+        tls_gnutls_watch(state, bytes, count);
         return (ssize_t)count;
+    }
     state->starved = true;
     gnutls_transport_set_errno(state->session, EAGAIN);
     return -1;
@@ -55,111 +57,6 @@ static ssize_t push(gnutls_transport_ptr_t ptr, const void *bytes, size_t size)
         return (ssize_t)size;
     gnutls_transport_set_errno(state->session, ENOMEM);
     return -1;
-}
-
-/* --- Failures --------------------------------------------------------------------------------- */
-
-static const char *alert_text(int alert)
-{
-    static const struct {
-        int alert;
-        const char *text;
-    } texts[] = {
-        {GNUTLS_A_CLOSE_NOTIFY, "close notify"},
-        {GNUTLS_A_UNEXPECTED_MESSAGE, "unexpected_message"},
-        {GNUTLS_A_BAD_RECORD_MAC, "bad record mac"},
-        {GNUTLS_A_RECORD_OVERFLOW, "record overflow"},
-        {GNUTLS_A_HANDSHAKE_FAILURE, "handshake failure"},
-        {GNUTLS_A_BAD_CERTIFICATE, "bad certificate"},
-        {GNUTLS_A_UNSUPPORTED_CERTIFICATE, "unsupported certificate"},
-        {GNUTLS_A_CERTIFICATE_REVOKED, "certificate revoked"},
-        {GNUTLS_A_CERTIFICATE_EXPIRED, "certificate expired"},
-        {GNUTLS_A_CERTIFICATE_UNKNOWN, "certificate unknown"},
-        {GNUTLS_A_ILLEGAL_PARAMETER, "illegal parameter"},
-        {GNUTLS_A_UNKNOWN_CA, "unknown CA"},
-        {GNUTLS_A_ACCESS_DENIED, "access denied"},
-        {GNUTLS_A_DECODE_ERROR, "decode error"},
-        {GNUTLS_A_DECRYPT_ERROR, "decrypt error"},
-        {GNUTLS_A_PROTOCOL_VERSION, "protocol version"},
-        {GNUTLS_A_INSUFFICIENT_SECURITY, "insufficient security"},
-        {GNUTLS_A_INTERNAL_ERROR, "internal error"},
-        {GNUTLS_A_INAPPROPRIATE_FALLBACK, "inappropriate fallback"},
-        {GNUTLS_A_USER_CANCELED, "user canceled"},
-        {GNUTLS_A_NO_RENEGOTIATION, "no renegotiation"},
-        {GNUTLS_A_UNSUPPORTED_EXTENSION, "unsupported extension"},
-        {GNUTLS_A_UNRECOGNIZED_NAME, "unrecognized name"},
-        {GNUTLS_A_CERTIFICATE_REQUIRED, "certificate required"},
-        {GNUTLS_A_NO_APPLICATION_PROTOCOL, "no application protocol"},
-    };
-    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
-        if (texts[i].alert == alert)
-            return texts[i].text;
-    return "unknown";
-}
-
-static const char *reason_of(int code)
-{
-    static const struct {
-        int code;
-        const char *reason;
-    } reasons[] = {
-        {GNUTLS_E_UNSUPPORTED_VERSION_PACKET, "unsupported protocol"},
-        {GNUTLS_E_NO_CIPHER_SUITES, "no shared cipher"},
-        {GNUTLS_E_INSUFFICIENT_CREDENTIALS, "no shared cipher"},
-        {GNUTLS_E_NO_COMMON_KEY_SHARE, "no suitable key share"},
-        {GNUTLS_E_NO_APPLICATION_PROTOCOL, "the client speaks no protocol that is served here"},
-        {GNUTLS_E_DECRYPTION_FAILED, "decryption failed or bad record mac"},
-        {GNUTLS_E_NO_CERTIFICATE_FOUND, "peer did not return a certificate"},
-        {GNUTLS_E_CERTIFICATE_REQUIRED, "peer did not return a certificate"},
-        {GNUTLS_E_UNEXPECTED_PACKET, "unexpected message"},
-        {GNUTLS_E_UNEXPECTED_HANDSHAKE_PACKET, "unexpected message"},
-        {GNUTLS_E_UNEXPECTED_PACKET_LENGTH, "length mismatch"},
-        {GNUTLS_E_RECORD_OVERFLOW, "data length too long"},
-    };
-    for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++)
-        if (reasons[i].code == code)
-            return reasons[i].reason;
-    return NULL;
-}
-
-static void explain(struct tls_session *session, int code)
-{
-    struct tls_gnutls_state *state = session->library;
-    const char *reason = reason_of(code);
-    const char *text = gnutls_strerror(code);
-    size_t len = strlen(text);
-    if (code == GNUTLS_E_FATAL_ALERT_RECEIVED)
-        tls_fail(session, "alert from the peer: %s",
-                 alert_text((int)gnutls_alert_get(state->session)));
-    else if (reason)
-        tls_fail(session, "%s", reason);
-    else
-        tls_fail(session, "%.*s", (int)(len && text[len - 1] == '.' ? len - 1 : len), text);
-}
-
-/* What the library thinks is a decoding error, a client without a certificate, has other alerts. */
-static int alert_of(const struct tls_gnutls_state *state, int code)
-{
-    if (state->alert >= 0)
-        return state->alert;
-    if (code == GNUTLS_E_NO_CERTIFICATE_FOUND || code == GNUTLS_E_CERTIFICATE_REQUIRED)
-        return gnutls_protocol_get_version(state->session) == GNUTLS_TLS1_3
-                   ? GNUTLS_A_CERTIFICATE_REQUIRED
-                   : GNUTLS_A_HANDSHAKE_FAILURE;
-    return gnutls_error_to_alert(code, NULL);
-}
-
-/* The session is lost: says why, to its owner and to the peer. */
-static int fail(struct tls_session *session, int code)
-{
-    struct tls_gnutls_state *state = session->library;
-    if (state->failed)
-        return -EPROTO;
-    state->failed = true;
-    explain(session, code);
-    if (code != GNUTLS_E_FATAL_ALERT_RECEIVED)
-        gnutls_alert_send(state->session, GNUTLS_AL_FATAL, alert_of(state, code));
-    return code == GNUTLS_E_MEMORY_ERROR ? -ENOMEM : -EPROTO;
 }
 
 static bool goes_on(const struct tls_gnutls_state *state, int code)
@@ -357,7 +254,7 @@ static int session_handshake(struct tls_session *session)
         return -EAGAIN;
     if (code >= 0)
         code = finish(session);
-    return code < 0 ? fail(session, code) : 0;
+    return code < 0 ? tls_gnutls_fail(session, code) : 0;
 }
 
 /* The peer wants to negotiate again (TLS 1.2). It is refused once; a client's hello is in a buffer
@@ -401,7 +298,7 @@ static ssize_t session_read(struct tls_session *session, void *bytes, size_t siz
     remember(session);
     if (code == GNUTLS_E_AGAIN)
         return -EAGAIN;
-    return code < 0 ? fail(session, (int)code) : code;
+    return code < 0 ? tls_gnutls_fail(session, (int)code) : code;
 }
 
 static int session_write(struct tls_session *session, const void *bytes, size_t size, size_t record)
@@ -413,7 +310,7 @@ static int session_write(struct tls_session *session, const void *bytes, size_t 
     while (size) {
         ssize_t sent = gnutls_record_send(state->session, from, size < record ? size : record);
         if (sent < 0)
-            return fail(session, (int)sent);
+            return tls_gnutls_fail(session, (int)sent);
         from += sent;
         size -= (size_t)sent;
     }

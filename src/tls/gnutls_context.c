@@ -51,6 +51,8 @@ static void write_priorities(const struct tls_policy *policy, bool server, char 
         add_word(text, size, groups[policy->groups[i]]);
     add_word(text, size, signatures);
     add_word(text, size, "%PROFILE_MEDIUM");
+    /* What one's own certificate is good for is its owner's business. */
+    add_word(text, size, "%DEBUG_ALLOW_KEY_USAGE_VIOLATIONS");
     add_word(text, size, server ? "%SERVER_PRECEDENCE" : "%SAFE_RENEGOTIATION");
 }
 

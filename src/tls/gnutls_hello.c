@@ -22,22 +22,23 @@
 enum {
     EXTENSION_SERVER_NAME = 0,
     EXTENSION_ALPN = 16,
-    EXTENSION_SUPPORTED_VERSIONS = 43,
-    WIRE_VERSION = 0x0303 - TLS_1_2, /* TLS 1.2 on the wire; 1.3 is one more */
+    EXTENSION_VERSIONS = 43,
     RECORD_HANDSHAKE = 22,
     RECORD_HEADER_BYTES = 5,
     MESSAGE_CLIENT_HELLO = 1,
     MESSAGE_HEADER_BYTES = 4,
     HELLO_SESSION_ID_AT = 34, /* behind version and random */
+    WIRE_TLS_1_2 = 0x0303,
+    WIRE_TLS_1_3 = 0x0304,
 };
 
 struct hello {
     struct slice name;
     struct slice alpn;
-    struct slice versions; /* two bytes each; none: the client knows nothing newer than TLS 1.2 */
+    struct slice versions; /* two bytes each; empty: those up to version */
+    unsigned version;
     bool offers_ecdsa;
     bool wants_chacha; /* rather than AES */
-    bool offers_1_3;
 };
 
 static unsigned read_16(const unsigned char *bytes)
@@ -72,11 +73,9 @@ static int read_alpn(struct hello *hello, const unsigned char *bytes, unsigned s
 
 static int read_versions(struct hello *hello, const unsigned char *bytes, unsigned size)
 {
-    if (size < 3 || bytes[0] != size - 1 || bytes[0] % 2)
+    if (size < 1 || bytes[0] != size - 1 || bytes[0] % 2)
         return GNUTLS_E_UNEXPECTED_PACKET_LENGTH;
     hello->versions = slice_of((const char *)bytes + 1, size - 1);
-    for (unsigned at = 1; at + 1 < size; at += 2)
-        hello->offers_1_3 |= read_16(bytes + at) == 0x0304;
     return 0;
 }
 
@@ -86,7 +85,7 @@ static int read_extension(void *owner, unsigned id, const unsigned char *bytes, 
         return read_name(owner, bytes, size);
     if (id == EXTENSION_ALPN)
         return read_alpn(owner, bytes, size);
-    if (id == EXTENSION_SUPPORTED_VERSIONS)
+    if (id == EXTENSION_VERSIONS)
         return read_versions(owner, bytes, size);
     return 0;
 }
@@ -109,20 +108,6 @@ static unsigned judge(const struct tls_policy *policy, unsigned suite)
         if (ecdsa[policy->ciphers[i]] == suite)
             kind |= SUITE_ECDSA;
     return kind;
-}
-
-/* The library would look for a cipher of TLS 1.2 and blame that. */
-static bool offers_a_version(const struct hello *hello, const struct tls_policy *policy)
-{
-    if (!hello->versions.len)
-        return policy->version_min <= TLS_1_2;
-    for (size_t at = 0; at < hello->versions.len; at += 2) {
-        unsigned version = read_16((const unsigned char *)hello->versions.ptr + at);
-        if (version >= WIRE_VERSION + policy->version_min &&
-            version <= WIRE_VERSION + policy->version_max)
-            return true;
-    }
-    return false;
 }
 
 /* The message is one whose lengths were checked, by gnutls_ext_raw_parse. */
@@ -187,15 +172,14 @@ static int keep_name(struct tls_gnutls_state *state, struct slice name)
  * TLS 1.3 with whom it has given a ticket of 1.2: each name and version has a ticket key of its
  * own. */
 static int enable_tickets(struct tls_gnutls_state *state, const struct tls_gnutls_context *context,
-                          bool speaks_1_3)
+                          unsigned version)
 {
     uint8_t bytes[TLS_TICKET_SECRET_BYTES];
     gnutls_datum_t key = {bytes, sizeof(bytes)};
-    char use[TLS_NAME_MAX_BYTES + 2];
+    char use[TLS_NAME_MAX_BYTES + 16];
     if (!context->tickets)
         return 0;
-    int len =
-        snprintf(use, sizeof(use), "%c%s", speaks_1_3 ? '3' : '2', state->name ? state->name : "");
+    int len = snprintf(use, sizeof(use), "%u %s", version, state->name ? state->name : "");
     int code = gnutls_hmac_fast(GNUTLS_MAC_SHA512, context->ticket_key, sizeof(context->ticket_key),
                                 use, (size_t)len, bytes);
     if (code >= 0)
@@ -204,17 +188,37 @@ static int enable_tickets(struct tls_gnutls_state *state, const struct tls_gnutl
     return code;
 }
 
+/* The version that will be agreed on; 0: none. The library would look for ciphers that fit no
+ * version, and complain of those. */
+static unsigned agree(const struct hello *hello, const struct tls_policy *policy)
+{
+    const unsigned char *bytes = (const unsigned char *)hello->versions.ptr;
+    unsigned agreed = 0;
+    if (!hello->versions.len && hello->version >= WIRE_TLS_1_2 && policy->version_min <= TLS_1_2)
+        return TLS_1_2;
+    for (size_t i = 0; i + 1 < hello->versions.len; i += 2) {
+        unsigned version = read_16(bytes + i);
+        if (version == WIRE_TLS_1_3 && policy->version_max >= TLS_1_3)
+            return TLS_1_3;
+        if (version == WIRE_TLS_1_2 && policy->version_min <= TLS_1_2)
+            agreed = TLS_1_2;
+    }
+    return agreed;
+}
+
 static int prepare(struct tls_session *session, const struct hello *hello)
 {
     struct tls_gnutls_state *state = session->library;
     const struct tls_gnutls_context *context = session->server->context;
+    unsigned version = agree(hello, &session->server->config.policy);
+    if (!version)
+        return GNUTLS_E_UNSUPPORTED_VERSION_PACKET;
     int code = keep_name(state, hello->name);
     state->hello_done = true;
     state->offers_ecdsa = hello->offers_ecdsa;
     if (code >= 0 && hello->wants_chacha && context->chacha_first)
         code = gnutls_priority_set(state->session, context->chacha_first);
-    bool speaks_1_3 = hello->offers_1_3 && session->server->config.policy.version_max >= TLS_1_3;
-    return code < 0 ? code : enable_tickets(state, context, speaks_1_3);
+    return code < 0 ? code : enable_tickets(state, context, version);
 }
 
 /* After a HelloRetryRequest. */
@@ -261,8 +265,7 @@ int tls_gnutls_on_hello(gnutls_session_t library, unsigned type, unsigned when, 
             tls_fail(session, "the client's hello is malformed");
         return code;
     }
-    if (!offers_a_version(&hello, &session->server->config.policy))
-        return GNUTLS_E_UNSUPPORTED_VERSION_PACKET;
+    hello.version = read_16(message->data);
     read_suites(&hello, &session->server->config.policy, message);
     return state->hello_done ? compare(session, &hello) : answer(session, &hello, message);
 }

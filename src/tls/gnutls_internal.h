@@ -1,7 +1,8 @@
 /*
  * What the files of the GnuTLS backend share: gnutls.c runs sessions, gnutls_hello.c answers what a
  * client says first, gnutls_verify.c shows and verifies certificates, gnutls_certificate.c loads
- * them, gnutls_context.c makes contexts, gnutls_peer.c puts into words what was agreed on.
+ * them, gnutls_context.c makes contexts, gnutls_peer.c puts into words what was agreed on,
+ * gnutls_failure.c what went wrong.
  */
 #ifndef TLS_GNUTLS_INTERNAL_H
 #define TLS_GNUTLS_INTERNAL_H
@@ -41,6 +42,17 @@ struct tls_gnutls_context {
     uint8_t ticket_key[TLS_TICKET_SECRET_BYTES];
 };
 
+/* The record that a handshake reads. */
+struct tls_gnutls_watch {
+    uint8_t header[5];
+    unsigned len; /* of the header */
+    unsigned body_len;
+    unsigned body_left;
+    uint8_t last; /* byte of the body that came */
+    bool any;
+    const char *foreign; /* what the first bytes are if they are no record; NULL: they are */
+};
+
 /* Of a session. */
 struct tls_gnutls_state {
     gnutls_session_t session;
@@ -49,6 +61,7 @@ struct tls_gnutls_state {
     uint8_t *replay; /* records of a hello that waits for its answer; owned */
     size_t replay_len;
     size_t replay_at;
+    struct tls_gnutls_watch watch;
     int alert;         /* to send instead of what the library thinks fit; -1: none */
     bool hello_done;   /* the hello was answered */
     bool offers_ecdsa; /* the client takes a suite of TLS 1.2 for ECDSA keys */
@@ -97,6 +110,12 @@ int tls_gnutls_on_retrieve(gnutls_session_t library, const struct gnutls_cert_re
 
 /* Verifies the peer's certificate; a reason and an alert are left in the session. */
 int tls_gnutls_on_verify(gnutls_session_t library);
+
+/* Of gnutls_failure.c. Looks at what the library is given, as long as it shakes hands. */
+void tls_gnutls_watch(struct tls_gnutls_state *state, const uint8_t *bytes, size_t size);
+
+/* The session is lost: says why, to its owner and to the peer. Returns -EPROTO or -ENOMEM. */
+int tls_gnutls_fail(struct tls_session *session, int code);
 
 /* Of gnutls_peer.c: as in struct tls_backend. */
 void tls_gnutls_describe(const struct tls_session *session, struct tls_info *info);

@@ -78,7 +78,7 @@ static const struct {
     const char *reason;
 } refusals[] = {
     {GNUTLS_CERT_REVOKED, GNUTLS_A_CERTIFICATE_REVOKED, "certificate revoked"},
-    {GNUTLS_CERT_SIGNER_NOT_FOUND, GNUTLS_A_UNKNOWN_CA, "unable to get local issuer certificate"},
+    {GNUTLS_CERT_SIGNER_NOT_FOUND, GNUTLS_A_UNKNOWN_CA, NULL},
     {GNUTLS_CERT_SIGNER_NOT_CA, GNUTLS_A_UNKNOWN_CA, "invalid CA certificate"},
     {GNUTLS_CERT_SIGNATURE_FAILURE, GNUTLS_A_DECRYPT_ERROR, "certificate signature failure"},
     {GNUTLS_CERT_NOT_ACTIVATED, GNUTLS_A_BAD_CERTIFICATE, "certificate is not yet valid"},
@@ -90,6 +90,23 @@ static const struct {
      "permitted subtree violation"},
     {GNUTLS_CERT_UNEXPECTED_OWNER, GNUTLS_A_BAD_CERTIFICATE, NULL},
 };
+
+/* Does the chain end with its own authority, which is not trusted? */
+static const char *untrusted(const struct tls_gnutls_state *state)
+{
+    unsigned count = 0;
+    const gnutls_datum_t *chain = gnutls_certificate_get_peers(state->session, &count);
+    gnutls_x509_crt_t last;
+    bool signs_itself = false;
+    if (chain && count && gnutls_x509_crt_init(&last) == 0) {
+        signs_itself = gnutls_x509_crt_import(last, &chain[count - 1], GNUTLS_X509_FMT_DER) == 0 &&
+                       gnutls_x509_crt_check_issuer(last, last);
+        gnutls_x509_crt_deinit(last);
+    }
+    if (!signs_itself)
+        return "unable to get local issuer certificate";
+    return count == 1 ? "self-signed certificate" : "self-signed certificate in certificate chain";
+}
 
 static const char *owner_mismatch(const struct tls_gnutls_state *state)
 {
@@ -104,8 +121,11 @@ static int refuse(struct tls_session *session, unsigned status)
         if (!(status & refusals[i].status))
             continue;
         const char *reason = refusals[i].reason;
+        if (!reason)
+            reason =
+                refusals[i].alert == GNUTLS_A_UNKNOWN_CA ? untrusted(state) : owner_mismatch(state);
         state->alert = refusals[i].alert;
-        tls_fail(session, "certificate verify failed: %s", reason ? reason : owner_mismatch(state));
+        tls_fail(session, "certificate verify failed: %s", reason);
         return GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR;
     }
     tls_fail(session, "certificate verify failed: unspecified certificate verification error");

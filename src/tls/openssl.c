@@ -194,7 +194,7 @@ static int fail(struct tls_session *session)
     }
     if (is_alert(code))
         tls_fail(session, "alert from the peer: %s",
-                 SSL_alert_desc_string_long(ERR_GET_REASON(code) - SSL_AD_REASON_OFFSET));
+                 tls_alert_text((unsigned)(ERR_GET_REASON(code) - SSL_AD_REASON_OFFSET)));
     else if (ERR_GET_REASON(code) == SSL_R_CERTIFICATE_VERIFY_FAILED && verified != X509_V_OK)
         tls_fail(session, "certificate verify failed: %s", X509_verify_cert_error_string(verified));
     tls_fail(session, "%s", openssl_reason());
