@@ -73,7 +73,7 @@ static int read_alpn(struct hello *hello, const unsigned char *bytes, unsigned s
 
 static int read_versions(struct hello *hello, const unsigned char *bytes, unsigned size)
 {
-    if (size < 1 || bytes[0] != size - 1 || bytes[0] % 2)
+    if (size < 3 || bytes[0] != size - 1 || bytes[0] % 2)
         return GNUTLS_E_UNEXPECTED_PACKET_LENGTH;
     hello->versions = slice_of((const char *)bytes + 1, size - 1);
     return 0;
