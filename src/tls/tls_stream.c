@@ -88,6 +88,7 @@ static int take_step(struct stream *stream, struct tls_session *session)
 static int ask(struct tls_session *session, struct tls_hello_hook *hook, int64_t deadline)
 {
     struct tls_certificate *certificate = NULL;
+    assert(hook); /* a server asks only if there is somebody to answer */
     int result = hook->answer(hook, session->hello, &certificate, deadline);
     if (result == -EACCES)
         tls_refuse_hello(session);
