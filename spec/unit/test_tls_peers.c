@@ -136,6 +136,8 @@ static void a_client_without_certificate_is_refused_if_one_is_required(struct tl
     for (unsigned version = TLS_1_2; version <= TLS_1_3; version++) {
         demand(pair, TLS_CLIENT_REQUIRED, version);
         tls_pair_refuse(pair, "one.example");
+        assert_non_null(strstr(pair->at_client.session.error,
+                               version == TLS_1_2 ? "handshake failure" : "certificate required"));
         demand(pair, TLS_CLIENT_OPTIONAL, version);
         tls_pair_open(pair, "one.example");
         assert_false(tls_side_info(&pair->at_server).has_peer);

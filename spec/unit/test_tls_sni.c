@@ -292,6 +292,22 @@ static void a_second_hello_is_not_asked_about(struct tls_pair *pair)
     assert_int_equal(pair->at_client.result, 0);
 }
 
+/* What was decided by the first name must not be used with another. */
+static void a_second_hello_that_names_another_server_is_refused(struct tls_pair *pair)
+{
+    struct tls_server_config config = {.policy.groups = {TLS_SECP521R1}, .policy.group_count = 1};
+    struct tls_plain plain;
+    serve(pair, config);
+    tls_plain_create(&plain, "one.example");
+    tls_plain_begin(&plain, pair);
+    SSL_set_tlsext_host_name(plain.ssl, "two.example");
+    assert_false(tls_plain_step(&plain, pair));
+    assert_false(tls_plain_step(&plain, pair));
+    assert_int_equal(pair->at_server.result, -EPROTO);
+    assert_non_null(strstr(pair->at_server.session.error, "second hello"));
+    tls_plain_free(&plain);
+}
+
 static void a_session_may_end_while_it_is_asked_for(struct tls_pair *pair)
 {
     serve(pair, (struct tls_server_config){.asks_hello = true});
@@ -316,6 +332,7 @@ static const struct tls_case cases[] = {
     TLS_CASE(a_hello_can_be_refused),
     TLS_CASE(without_any_certificate_a_hello_is_refused),
     TLS_CASE(a_second_hello_is_not_asked_about),
+    TLS_CASE(a_second_hello_that_names_another_server_is_refused),
     TLS_CASE(a_session_may_end_while_it_is_asked_for),
 };
 

@@ -203,7 +203,7 @@ static int fail(struct tls_session *session)
 }
 
 /* Between two records no buffer is needed; the library keeps one that a ticket made it allocate. In
- * the midst of a record it would give away what has been read of it. */
+ * the midst of a record older libraries would free what was read of it (CVE-2024-4741). */
 static void release_buffers(SSL *ssl)
 {
     if (strcmp(SSL_rstate_string(ssl), "RH") == 0)

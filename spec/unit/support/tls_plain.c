@@ -23,36 +23,47 @@ void tls_plain_free(struct tls_plain *plain)
     ERR_clear_error();
 }
 
-/* The server's turn: returns whether it has said anything. */
-static bool serve(struct tls_plain *plain, struct tls_side *server)
+/* The server's turn. */
+static void serve(struct tls_plain *plain, struct tls_side *server)
 {
     char *bytes;
     long len = BIO_get_mem_data(plain->outgoing, &bytes);
     server->session.input = slice_of(bytes, (size_t)len);
     if (server->result == -EAGAIN)
         server->result = tls_handshake(&server->session);
+    server->session.input = slice_of(NULL, 0);
     BIO_reset(plain->outgoing);
     struct tls_output *output = &server->session.output;
-    bool said = output->len > 0;
-    if (said)
+    if (output->len)
         BIO_write(plain->incoming, output->bytes, (int)output->len);
     tls_output_release(output);
-    return said;
 }
 
-bool tls_plain_shake(struct tls_plain *plain, struct tls_pair *pair)
+void tls_plain_begin(struct tls_plain *plain, struct tls_pair *pair)
 {
     struct tls_side *server = &pair->at_server;
-    int result;
     assert_false(server->begun);
     assert_int_equal(tls_accept(&server->session, pair->server), 0);
     server->begun = true;
     server->result = -EAGAIN;
+    assert_int_not_equal(SSL_do_handshake(plain->ssl), 1);
+}
+
+bool tls_plain_step(struct tls_plain *plain, struct tls_pair *pair)
+{
+    serve(plain, &pair->at_server);
+    return SSL_do_handshake(plain->ssl) == 1;
+}
+
+bool tls_plain_shake(struct tls_plain *plain, struct tls_pair *pair)
+{
+    bool done;
+    tls_plain_begin(plain, pair);
     do
-        result = SSL_do_handshake(plain->ssl);
-    while (serve(plain, server) && result != 1);
-    server->session.input = slice_of(NULL, 0);
-    return result == 1;
+        done = tls_plain_step(plain, pair);
+    while (!done && SSL_want_read(plain->ssl) && BIO_ctrl_pending(plain->outgoing));
+    serve(plain, &pair->at_server);
+    return done;
 }
 
 int tls_plain_peer_kind(const struct tls_plain *plain)
