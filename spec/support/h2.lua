@@ -130,6 +130,18 @@ end
 local Client = {}
 Client.__index = Client
 
+--- A side of a connection, with the methods of `class`; nothing is sent yet.
+---@param options { manual: boolean|nil }
+function h2.over(opened, class, options)
+   local inflater = ffi.new "nghttp2_hd_inflater *[1]"
+   assert(nghttp2.nghttp2_hd_inflate_new(inflater) == 0)
+   return setmetatable({
+      socket = opened, inflater = ffi.gc(inflater[0], nghttp2.nghttp2_hd_inflate_del),
+      manual = options.manual, streams = {}, settings = {}, pings = 0, pings_in = 0,
+      updates = {}, next_id = 1,
+   }, class)
+end
+
 --- Connects; sends the preface and SETTINGS (of { [id] = value }) unless `silent` is set.
 ---@param address string
 ---@param options { settings: table|nil, silent: boolean|nil, manual: boolean|nil,
@@ -138,13 +150,8 @@ Client.__index = Client
 ---@return spec.H2Client
 function h2.connect(address, options)
    options = options or {}
-   local inflater = ffi.new "nghttp2_hd_inflater *[1]"
-   assert(nghttp2.nghttp2_hd_inflate_new(inflater) == 0)
-   local self = setmetatable({
-      socket = socket.connect(address, { receive_buffer = options.receive_buffer, name = "h2 client" }),
-      inflater = ffi.gc(inflater[0], nghttp2.nghttp2_hd_inflate_del),
-      manual = options.manual, streams = {}, settings = {}, pings = 0, next_id = 1,
-   }, Client)
+   local self = h2.over(socket.connect(address, { receive_buffer = options.receive_buffer, name = "h2 client" }),
+      Client, options)
    if not options.silent then
       self:send(h2.PREFACE .. h2.frame(h2.SETTINGS, 0, 0, h2.settings(options.settings)))
    end
@@ -227,7 +234,8 @@ function Client:decode(block)
    end
 end
 
-local function take_head(stream, fields)
+--- Sorts a complete field section of a response.
+function Client.take_fields(_, stream, fields)
    local status = tonumber(fields[1][1] == ":status" and fields[1][2])
    if not status then
       assert(stream.status, "trailers without a head")
@@ -253,13 +261,13 @@ handlers[h2.HEADERS] = function(self, frame)
       block, frame.flags = block .. more.payload, bit.bor(frame.flags, more.flags)
    end
    local stream = self:stream(frame.stream)
-   take_head(stream, self:decode(block))
+   self:take_fields(stream, self:decode(block))
    stream.ended = stream.ended or bit.band(frame.flags, h2.END_STREAM) ~= 0
 end
 
 handlers[h2.DATA] = function(self, frame)
    local stream = self:stream(frame.stream)
-   assert(stream.status and not stream.ended, "DATA outside of a body")
+   assert(stream.fields and not stream.ended, "DATA outside of a body")
    stream.parts[#stream.parts + 1] = frame.payload
    stream.ended = bit.band(frame.flags, h2.END_STREAM) ~= 0
    if not self.manual and #frame.payload > 0 then
@@ -291,8 +299,13 @@ handlers[h2.PING] = function(self, frame)
    if bit.band(frame.flags, h2.ACK) ~= 0 then
       self.pings = self.pings + 1
    else
+      self.pings_in = self.pings_in + 1
       self:frame(h2.PING, h2.ACK, 0, frame.payload)
    end
+end
+
+handlers[h2.WINDOW_UPDATE] = function(self, frame)
+   self.updates[frame.stream] = (self.updates[frame.stream] or 0) + read_u32(frame.payload, 1)
 end
 
 handlers[h2.GOAWAY] = function(self, frame)
@@ -378,5 +391,7 @@ end
 function Client:close()
    self.socket:close()
 end
+
+h2.Client = Client
 
 return h2
