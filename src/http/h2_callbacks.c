@@ -292,7 +292,7 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, v
     return 0;
 }
 
-/* A response whose fields no frame can carry. */
+/* A response that came too late, or whose fields no frame can carry. */
 static int on_frame_not_send(nghttp2_session *session, const nghttp2_frame *frame, int error,
                              void *user_data)
 {
@@ -300,6 +300,11 @@ static int on_frame_not_send(nghttp2_session *session, const nghttp2_frame *fram
     struct h2_stream *stream = stream_of(session, frame->hd.stream_id);
     if (!stream || frame->hd.type != NGHTTP2_HEADERS)
         return 0;
+    if (error == NGHTTP2_ERR_SESSION_CLOSING || error == NGHTTP2_ERR_STREAM_CLOSING ||
+        error == NGHTTP2_ERR_STREAM_CLOSED) {
+        h2_output_fail(&stream->output, -ECONNRESET);
+        return 0;
+    }
     log_warn("the fields of a response cannot be sent: %s", nghttp2_strerror(error));
     h2_output_fail(&stream->output, -EMSGSIZE);
     h2_stream_reset(stream, NGHTTP2_INTERNAL_ERROR);
