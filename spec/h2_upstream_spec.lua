@@ -21,7 +21,8 @@ ml.listen { address = "127.0.0.1:0", chain = upstream { name = "one", connection
    connect_timeout = "3s" } }
 ml.listen { address = "127.0.0.1:0", chain = upstream { name = "hasty", response_timeout = "200ms",
    read_timeout = "200ms", send_timeout = "200ms", idle_timeout = "150ms", retries = 0 } }
-ml.listen { address = "127.0.0.1:0", chain = upstream { name = "pinging", ping_interval = "60ms", retries = 0 } }
+ml.listen { address = "127.0.0.1:0", chain = upstream { name = "pinging", retries = 0,
+   ping_interval = "60ms" } }
 ml.listen { address = "127.0.0.1:0", chain = upstream { name = "strict", response_head_max = 1000,
    x_forwarded = true } }
 ]]
@@ -62,8 +63,8 @@ t.on_both_backends("an HTTP/2 origin", function(backend)
    end
 
    t.it("gets the request in its own form", function()
-      local client, origin, request = reach(USUAL, "GET /path?q=1 HTTP/1.1\nHost: a.example\nX-Mixed: Case\n" ..
-         "TE: trailers, deflate\nConnection: TE, X-Hop\nX-Hop: 1\nKeep-Alive: 5")
+      local client, origin, request = reach(USUAL, "GET /path?q=1 HTTP/1.1\nHost: a.example\n" ..
+         "X-Mixed: Case\nTE: trailers, deflate\nConnection: TE, X-Hop\nX-Hop: 1\nKeep-Alive: 5")
       assert.same({
          { ":method", "GET" }, { ":scheme", "http" }, { ":authority", "a.example" }, { ":path", "/path?q=1" },
          { "x-mixed", "Case" }, { "via", "1.1 monolake-lua" }, { "te", "trailers" },
@@ -78,7 +79,8 @@ t.on_both_backends("an HTTP/2 origin", function(backend)
    end)
 
    t.it("hears of the client", function()
-      local client, origin, request = reach(STRICT, "GET / HTTP/1.1\nHost: a.example\nX-Forwarded-For: 192.0.2.1")
+      local client, origin, request = reach(STRICT,
+         "GET / HTTP/1.1\nHost: a.example\nX-Forwarded-For: 192.0.2.1")
       assert.equal("192.0.2.1, 127.0.0.1", request:get "x-forwarded-for")
       assert.equal("a.example", request:get "x-forwarded-host")
       origin:respond(request, 204)
@@ -86,11 +88,11 @@ t.on_both_backends("an HTTP/2 origin", function(backend)
    end)
 
    t.it("takes many requests at a time on one connection", function()
-      local clients, origin, requests = {}, nil, {}
+      local clients, requests = {}, {}
       for i = 1, 20 do
          clients[i] = ask(USUAL, ("GET /%d HTTP/1.1\nHost: a"):format(i))
       end
-      origin = accept()
+      local origin = accept()
       for _ = 1, 20 do
          local request = origin:read_request()
          requests[tonumber(request:get(":path"):sub(2))] = request
@@ -142,8 +144,8 @@ t.on_both_backends("an HTTP/2 origin", function(backend)
 
    t.it("holds a client up while its window is closed", function()
       local size = 64000000 -- more than the kernel's buffers take
-      local client, origin, request = reach(USUAL, ("POST / HTTP/1.1\nHost: a\nContent-Length: %d"):format(size),
-         nil, { manual = true })
+      local client, origin, request = reach(USUAL,
+         ("POST / HTTP/1.1\nHost: a\nContent-Length: %d"):format(size), nil, { manual = true })
       local sent, why = client:try_send(("x"):rep(size), 0.3)
       assert.is_nil(sent)
       assert.equal("timeout", why)
@@ -224,7 +226,8 @@ t.on_both_backends("an HTTP/2 origin", function(backend)
    end)
 
    t.it("gives 100 Continue", function()
-      local client, origin, request = reach(USUAL, "POST / HTTP/1.1\nHost: a\nContent-Length: 4\nExpect: 100-continue")
+      local client, origin, request = reach(USUAL,
+         "POST / HTTP/1.1\nHost: a\nContent-Length: 4\nExpect: 100-continue")
       assert.equal("100-continue", request:get "expect")
       origin:head(request, 100)
       assert.equal(100, client:read_response_head().status)
@@ -404,7 +407,8 @@ t.on_both_backends("an HTTP/2 origin", function(backend)
    -- --- Bounds and times -----------------------------------------------------------------------
 
    t.it("gets no more streams at a time than it allows", function()
-      local client, origin, request = reach(USUAL, nil, nil, { settings = { [h2.MAX_CONCURRENT_STREAMS] = 1 } })
+      local client, origin, request = reach(USUAL, nil, nil,
+         { settings = { [h2.MAX_CONCURRENT_STREAMS] = 1 } })
       origin:sync()
       local other = ask(USUAL, "GET /other HTTP/1.1\nHost: a")
       local second = accept()

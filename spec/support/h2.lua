@@ -150,8 +150,8 @@ end
 ---@return spec.H2Client
 function h2.connect(address, options)
    options = options or {}
-   local self = h2.over(socket.connect(address, { receive_buffer = options.receive_buffer, name = "h2 client" }),
-      Client, options)
+   local opened = socket.connect(address, { receive_buffer = options.receive_buffer, name = "h2 client" })
+   local self = h2.over(opened, Client, options)
    if not options.silent then
       self:send(h2.PREFACE .. h2.frame(h2.SETTINGS, 0, 0, h2.settings(options.settings)))
    end
