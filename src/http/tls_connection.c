@@ -43,7 +43,11 @@ static void log_failure(struct connection *connection, const char *why)
     if (!log_limit_pass(&limit, FAILURES_LOGGED_PER_S, &suppressed))
         return;
     address_format(&connection->stream.remote, client);
-    log_info("TLS handshake with %s failed: %s (%u more were not logged)", client, why, suppressed);
+    if (suppressed)
+        log_info("TLS handshake with %s failed: %s (%u more were not logged)", client, why,
+                 suppressed);
+    else
+        log_info("TLS handshake with %s failed: %s", client, why);
 }
 
 /* On the main stack, as if the bytes behind the handshake had just arrived. */

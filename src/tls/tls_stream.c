@@ -149,14 +149,19 @@ static int begin(struct stream *stream, struct tls_stream *tls, struct tls_hello
     return 0;
 }
 
+static int without_memory(struct tls_stream *tls, char *error)
+{
+    free(tls);
+    snprintf(error, TLS_ERROR_MAX_BYTES, "out of memory");
+    return -ENOMEM;
+}
+
 int tls_stream_accept(struct stream *stream, struct tls_server *server, struct tls_hello_hook *hook,
                       char *error, int64_t deadline)
 {
     struct tls_stream *tls = calloc(1, sizeof(*tls));
-    if (!tls || tls_accept(&tls->session, server) != 0) {
-        free(tls);
-        return -ENOMEM;
-    }
+    if (!tls || tls_accept(&tls->session, server) != 0)
+        return without_memory(tls, error);
     return begin(stream, tls, hook, error, deadline);
 }
 
@@ -164,10 +169,8 @@ int tls_stream_connect(struct stream *stream, struct tls_client *client, const c
                        struct tls_memory *memory, char *error, int64_t deadline)
 {
     struct tls_stream *tls = calloc(1, sizeof(*tls));
-    if (!tls || tls_connect(&tls->session, client, name, memory) != 0) {
-        free(tls);
-        return -ENOMEM;
-    }
+    if (!tls || tls_connect(&tls->session, client, name, memory) != 0)
+        return without_memory(tls, error);
     return begin(stream, tls, NULL, error, deadline);
 }
 
