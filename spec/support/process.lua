@@ -131,6 +131,14 @@ function process.memory_kib(pid, key)
    return tonumber(read_file(("/proc/%d/status"):format(pid)):match(key .. ":%s+(%d+) kB"))
 end
 
+--- How many descriptors a process has open.
+function process.descriptors(pid)
+   local listing = io.popen(("ls /proc/%d/fd"):format(pid))
+   local _, count = listing:read("*a"):gsub("\n", "\n")
+   listing:close()
+   return count
+end
+
 --- The pids of a process's children.
 function process.children(pid)
    local pids = {}

@@ -43,6 +43,7 @@ int SSL_read(spec_ssl ssl, void *bytes, int count);
 int SSL_write(spec_ssl ssl, const char *bytes, int count);
 int SSL_shutdown(spec_ssl ssl);
 int SSL_key_update(spec_ssl ssl, int kind);
+int SSL_renegotiate(spec_ssl ssl);
 int SSL_get_error(spec_ssl ssl, int result);
 const char *SSL_get_version(spec_ssl ssl);
 const void *SSL_get_current_cipher(spec_ssl ssl);
@@ -323,6 +324,13 @@ end
 --- Asks for new keys of both directions with the next bytes (TLS 1.3).
 function TlsClient:update_keys()
    assert(ssl.SSL_key_update(self.ssl, 1) == 1)
+end
+
+--- Asks for a new handshake (TLS 1.2).
+function TlsClient:renegotiate()
+   assert(ssl.SSL_renegotiate(self.ssl) == 1)
+   ssl.SSL_do_handshake(self.ssl)
+   flush(self)
 end
 
 -- what was agreed on ------------------------------------------------------------------------------
