@@ -24,10 +24,12 @@ ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, chain = {
          tostring(req.headers.cookie))
    end,
 } }
+ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, send_timeout = "100ms",
+   chain = { ml.text(("x"):rep(524288)) } }
 ]]
 
 t.on_both_backends("a client's HTTP/2 connection", function(backend)
-   local origin, proxy = t.proxied(backend, { site = SITE, listeners = 4 })
+   local origin, proxy = t.proxied(backend, { site = SITE, listeners = 5 })
 
    local function connect(listener, options)
       return h2.connect(proxy().addresses[listener or 1], options)
@@ -341,6 +343,28 @@ t.on_both_backends("a client's HTTP/2 connection", function(backend)
       client = connect(3, { manual = true }) -- a window that stays shut
       id = client:request()
       assert.equal(h2.CANCEL, client:reset_of(id))
+   end)
+
+   t.it("lets streams take their time behind others on a slow connection", function()
+      local client = connect(5, { receive_buffer = 65536, settings = { [h2.INITIAL_WINDOW_SIZE] = 1048576 } })
+      client:frame(h2.WINDOW_UPDATE, 0, 0, h2.u32(100000000))
+      client.manual = true
+      local ids, total = {}, 0
+      for i = 1, 16 do
+         ids[i] = client:request()
+      end
+      for _, id in ipairs(ids) do
+         local stream, read = client:stream(id), 0
+         client:pump(function()
+            if #stream.parts > read then
+               read = #stream.parts
+               total = total + #stream.parts[read]
+               t.tasks.sleep(total > 4000000 and 0.002 or 0)
+            end
+            return stream.ended or stream.reset
+         end)
+         assert.is_nil(stream.reset)
+      end
    end)
 
    t.it("answers what a client that half-closes has asked for", function()

@@ -102,18 +102,31 @@ static bool all_taken(const struct h2_output *output)
     return output->error || (!output->left && (!output->last || output->finished));
 }
 
-/* Waits for a wake, at most until the stall time. Returns 0, -ETIMEDOUT (with progress: 0) or
- * -ECANCELED. */
+/* Is it the peer's windows that let nothing through? Behind other streams it may take long, and of
+ * a socket that takes nothing the connection dies. */
+static bool shut_out(const struct h2_output *output, uint64_t data_bytes_before)
+{
+    const struct h2_transport *transport = output->transport;
+    if (nghttp2_session_get_stream_remote_window_size(transport->session, output->stream_id) <= 0)
+        return true;
+    return nghttp2_session_get_remote_window_size(transport->session) <= 0 &&
+           transport->data_bytes == data_bytes_before;
+}
+
+/* Waits for a wake, at most until the stall time. Returns 0, -ETIMEDOUT (0 if it only takes its
+ * time) or -ECANCELED. */
 static int await_progress(struct h2_output *output, uint32_t stall_ms, int64_t deadline)
 {
     struct io *io = output->transport->stream->io;
     int64_t until = stall_ms ? io_now_ms(io) + stall_ms : deadline;
-    uint64_t before = output->taken;
+    uint64_t taken = output->taken;
+    uint64_t data_bytes = output->transport->data_bytes;
     output->sender = coro_self();
     int result = wait_wake(io, until < deadline ? until : deadline);
     output->sender = NULL;
-    bool progress = output->taken != before && io_now_ms(io) < deadline;
-    return result == -ETIMEDOUT && progress ? 0 : result;
+    if (result != -ETIMEDOUT || io_now_ms(io) >= deadline)
+        return result;
+    return output->taken != taken || !shut_out(output, data_bytes) ? 0 : result;
 }
 
 int h2_output_send(struct h2_output *output, const struct slice *pieces, unsigned count, bool last,

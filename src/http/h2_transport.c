@@ -184,6 +184,7 @@ static int send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8
     memcpy(transport->out + transport->out_len, header, 9);
     h2_output_take(output, transport->out + transport->out_len + 9, length);
     transport->out_len += 9 + (uint32_t)length;
+    transport->data_bytes += length;
     return 0;
 }
 

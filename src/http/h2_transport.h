@@ -60,6 +60,7 @@ struct h2_transport {
     const uint8_t *rest; /* of a frame that did not fit: the session's memory */
     size_t rest_len;
     struct h2_scan scan; /* of what is received */
+    uint64_t data_bytes; /* of bodies, sent so far */
     struct timer end;    /* fires once to call ops->ended */
     int error;           /* for ops->ended */
     bool deaf;    /* what arrives is dropped: it was terminated, or the peer has half-closed */
