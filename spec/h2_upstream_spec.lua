@@ -301,7 +301,8 @@ t.on_both_backends("an HTTP/2 origin", function(backend)
       local upstream = listener:accept()
       upstream:read_until "SM\r\n\r\n"
       upstream:send "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
-      assert.matches("does not speak HTTP/2", expect_error(client, 502):get "x-why")
+      expect_error(client, 502)
+      proxy():await_log "does not speak HTTP/2"
    end)
 
    -- --- Resets and retries ---------------------------------------------------------------------
@@ -341,10 +342,11 @@ t.on_both_backends("an HTTP/2 origin", function(backend)
 
    t.it("refuses a stream for ever: 502", function()
       local client = ask(USUAL, "POST / HTTP/1.1\nHost: a\nContent-Length: 0")
-      for _ = 1, 3 do
-         local origin = accept()
-         origin:reset(origin:read_request(), h2.REFUSED_STREAM)
-      end
+      local origin = accept()
+      origin:reset(origin:read_request(), h2.REFUSED_STREAM)
+      local second = accept() -- the one on which it is tried again, but there is no third
+      second:reset(second:read_request(), h2.REFUSED_STREAM)
+      second:reset(second:read_request(), h2.REFUSED_STREAM)
       expect_error(client, 502)
    end)
 
@@ -416,6 +418,29 @@ t.on_both_backends("an HTTP/2 origin", function(backend)
       assert.equal("elsewhere", other:read_response().body)
       origin:respond(request, 200, "here")
       assert.equal("here", client:read_response().body)
+   end)
+
+   t.it("gets no more streams than it allows even if they all come at once", function()
+      local clients = {}
+      for i = 1, 6 do
+         clients[i] = ask(USUAL, "POST / HTTP/1.1\nHost: a\nContent-Length: 0")
+      end
+      local function serve(origin)
+         while true do
+            local request = origin:read_request(3600)
+            origin:sync()
+            assert.equal(0, #origin.waiting)
+            origin:respond(request, 200, "one of them")
+         end
+      end
+      t.start_task(function()
+         while true do
+            t.start_task(serve, accept { settings = { [h2.MAX_CONCURRENT_STREAMS] = 1 } })
+         end
+      end)
+      for i = 1, 6 do
+         assert.equal("one of them", clients[i]:read_response().body)
+      end
    end)
 
    t.it("gets no more connections than we allow: the others wait for room", function()

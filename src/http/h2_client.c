@@ -3,10 +3,14 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "coro/coro.h"
+#include "io/wait.h"
+
+enum { FAILURES_LOGGED_PER_S = 1 };
 
 static void stream_closed(struct stream *stream)
 {
@@ -67,6 +71,7 @@ static void ended(struct h2_transport *transport, int error)
     }
     client->stream_count--;
     client->ended = true;
+    h2_client_wake_opener(client);
     if (!client->stream_count)
         h2_transport_close(transport, error != 0);
 }
@@ -128,6 +133,59 @@ static int begin_session(struct h2_client *client, const struct h2_client_option
     return 0;
 }
 
+void h2_client_wake_opener(struct h2_client *client)
+{
+    if (client->opener)
+        coro_wake(client->opener, 0);
+}
+
+static int await_settings(struct h2_client *client, int64_t deadline)
+{
+    int result = 0;
+    client->stream_count++; /* so that its end does not free it */
+    while (result == 0 && !client->settled && !client->ended) {
+        client->opener = coro_self();
+        result = wait_wake(client->stream.io, deadline);
+        client->opener = NULL;
+    }
+    client->stream_count--;
+    if (result == 0 && client->ended)
+        result = client->why ? -EPROTO : -ECONNRESET;
+    return result;
+}
+
+static void log_failure(const struct h2_client *client, int error)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    char origin[ADDRESS_TEXT_MAX];
+    if (error == -ECANCELED || !log_limit_pass(&limit, FAILURES_LOGGED_PER_S, &suppressed))
+        return;
+    address_format(&client->stream.remote, origin);
+    log_warn("HTTP/2 with the origin at %s cannot begin: %s (%u more were not logged)", origin,
+             client->why ? client->why : strerror(-error), suppressed);
+}
+
+/* On a connected stream. On failure nothing is left. */
+static int begin(struct h2_client *client, const struct client_tls *tls,
+                 const struct h2_client_options *options, int64_t deadline)
+{
+    int result = handshake(client, tls, deadline);
+    if (result == 0)
+        result = begin_session(client, options);
+    if (result < 0) {
+        stream_abort(&client->stream);
+        return result;
+    }
+    result = await_settings(client, deadline);
+    if (result < 0) {
+        log_failure(client, result);
+        timer_stop(&client->ping);
+        h2_transport_close(&client->transport, true);
+    }
+    return result;
+}
+
 int h2_client_open(struct h2_client **out, struct io *io, const struct address *address,
                    const struct client_tls *tls, const struct h2_client_options *options,
                    int64_t deadline)
@@ -146,12 +204,8 @@ int h2_client_open(struct h2_client **out, struct io *io, const struct address *
     list_init(&client->link);
     timer_init(&client->idle, NULL, client);
     timer_init(&client->ping, ping_due, client);
-    result = handshake(client, tls, deadline);
+    result = begin(client, tls, options, deadline);
     if (result == 0)
-        result = begin_session(client, options);
-    if (result < 0)
-        stream_abort(&client->stream);
-    else
         *out = client;
     return result;
 }

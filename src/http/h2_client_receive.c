@@ -150,6 +150,7 @@ static void head_complete(struct h2_client_stream *stream)
     stream->last->complete = true;
     stream->head_seen = stream->last->status >= 200;
     stream->client->answered = true;
+    stream->client->refusing = false;
     h2_client_stream_wake(stream);
 }
 
@@ -171,6 +172,10 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
     struct h2_client *client = user_data;
     if (frame->hd.type == NGHTTP2_GOAWAY)
         client->draining = true;
+    if (frame->hd.type == NGHTTP2_SETTINGS && !(frame->hd.flags & NGHTTP2_FLAG_ACK)) {
+        client->settled = true;
+        h2_client_wake_opener(client);
+    }
     if (frame->hd.type == NGHTTP2_PING && frame->hd.flags & NGHTTP2_FLAG_ACK)
         client->pinged = false;
     if (!frame->hd.stream_id)

@@ -119,6 +119,7 @@ void h2_client_stream_closed(struct h2_client_stream *stream, uint32_t code)
 {
     bool refused = stream->refused || code == NGHTTP2_REFUSED_STREAM;
     if (refused && !stream->head_count) {
+        stream->client->refusing = true;
         end(stream, -ECONNREFUSED);
         return;
     }

@@ -54,6 +54,9 @@ void h2_client_stream_closed(struct h2_client_stream *stream, uint32_t code);
 /* The session is over; `error` is what reading gives, -EPROTO with client->why. */
 void h2_client_stream_lost(struct h2_client_stream *stream, int error);
 
+/* Wakes whoever waits for the connection to begin. */
+void h2_client_wake_opener(struct h2_client *client);
+
 /* Wakes whoever waits for a head. */
 void h2_client_stream_wake(struct h2_client_stream *stream);
 

@@ -1,5 +1,6 @@
 #include "proxy/peer_internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -284,6 +285,7 @@ static int connect_h1(struct peer *peer, struct h1_client **client, int64_t dead
     int result = connect_client(peer, client, NULL, NULL, deadline);
     if (result < 0)
         return result;
+    assert(*client);
     (*client)->owner = peer;
     (*client)->on_closed = client_closed;
     return 0;
@@ -350,7 +352,7 @@ int peer_acquire(struct peer *peer, const struct upstream_config *config, bool f
                  struct client_exchange **out, int64_t deadline)
 {
     int result = config->protocol == UPSTREAM_H2
-                     ? peer_h2_acquire(peer, config, fresh, verify, out, deadline)
+                     ? peer_h2_acquire(peer, config, verify, out, deadline)
                      : acquire_h1(peer, fresh, verify, out, deadline);
     if (result < 0)
         return result;

@@ -64,10 +64,10 @@ bool peer_up(const struct peer *peer);
 void peer_succeeded(struct peer *peer);
 void peer_failed(struct peer *peer, const struct upstream_config *config);
 
-/* Begins an exchange with the peer, on a connection that is there or (always if `fresh`) on a new
- * one. With `verify` the kernel is asked about a connection that is there, for requests that must
- * not be sent into one that is about to close. Returns 0 or a negative errno: -EAGAIN when somebody
- * else has taken the room that there was. */
+/* Begins an exchange with the peer, on a connection that is there or on a new one, which is what
+ * `fresh` asks for where connections are not shared. With `verify` the kernel is asked about a
+ * connection that is there, for requests that must not be sent into one that is about to close.
+ * Returns 0 or a negative errno: -EAGAIN when somebody else has taken the room that there was. */
 int peer_acquire(struct peer *peer, const struct upstream_config *config, bool fresh, bool verify,
                  struct client_exchange **out, int64_t deadline);
 

@@ -182,14 +182,14 @@ static bool hung_up(const struct h2_client *client)
     return count == 0 || (count < 0 && errno != EAGAIN);
 }
 
-static struct h2_client *find_room(const struct peer *peer, bool verify)
+static struct h2_client *find_room(const struct peer *peer, bool refusing, bool verify)
 {
     list_for_each(node, &peer->h2)
     {
         struct h2_client *client = container_of(node, struct h2_client, link);
-        if (!h2_client_has_room(client))
+        if (!h2_client_has_room(client) || (client->refusing && !refusing))
             continue;
-        if (verify && hung_up(client))
+        if (verify && !client->stream_count && hung_up(client))
             client->draining = true;
         else
             return client;
@@ -199,21 +199,30 @@ static struct h2_client *find_room(const struct peer *peer, bool verify)
 
 bool peer_h2_has_room(const struct peer *peer)
 {
-    return find_room(peer, false) || find_dial(peer);
+    return find_room(peer, true, false) || find_dial(peer);
 }
 
-int peer_h2_acquire(struct peer *peer, const struct upstream_config *config, bool fresh,
-                    bool verify, struct client_exchange **out, int64_t deadline)
+/* The connection for the next exchange. One that refuses streams is passed over for another, but
+ * not for a third: an origin that has enough work does not get connections on top. */
+static struct h2_client *choose(const struct peer *peer, const struct upstream_config *config,
+                                bool verify)
+{
+    struct h2_client *client = find_room(peer, false, verify);
+    bool may_open = !config->connections_max || peer->open < config->connections_max;
+    return client || (may_open && peer->h2_count < 2) ? client : find_room(peer, true, verify);
+}
+
+int peer_h2_acquire(struct peer *peer, const struct upstream_config *config, bool verify,
+                    struct client_exchange **out, int64_t deadline)
 {
     peer->h2_idle_timeout_ms = config->idle_timeout_ms;
     peer->h2_idle_max = config->idle_max;
-    bool may_open = !config->connections_max || peer->open < config->connections_max;
-    struct h2_client *client = fresh && may_open ? NULL : find_room(peer, verify);
+    struct h2_client *client = choose(peer, config, verify);
     while (!client) {
         int result = await_connection(peer, config, deadline);
         if (result < 0)
             return result;
-        client = find_room(peer, verify);
+        client = choose(peer, config, verify);
     }
     *out = h2_client_begin(client);
     return *out ? 0 : -ENOMEM;

@@ -19,8 +19,8 @@ void peer_unref(struct peer *peer);
 bool peer_orphaned(const struct peer *peer);
 
 /* As the functions of peer.h. */
-int peer_h2_acquire(struct peer *peer, const struct upstream_config *config, bool fresh,
-                    bool verify, struct client_exchange **out, int64_t deadline);
+int peer_h2_acquire(struct peer *peer, const struct upstream_config *config, bool verify,
+                    struct client_exchange **out, int64_t deadline);
 void peer_h2_give_back(struct peer *peer, struct client_exchange *exchange, bool complete,
                        const struct upstream_config *config);
 
