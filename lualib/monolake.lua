@@ -162,6 +162,18 @@ function ml.access_log(options)
    return layer
 end
 
+--- A layer that answers CONNECT, of HTTP/1 and HTTP/2, with a tunnel to where the client wants to go;
+--- other requests pass it. Layers before it may ask who the client is.
+---
+--- Options: `allow`, where tunnels may go, a list of "host:port", where the host may be "*" or begin
+--- with "*." and the port may be "*"; `connect_timeout` (5 s). All else gets a 403.
+---@param options { allow: string[], connect_timeout: number|string|nil }
+---@return table layer
+function ml.tunnel(options)
+   local layer = build.tunnel(options, 2)
+   return layer
+end
+
 --- A native layer from a shared object that was compiled against monolake.h. The configuration is
 --- handed to it as JSON.
 ---@param path string

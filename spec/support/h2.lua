@@ -357,6 +357,45 @@ function Client:response(id, seconds)
    return stream
 end
 
+--- Waits for the final head of a stream, or for what is said instead.
+---@return spec.H2Stream
+function Client:head(id, seconds)
+   local stream = self:stream(id)
+   self:pump(function()
+      return stream.status or stream.reset or stream.ended
+   end, seconds)
+   return stream
+end
+
+--- Waits for so many bytes of a stream, and returns them.
+function Client:body(id, size, seconds)
+   local stream = self:stream(id)
+   self:pump(function()
+      local body = table.concat(stream.parts)
+      stream.parts = { body }
+      return #body >= size or stream.ended or stream.reset
+   end, seconds)
+   return (stream.parts[1] or ""):sub(1, size)
+end
+
+--- Sends as much DATA as the server's windows take, until all of it is sent.
+function Client:send_body(id, bytes, last)
+   local sent = 0
+   while sent < #bytes do
+      local window = math.min(65535 + (self.updates[id] or 0), 65535 + (self.updates[0] or 0)) - sent
+      local size = math.min(window, 16384, #bytes - sent)
+      if size > 0 then
+         self:data(id, bytes:sub(sent + 1, sent + size), last and sent + size == #bytes)
+         sent = sent + size
+      else
+         local frame = self:read_frame()
+         if handlers[frame.kind] then
+            handlers[frame.kind](self, frame)
+         end
+      end
+   end
+end
+
 --- The code with which a stream is reset; nil if it ends otherwise.
 function Client:reset_of(id, seconds)
    local stream = self:stream(id)

@@ -269,11 +269,11 @@ static void reset_sent(struct h2_connection *connection, uint32_t code)
 }
 
 /* The response is complete. A request that is not has lost its purpose, and the client may stop
- * (RFC 9113 section 8.1). */
+ * (RFC 9113 section 8.1); but the sides of a tunnel end apart. */
 static void response_sent(struct h2_stream *stream)
 {
     stream->finished = true;
-    if (!stream->input.ended)
+    if (!stream->input.ended && !stream->tunnel)
         h2_stream_reset(stream, NGHTTP2_NO_ERROR);
 }
 

@@ -1,7 +1,7 @@
 /*
  * A client's HTTP/2 connection and its streams: shared by h2_server.c (the connection's life and
  * the session's callbacks), h2_stream.c (a stream's life), h2_request.c (what the client's fields
- * mean) and h2_response.c (answering).
+ * mean), h2_response.c (answering) and h2_tunnel.c.
  *
  *   HEADERS ──▶ h2_stream_create ──fields──▶ h2_request_complete ──▶ coroutine: chain, response
  *                                                                         │
@@ -54,6 +54,9 @@ struct h2_stream {
     struct slice scheme;  /* pseudo-header fields, in the arena; NULL ptr: absent */
     struct slice path;
     struct slice authority;
+    struct slice protocol;     /* of an extended CONNECT (RFC 8441) */
+    bool wants_tunnel;         /* CONNECT: what follows the head is a tunnel's, not a body */
+    bool tunnel;               /* it has one */
     struct exchange *exchange; /* owned */
     struct coro *coro;         /* the exchange's, or NULL */
     struct h2_input input;     /* the request's body */
@@ -97,6 +100,13 @@ int h2_send_refusal(struct h2_stream *stream);
 
 /* Sends an interim response (1xx). */
 int h2_send_interim(struct exchange *exchange, uint16_t status, const struct headers *headers);
+
+/* --- h2_tunnel.c ------------------------------------------------------------------------------ */
+
+/* Pumps bytes between the stream, whose response head was sent, and an origin's until both have
+ * ended, and closes the origin's. Returns 0 or a negative errno: the stream is to be reset.
+ * Suspends. */
+int h2_tunnel(struct h2_stream *stream, struct stream *origin);
 
 /* --- h2_server.c ------------------------------------------------------------------------------ */
 

@@ -6,6 +6,7 @@
 #include "http/h2_connection.h"
 
 #include <errno.h>
+#include <sys/random.h>
 
 #include "base/clock.h"
 #include "http/h1_target.h"
@@ -79,6 +80,8 @@ static int add_pseudo(struct h2_stream *stream, struct slice name, struct slice 
         stream->path = value;
     else if (slice_equal(name, SLICE(":scheme")))
         stream->scheme = value;
+    else if (slice_equal(name, SLICE(":protocol")))
+        stream->protocol = value;
     else
         stream->authority = value;
     return 0;
@@ -151,11 +154,53 @@ static int read_authority(struct h2_stream *stream)
     return host ? 0 : headers_add_id(&request->headers, HEADER_HOST, SLICE("host"), authority);
 }
 
+/* A key for origins of HTTP/1, which HTTP/2 does without: 16 random bytes in Base64 (RFC 6455,
+ * 4.1), letter by letter. The last one stands for two bits only. */
+static int add_websocket_key(struct headers *headers)
+{
+    enum { LETTERS = 22 };
+    static const char alphabet[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    uint8_t random[LETTERS];
+    char *key = arena_alloc(headers->arena, LETTERS + 2);
+    if (!key)
+        return -ENOMEM;
+    if (getrandom(random, sizeof(random), 0) != sizeof(random))
+        return -EIO;
+    for (unsigned i = 0; i < LETTERS; i++)
+        key[i] = alphabet[random[i] % 64 & (i + 1 < LETTERS ? 63 : 48)];
+    memcpy(key + LETTERS, "==", 2);
+    return headers_add_id(headers, HEADER_OTHER, SLICE("sec-websocket-key"),
+                          slice_of(key, LETTERS + 2));
+}
+
+/* An extended CONNECT is what an Upgrade is in HTTP/1 (RFC 8441, 5), and layers and origins get to
+ * see it as one. */
+static int become_upgrade(struct h2_stream *stream)
+{
+    struct request *request = &stream->exchange->request;
+    request->method = METHOD_GET;
+    request->method_name = SLICE("GET");
+    request->wants_upgrade = true;
+    stream->exchange->received_method = METHOD_GET;
+    int result =
+        headers_add_id(&request->headers, HEADER_UPGRADE, SLICE("upgrade"), stream->protocol);
+    if (result == 0 && slice_equal_nocase(stream->protocol, SLICE("websocket")))
+        result = add_websocket_key(&request->headers);
+    return result;
+}
+
 static int read_target(struct h2_stream *stream)
 {
     struct request *request = &stream->exchange->request;
     struct slice none;
     const char *why;
+    stream->wants_tunnel = request->method == METHOD_CONNECT;
+    if (stream->protocol.ptr) {
+        int result = stream->wants_tunnel ? become_upgrade(stream) : -EPROTO;
+        if (result < 0)
+            return result;
+    }
     if (request->method == METHOD_CONNECT)
         return !stream->path.ptr && !stream->scheme.ptr && stream->authority.len &&
                        h1_target_parse(request, stream->authority, &none, &why) == 0
@@ -186,6 +231,8 @@ static void begin_body(struct h2_stream *stream, bool end_stream)
     const struct listener_config *config = &stream->connection->base->server->config;
     struct request *request = &stream->exchange->request;
     body_init_empty(&request->body);
+    if (stream->wants_tunnel && !end_stream)
+        return; /* what comes is read by h2_tunnel, if it comes to that */
     if (end_stream) {
         request->expects_continue = false;
         h2_input_end(&stream->input);

@@ -21,6 +21,7 @@ struct sending {
     struct slice pieces[BODY_SLICES_MAX]; /* read before the head went */
     int count;                            /* of them; negative: none were asked for or there */
     bool bodyless;
+    bool tunnel; /* what follows the head comes from h2_tunnel */
 };
 
 static struct slice decimal(struct arena *arena, uint64_t number)
@@ -34,6 +35,8 @@ static void add_length(struct h2_fields *fields, const struct sending *sending)
     const struct response *response = sending->response;
     bool head = sending->stream->exchange->received_method == METHOD_HEAD;
     struct slice declared = headers_get_id(&response->headers, HEADER_CONTENT_LENGTH);
+    if (sending->tunnel)
+        return;
     if (sending->bodyless) {
         if ((head || response->status == 304) && declared.ptr)
             h2_fields_add(fields, SLICE("content-length"), declared);
@@ -61,7 +64,7 @@ static int submit_head(struct sending *sending)
         return -ENOMEM;
     exchange->sent_status = response->status;
     exchange->request.expects_continue = false; /* no 100 behind the final head */
-    bool no_body = sending->bodyless || body_is_empty(&response->body);
+    bool no_body = !sending->tunnel && (sending->bodyless || body_is_empty(&response->body));
     nghttp2_data_provider provider = h2_output_provider(&stream->output);
     stream->answered = true;
     int result = nghttp2_submit_response(stream->connection->transport.session, stream->id,
@@ -136,19 +139,38 @@ static int read_first(struct sending *sending)
 
 static struct response *refuse_tunnel(struct response *response)
 {
-    log_warn("request %llu: a tunnel (status %u) cannot be opened on an HTTP/2 stream",
+    log_warn("request %llu: a layer opened a tunnel (status %u) that the client has not asked for",
              (unsigned long long)response->request->id, response->status);
     return response_create_error(response->request, 502, RESPONSE_MALFORMED,
-                                 SLICE("a tunnel cannot be opened on an HTTP/2 stream"));
+                                 SLICE("a tunnel that the client has not asked for"));
+}
+
+/* The origin's consent, as HTTP/2 says it (RFC 8441, 5). */
+static int open_tunnel(struct sending *sending)
+{
+    struct response *response = sending->response;
+    struct stream *origin = response->tunnel;
+    response->status = 200;
+    headers_remove_id(&response->headers, HEADER_UPGRADE);
+    headers_remove(&response->headers, SLICE("sec-websocket-accept"));
+    sending->tunnel = true;
+    int result = submit_head(sending);
+    if (result < 0)
+        return result; /* whoever opened it closes it */
+    response->tunnel = NULL;
+    return h2_tunnel(sending->stream, origin);
 }
 
 int h2_send_response(struct h2_stream *stream, struct response *response)
 {
-    if (response->tunnel || response->status == 101)
+    bool tunnel = response->tunnel || response->status == 101;
+    if (tunnel && !(stream->wants_tunnel && response->tunnel))
         response = refuse_tunnel(response);
     struct sending sending = {.stream = stream, .response = response};
     if (!response)
         return -ENOMEM;
+    if (response->tunnel)
+        return open_tunnel(&sending);
     enum http_method method = stream->exchange->received_method;
     sending.bodyless = http_response_bodyless(method, response->status);
     int result = read_first(&sending);

@@ -76,8 +76,10 @@ static int answer(struct h2_stream *stream)
 }
 
 /* What the client is told of a response that broke off. */
-static uint32_t reset_code(int error)
+static uint32_t reset_code(const struct h2_stream *stream, int error)
 {
+    if (stream->tunnel)
+        return NGHTTP2_CONNECT_ERROR; /* RFC 9113, 8.5 */
     return error == -ETIMEDOUT || error == -ECANCELED ? NGHTTP2_CANCEL : NGHTTP2_INTERNAL_ERROR;
 }
 
@@ -88,7 +90,7 @@ static void stream_main(void *arg)
     if (result < 0) {
         log_debug("response to request %llu broke off: %s",
                   (unsigned long long)stream->exchange->request.id, strerror(-result));
-        h2_stream_reset(stream, reset_code(result));
+        h2_stream_reset(stream, reset_code(stream, result));
     }
     arena_run_defers(&stream->exchange->arena); /* ends an upload, which reads the body too */
     end_exchange(stream);

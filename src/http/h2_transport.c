@@ -265,7 +265,7 @@ nghttp2_session_callbacks *h2_transport_callbacks(void)
 static int submit_settings(struct h2_transport *transport,
                            const struct h2_transport_options *options)
 {
-    nghttp2_settings_entry entries[4];
+    nghttp2_settings_entry entries[5];
     size_t count = 0;
     entries[count++] =
         (nghttp2_settings_entry){NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_WINDOW_BYTES};
@@ -275,6 +275,7 @@ static int submit_settings(struct h2_transport *transport,
         entries[count++] =
             (nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, options->streams_max};
         entries[count++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1};
+        entries[count++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1};
     } else {
         entries[count++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_ENABLE_PUSH, 0};
     }

@@ -1,6 +1,9 @@
 #include "http/message.h"
 
+#include <errno.h>
 #include <time.h>
+
+#include "net/stream.h"
 
 struct response *response_create(struct request *request, uint16_t status)
 {
@@ -41,6 +44,21 @@ struct response *response_create_error(struct request *request, uint16_t status,
     if (error == RESPONSE_OVERLOADED || error == RESPONSE_NO_PEER)
         headers_add(&response->headers, SLICE("Retry-After"), SLICE("1"));
     return response;
+}
+
+static void close_unclaimed(void *arg)
+{
+    struct response *response = arg;
+    if (response->tunnel)
+        stream_abort(response->tunnel);
+}
+
+int response_set_tunnel(struct response *response, struct stream *tunnel)
+{
+    if (arena_defer(response->arena, close_unclaimed, response) != 0)
+        return -ENOMEM;
+    response->tunnel = tunnel;
+    return 0;
 }
 
 struct slice http_reason_phrase(uint16_t status)

@@ -103,6 +103,10 @@ struct response *response_create_text(struct request *request, uint16_t status, 
 struct response *response_create_error(struct request *request, uint16_t status,
                                        enum response_error error, struct slice text);
 
+/* Gives the response a tunnel to an origin, which is reset at the end of the exchange unless
+ * somebody has taken it (response->tunnel is NULL then). Returns 0 or -ENOMEM. */
+int response_set_tunnel(struct response *response, struct stream *tunnel);
+
 /* "Not Found" for 404; "" for statuses that have no registered phrase. */
 struct slice http_reason_phrase(uint16_t status);
 

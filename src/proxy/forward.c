@@ -253,26 +253,18 @@ static void release_body(struct body *body)
 
 static const struct body_ops response_body_ops = {.read = read_body, .release = release_body};
 
-/* Closes an upgraded connection that nobody has made a tunnel of. */
-static void close_unclaimed(void *arg)
-{
-    struct response *response = arg;
-    if (response->tunnel)
-        stream_abort(response->tunnel);
-}
-
 static enum outcome accept_upgrade(struct forwarding *forwarding)
 {
     if (!forward_wants_upgrade(forwarding->request))
         return fail(forwarding, 502, RESPONSE_MALFORMED, "unasked 101",
                     "the origin switched protocols although nobody asked");
-    struct response *response = forwarding->response;
-    if (arena_defer(response->arena, close_unclaimed, response) != 0)
-        return fail(forwarding, 503, RESPONSE_OVERLOADED, "upgrade", "out of memory");
     upload_join(&forwarding->upload, true);
-    response->tunnel = peer_give_away(forwarding->entry->peer, forwarding->client);
+    struct stream *tunnel = peer_give_away(forwarding->entry->peer, forwarding->client);
     forwarding->client = NULL;
-    return DONE;
+    if (response_set_tunnel(forwarding->response, tunnel) == 0)
+        return DONE;
+    stream_abort(tunnel);
+    return fail(forwarding, 503, RESPONSE_OVERLOADED, "upgrade", "out of memory");
 }
 
 /* The final head has come: the response is ready for the layers. */

@@ -25,7 +25,7 @@ extern const luaL_Reg build_functions[];
 /* core.native_step(path, config_json, label): loads a shared object; see native.c. */
 int build_native_step(lua_State *L);
 
-/* core.router_step, core.files_step, core.access_log_step: the built-in layers; see builtin.c. */
+/* core.router_step and its like: the built-in layers; see builtin.c. */
 extern const luaL_Reg builtin_functions[];
 
 #endif

@@ -2,6 +2,7 @@
 #include "script/build.h"
 
 #include "proxy/access_log.h"
+#include "proxy/connect.h"
 #include "proxy/files.h"
 #include "proxy/router.h"
 
@@ -64,7 +65,29 @@ static int files_step(lua_State *L)
     return 1;
 }
 
+/* core.connect_step({ "host:port", ... }, connect_timeout_ms, label) */
+static int connect_step(lua_State *L)
+{
+    struct connect_config config = {
+        .allow_count = (unsigned)lua_objlen(L, 1),
+        .connect_timeout_ms = (uint32_t)luaL_checknumber(L, 2),
+    };
+    config.allow = build_alloc(L, (config.allow_count + 1) * sizeof(char *));
+    for (unsigned i = 0; i < config.allow_count; i++) {
+        lua_rawgeti(L, 1, (int)i + 1);
+        config.allow[i] = build_text(L, -1);
+        lua_pop(L, 1);
+    }
+    const char *error = NULL;
+    struct connect *connect = connect_create(&build_site(L)->arena, &config, &error);
+    if (!connect)
+        return luaL_error(L, "tunnel: %s", error ? error : "out of memory");
+    build_step(L, &connect_layer, connect, 3);
+    return 1;
+}
+
 const luaL_Reg builtin_functions[] = {
+    {"connect_step", connect_step},
     {"files_step", files_step},
     {"access_log_step", access_log_step},
     {"router_step", router_step},

@@ -401,6 +401,26 @@ function build.files(options, level)
    return layer
 end
 
+-- --- Tunnels ---------------------------------------------------------------------------------------
+
+local TUNNEL = { allow = "table", connect_timeout = "duration" }
+
+--- @param options table
+function build.tunnel(options, level)
+   local checked = check.options("tunnel", options, TUNNEL, level + 1)
+   local allow = checked.allow or {}
+   if #allow == 0 then
+      error('tunnel: expected where tunnels may go, e.g. allow = { "*.example.com:443" }', level + 1)
+   end
+   for i = 1, #allow do
+      check.value("tunnel: allow", allow[i], "text", level + 1)
+   end
+   local layer = build.layer("tunnel to " .. table.concat(allow, ", "), function(label)
+      return core.connect_step(allow, checked.connect_timeout or 5000, label)
+   end, level + 1)
+   return layer
+end
+
 -- --- Native layers -----------------------------------------------------------------------------
 
 --- @param path string of a shared object

@@ -1,0 +1,212 @@
+--- Tunnels on streams of HTTP/2: CONNECT (RFC 9113 section 8.5) and WebSocket by extended CONNECT (RFC
+--- 8441), to origins of HTTP/1; and CONNECT of HTTP/1 beside them.
+local t = require "spec.support"
+local h2 = require "spec.support.h2"
+
+local ENABLE_CONNECT_PROTOCOL, CONNECT_ERROR = 8, 10
+
+local SITE = [[
+   local ml = require "monolake"
+   ml.listen {
+      address = "127.0.0.1:0", protocols = { "h1", "h2c" },
+      chain = {
+         function(req, next)
+            local res = next(req)
+            res.headers["x-seen"] = req.method .. " " .. tostring(req.headers.upgrade)
+            return res
+         end,
+         ml.tunnel { allow = { "${origin}", "localhost:1", "*.allowed.example:*", "[::1]:443" } },
+         ml.proxy { "${origin}", name = "origin" },
+      },
+   }
+   ml.listen {
+      address = "127.0.0.1:0", protocols = { "h1", "h2c" }, tunnel_idle_timeout = "150ms",
+      chain = { ml.tunnel { allow = { "${origin}" } }, ml.proxy { "${origin}", name = "idle" } },
+   }
+]]
+
+local SWITCHED = [[
+   HTTP/1.1 101 Switching Protocols
+   Connection: Upgrade
+   Upgrade: websocket
+   Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=
+]]
+
+t.on_both_backends("a tunnel over HTTP/2", function(backend)
+   local origin, proxy = t.proxied(backend, { site = SITE, listeners = 2 })
+
+   local function connect(listener, options)
+      return h2.connect(proxy().addresses[listener or 1], options)
+   end
+
+   local function websocket(changes)
+      local fields = h2.get { [":method"] = "CONNECT", [":path"] = "/chat",
+         { "sec-websocket-version", "13" } }
+      table.insert(fields, 1, { ":protocol", "websocket" })
+      for _, field in ipairs(changes or {}) do
+         table.insert(fields, field)
+      end
+      return fields
+   end
+
+   local function authority_form(target)
+      return { { ":method", "CONNECT" }, { ":authority", target } }
+   end
+
+   --- Both ends of a WebSocket's tunnel, and the number of its stream.
+   local function open_websocket(listener, early)
+      local client = connect(listener)
+      local id = client:request(websocket(), { open = true })
+      local upstream = origin:accept()
+      local request = upstream:read_request_head()
+      upstream:send(t.head(SWITCHED) .. (early or ""))
+      local response = client:head(id)
+      assert.equal(200, response.status)
+      return client, id, upstream, request, response
+   end
+
+   local function open_connect(listener)
+      local client = connect(listener)
+      local id = client:request(authority_form(origin.address), { open = true })
+      local upstream = origin:accept()
+      assert.equal(200, client:head(id).status)
+      return client, id, upstream
+   end
+
+   t.it("is offered, and looks like an upgrade to layers and origins", function()
+      local client, _, _, request, response = open_websocket()
+      assert.equal(1, client.settings[ENABLE_CONNECT_PROTOCOL])
+      assert.equal("GET", request.method)
+      assert.equal("/chat", request.target)
+      assert.equal("websocket", request:get "upgrade")
+      assert.is_true(request:has("connection", "upgrade"))
+      assert.is_truthy(request:get("sec-websocket-key"):match "^[%w+/]+==$")
+      assert.equal(24, #request:get "sec-websocket-key")
+      assert.equal("13", request:get "sec-websocket-version")
+      assert.equal("GET websocket", response:get "x-seen")
+      assert.is_nil(response:get "upgrade")
+      assert.is_nil(response:get "connection")
+      assert.is_nil(response:get "sec-websocket-accept")
+      assert.is_nil(response:get "content-length")
+   end)
+
+   t.it("carries bytes both ways, what came with the answer first", function()
+      local client, id, upstream = open_websocket(1, "first ")
+      client:data(id, "\0\1 up")
+      assert.equal("\0\1 up", upstream:read(5))
+      upstream:send "down\255"
+      assert.equal("first down\255", client:body(id, 11))
+   end)
+
+   t.it("carries much, both ways at once, beside other streams", function()
+      local client, id, upstream = open_connect()
+      local bytes = ("0123456789abcdef"):rep(64 * 1024)
+      local sending = t.start_task(function() upstream:send(bytes) end)
+      local receiving = t.start_task(function() assert.is_true(upstream:read(#bytes) == bytes) end)
+      client:send_body(id, bytes)
+      assert.is_true(client:body(id, #bytes) == bytes)
+      sending:join()
+      receiving:join()
+      t.start_task(function()
+         local other = origin:accept()
+         other:read_request()
+         other:respond(200, "beside it")
+      end)
+      assert.equal("beside it", client:get("/other").body)
+   end)
+
+   t.it("carries the end of either side", function()
+      local client, id, upstream = open_websocket()
+      client:data(id, "last", true)
+      assert.equal("last", upstream:read_all())
+      upstream:send("still here"):close()
+      local stream = client:response(id)
+      assert.equal("still here", stream.body)
+      assert.is_nil(stream.reset)
+
+      client, id, upstream = open_connect()
+      upstream:send("bye"):half_close()
+      assert.equal("bye", client:response(id).body)
+      client:data(id, "thanks", true)
+      assert.equal("thanks", upstream:read_all())
+   end)
+
+   t.it("ends with a reset on one side", function()
+      local client, id, upstream = open_websocket()
+      client:frame(h2.RST_STREAM, 0, id, h2.u32(h2.CANCEL))
+      upstream:expect_close()
+      client, id, upstream = open_websocket()
+      upstream:reset()
+      assert.equal(CONNECT_ERROR, client:response(id).reset)
+      client, _, upstream = open_connect()
+      client.socket:reset()
+      upstream:expect_close()
+   end)
+
+   t.it("ends when nothing is said", function()
+      local client, id, upstream = open_websocket(2)
+      client:data(id, "ping")
+      assert.equal("ping", upstream:read(4))
+      assert.is_truthy(client:response(id).reset)
+      upstream:expect_close()
+   end)
+
+   t.it("may be refused by the origin, and the connection goes on", function()
+      local client = connect()
+      local id = client:request(websocket(), { open = true })
+      local upstream = origin:accept()
+      upstream:read_request_head()
+      upstream:respond(403, "no")
+      local stream = client:response(id)
+      assert.equal(403, stream.status)
+      assert.equal("no", stream.body)
+      t.start_task(function()
+         upstream:read_request()
+         upstream:respond(200, "next")
+      end)
+      assert.equal("next", client:get("/next").body)
+   end)
+
+   t.it("goes only where it is allowed to", function()
+      local client = connect()
+      for _, target in ipairs { "127.0.0.1:1", "localhost:2", "allowed.example:443", "[::1]:444" } do
+         assert.equal(403, client:head(client:request(authority_form(target), { open = true })).status)
+      end
+      assert.equal(502, client:head(client:request(authority_form "localhost:1", { open = true })).status)
+   end)
+
+   for what, fields in pairs {
+      ["with a path"] = { { ":method", "CONNECT" }, { ":authority", "a:1" }, { ":path", "/" } },
+      ["without a port"] = { { ":method", "CONNECT" }, { ":authority", "a" } },
+      ["of a protocol, without a path"] =
+         { { ":method", "CONNECT" }, { ":protocol", "websocket" }, { ":scheme", "http" }, { ":authority", "a" } },
+      ["of a protocol, by GET"] = { { ":method", "GET" }, { ":protocol", "websocket" }, { ":scheme", "http" },
+         { ":authority", "a" }, { ":path", "/" } },
+   } do
+      t.it("is an error of the stream " .. what, function()
+         local client = connect()
+         local stream = client:response(client:request(fields, { open = true }))
+         assert.equal(h2.PROTOCOL_ERROR, stream.reset)
+      end)
+   end
+
+   t.it("is opened by CONNECT of HTTP/1 as well", function()
+      local client = proxy():connect()
+      client:send_head("CONNECT " .. origin.address .. " HTTP/1.1\nHost: " .. origin.address)
+      local upstream = origin:accept()
+      local response = client:read_response_head()
+      assert.equal(200, response.status)
+      assert.is_nil(response:get "content-length")
+      assert.is_nil(response:get "transfer-encoding")
+      client:send "up"
+      assert.equal("up", upstream:read(2))
+      upstream:send("down"):close()
+      assert.equal("down", client:read_all())
+   end)
+
+   t.it("is refused to CONNECT of HTTP/1 where it is not allowed", function()
+      local client = proxy():connect()
+      client:send_head "CONNECT elsewhere.example:443 HTTP/1.1\nHost: elsewhere.example:443"
+      assert.equal(403, client:read_response().status)
+   end)
+end)
