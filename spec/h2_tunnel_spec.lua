@@ -138,9 +138,10 @@ t.on_both_backends("a tunnel over HTTP/2", function(backend)
       client, id, upstream = open_websocket()
       upstream:reset()
       assert.equal(CONNECT_ERROR, client:response(id).reset)
-      client, _, upstream = open_connect()
+      client, id, upstream = open_connect()
       client.socket:reset()
       upstream:expect_close()
+      assert.is_nil(client:stream(id).reset)
    end)
 
    t.it("ends when nothing is said", function()
@@ -178,8 +179,8 @@ t.on_both_backends("a tunnel over HTTP/2", function(backend)
    for what, fields in pairs {
       ["with a path"] = { { ":method", "CONNECT" }, { ":authority", "a:1" }, { ":path", "/" } },
       ["without a port"] = { { ":method", "CONNECT" }, { ":authority", "a" } },
-      ["of a protocol, without a path"] =
-         { { ":method", "CONNECT" }, { ":protocol", "websocket" }, { ":scheme", "http" }, { ":authority", "a" } },
+      ["of a protocol, without a path"] = { { ":method", "CONNECT" }, { ":protocol", "websocket" },
+         { ":scheme", "http" }, { ":authority", "a" } },
       ["of a protocol, by GET"] = { { ":method", "GET" }, { ":protocol", "websocket" }, { ":scheme", "http" },
          { ":authority", "a" }, { ":path", "/" } },
    } do
