@@ -13,6 +13,8 @@ ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, h2_streams_max = 5, 
    function(req)
       if req.path == "/wait" then
          ml.sleep(3600)
+      elseif req.path == "/large-head" then
+         return ml.text("", { headers = { ["x-large"] = ("~"):rep(60000) } })
       end
       return ml.text(req.path)
    end,
@@ -108,6 +110,23 @@ local FATAL = {
       { h2.COMPRESSION_ERROR, h2.frame(h2.HEADERS, 5, 1, "\255\255\255") },
    ["a table larger than allowed"] =
       { h2.COMPRESSION_ERROR, h2.frame(h2.HEADERS, 5, 1, h2.integer(32, 5, 4097) .. h2.block(h2.get())) },
+   ["a table size in the middle of a field section"] =
+      { h2.COMPRESSION_ERROR, h2.frame(h2.HEADERS, 5, 1, h2.block(h2.get()) .. "\32") },
+   ["a field of index 0"] = { h2.COMPRESSION_ERROR, h2.frame(h2.HEADERS, 5, 1, "\128") },
+   ["a field of an index that is not there"] = { h2.COMPRESSION_ERROR, h2.frame(h2.HEADERS, 5, 1, "\190") },
+   ["a number of HPACK too large"] =
+      { h2.COMPRESSION_ERROR, h2.frame(h2.HEADERS, 5, 1, "\255\255\255\255\255\255\255\255\127") },
+   ["a Huffman code that ends in the middle"] =
+      { h2.COMPRESSION_ERROR, h2.frame(h2.HEADERS, 5, 1, "\0\1x\129\0") },
+   ["RST_STREAM of 3 bytes"] = { h2.FRAME_SIZE_ERROR, h2.frame(h2.RST_STREAM, 0, 1, "123") },
+   ["RST_STREAM on stream 0"] = { h2.PROTOCOL_ERROR, h2.frame(h2.RST_STREAM, 0, 0, h2.u32(8)) },
+   ["WINDOW_UPDATE of 3 bytes"] = { h2.FRAME_SIZE_ERROR, h2.frame(h2.WINDOW_UPDATE, 0, 0, "123") },
+   ["WINDOW_UPDATE of 0 on a stream"] = { h2.PROTOCOL_ERROR,
+      h2.frame(h2.HEADERS, 4, 1, h2.block(h2.post())) .. h2.frame(h2.WINDOW_UPDATE, 0, 1, h2.u32(0)) },
+   ["PRIORITY of 4 bytes"] = { h2.FRAME_SIZE_ERROR, h2.frame(h2.PRIORITY, 0, 1, h2.u32(0)) },
+   ["PRIORITY on stream 0"] = { h2.PROTOCOL_ERROR, h2.frame(h2.PRIORITY, 0, 0, h2.u32(0) .. "\1") },
+   ["GOAWAY on a stream"] = { h2.PROTOCOL_ERROR, h2.frame(h2.GOAWAY, 0, 1, h2.u32(0) .. h2.u32(0)) },
+   ["a head too large for a frame"] = { h2.FRAME_SIZE_ERROR, h2.frame(h2.HEADERS, 5, 1, ("x"):rep(16385)) },
    ["padding longer than the frame"] =
       { h2.PROTOCOL_ERROR, h2.frame(h2.HEADERS, 5 + 8, 1, "\255" .. h2.block(h2.get())) },
    ["a stream number below the last"] = { h2.PROTOCOL_ERROR, h2.frame(h2.HEADERS, 5, 5, h2.block(h2.get())) ..
@@ -191,6 +210,61 @@ t.on_both_backends("an HTTP/2 client that breaks the rules", function(backend)
          assert.equal(FATAL[name][1], client:close_code(), name)
          client:close()
       end
+   end)
+
+   t.it("has a stream reset over what concerns that alone", function()
+      local client = connect()
+      local id = client:request(h2.post { [":path"] = "/wait" }, { open = true })
+      client:frame(h2.WINDOW_UPDATE, 0, id, h2.u32(2 ^ 31 - 1))
+      assert.equal(h2.FLOW_CONTROL_ERROR, client:reset_of(id))
+      assert.equal("/after", client:get("/after").body)
+   end)
+
+   t.it("may not send more than its window", function()
+      local client = connect()
+      local id = client:request(h2.post { [":path"] = "/wait" }, { open = true })
+      for _ = 1, 5 do
+         client:data(id, ("x"):rep(16384))
+      end
+      client:pump(function() return client.goaway or client:stream(id).reset end)
+      assert.equal(h2.FLOW_CONTROL_ERROR, client.goaway or client:stream(id).reset)
+   end)
+
+   t.it("has its settings and pings acknowledged, unknown ones too", function()
+      local client = connect(2, { settings = { [h2.MAX_FRAME_SIZE] = 100000, [0x99] = 1 } })
+      client:pump(function() return client.acknowledged end)
+      client:frame(h2.PING, 0, 0, "\0abcdefg")
+      local frame = client:read_frame()
+      assert.same({ kind = h2.PING, flags = h2.ACK, stream = 0, payload = "\0abcdefg" }, frame)
+   end)
+
+   t.it("may take windows back, below nothing", function()
+      local client = connect(2, { manual = true, settings = { [h2.INITIAL_WINDOW_SIZE] = 3 } })
+      local id = client:request(h2.get { [":path"] = "/123456" })
+      local stream = client:stream(id)
+      client:pump(function() return stream.parts[1] end)
+      client:frame(h2.SETTINGS, 0, 0, h2.settings { [h2.INITIAL_WINDOW_SIZE] = 0 })
+      client:frame(h2.WINDOW_UPDATE, 0, id, h2.u32(3)) -- of -3
+      client:sync()
+      assert.equal(1, #stream.parts)
+      client:frame(h2.WINDOW_UPDATE, 0, id, h2.u32(100))
+      assert.equal("/123456", client:response(id).body)
+   end)
+
+   t.it("may say that it goes, and is still answered", function()
+      local client = connect()
+      local id = client:request()
+      client:frame(h2.GOAWAY, 0, 0, h2.u32(0) .. h2.u32(0))
+      assert.equal("/", client:response(id).body)
+      client:close_code()
+      assert.equal("closed", client.closed)
+   end)
+
+   t.it("gets large heads in pieces", function()
+      local client = connect()
+      local response = client:get("/large-head")
+      assert.equal(200, response.status)
+      assert.equal(60000, #response:get "x-large")
    end)
 
    t.it("is closed on when it does not begin as it must", function()

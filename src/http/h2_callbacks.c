@@ -1,7 +1,7 @@
 /*
- * What the session and the transport report: frames to streams, frames to the guard. Callbacks run
- * while the session is fed or written from, so they delete nothing of it: streams are freed when
- * the session has closed them, the connection only after the transport has ended.
+ * What the session reports: messages to their streams. Callbacks run while the session is fed or
+ * written from, so they delete nothing of it: streams are freed when the session has closed them,
+ * the connection only after the transport has ended.
  */
 #include "http/h2_callbacks.h"
 
@@ -9,95 +9,11 @@
 
 #include "base/log.h"
 #include "http/h2_connection.h"
-
-enum { LOGGED_PER_S = 1 };
+#include "http/h2_frames.h"
 
 static struct h2_stream *stream_of(nghttp2_session *session, int32_t id)
 {
     return nghttp2_session_get_stream_user_data(session, id);
-}
-
-/* --- The guard -------------------------------------------------------------------------------- */
-
-static void calm(struct h2_connection *connection, const char *what)
-{
-    static struct log_limit limit;
-    uint32_t suppressed;
-    char client[ADDRESS_TEXT_MAX];
-    if (connection->transport.deaf)
-        return;
-    connection->base->server->h2_calmed++;
-    h2_transport_terminate(&connection->transport, NGHTTP2_ENHANCE_YOUR_CALM);
-    if (!log_limit_pass(&limit, LOGGED_PER_S, &suppressed))
-        return;
-    address_format(&connection->base->stream.remote, client);
-    log_warn("HTTP/2 connection of %s is closed: too many %s (%u more were not logged)", client,
-             what, suppressed);
-}
-
-static void count(struct h2_connection *connection, enum h2_event event)
-{
-    const struct http_server *server = connection->base->server;
-    const char *excess =
-        h2_guard_count(&connection->guard, &server->config.h2_limits, event, io_now_ms(server->io));
-    if (excess)
-        calm(connection, excess);
-}
-
-/* Does the frame carry nothing of a message? Each costs us about as much as one that does. */
-static bool is_control(const struct h2_frame_head *head)
-{
-    switch (head->type) {
-    case NGHTTP2_HEADERS:
-        return head->length == 0;
-    case NGHTTP2_DATA:
-        return head->length == 0 && !(head->flags & NGHTTP2_FLAG_END_STREAM);
-    case NGHTTP2_RST_STREAM:
-        return false; /* counted as such */
-    default:
-        return true;
-    }
-}
-
-/* A frame of a message on a stream that the client has ended (RFC 9113 section 5.1). */
-static void check_closed(struct h2_connection *connection, const struct h2_frame_head *head)
-{
-    struct h2_transport *transport = &connection->transport;
-    bool message = head->type == NGHTTP2_DATA || head->type == NGHTTP2_HEADERS;
-    if (!message || head->stream_id > connection->last_stream_id || !(head->stream_id & 1) ||
-        nghttp2_session_find_stream(transport->session, head->stream_id))
-        return;
-    switch (h2_closed_find(&connection->closed, head->stream_id)) {
-    case H2_CLOSED_BY_END:
-        h2_transport_terminate(transport, NGHTTP2_STREAM_CLOSED);
-        break;
-    case H2_CLOSED_BY_PEER_RESET:
-        nghttp2_submit_rst_stream(transport->session, NGHTTP2_FLAG_NONE, head->stream_id,
-                                  NGHTTP2_STREAM_CLOSED);
-        break;
-    case H2_CLOSED_BY_OUR_RESET: /* it may not have heard yet */
-    case H2_CLOSED_LONG_AGO:
-        count(connection, H2_EVENT_CONTROL);
-        break;
-    case H2_CLOSED_NEVER_OPENED:
-        h2_transport_terminate(transport, NGHTTP2_PROTOCOL_ERROR);
-        break;
-    }
-}
-
-void h2_callbacks_frame_begun(struct h2_transport *transport, const struct h2_frame_head *head)
-{
-    struct h2_connection *connection = transport->owner;
-    if (head->type == NGHTTP2_HEADERS || head->type == NGHTTP2_CONTINUATION)
-        connection->head_open = !(head->flags & NGHTTP2_FLAG_END_HEADERS);
-    if (is_control(head))
-        count(connection, H2_EVENT_CONTROL);
-    check_closed(connection, head);
-}
-
-void h2_callbacks_flooded(struct h2_transport *transport)
-{
-    calm(transport->owner, "frames that have to be answered, or pieces of a head");
 }
 
 /* --- Requests --------------------------------------------------------------------------------- */
@@ -110,7 +26,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     const struct listener_config *config = &connection->base->server->config;
     int32_t id = frame->hd.stream_id;
     connection->last_stream_id = id;
-    count(connection, H2_EVENT_REQUEST);
+    h2_frames_count(connection, H2_EVENT_REQUEST);
     /* Streams that were reset count until their coroutines have cleaned up. */
     struct h2_stream *stream = NULL;
     if (connection->stream_count < config->h2_streams_max * 2)
@@ -140,7 +56,7 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, nghtt
         return 0;
     int result = h2_request_add_field(stream, slice_of_rcbuf(name), slice_of_rcbuf(value));
     if (result == -EMSGSIZE) {
-        calm(connection, "header fields in one request");
+        h2_frames_calm(connection, "header fields in one request");
         return NGHTTP2_ERR_PAUSE; /* the rest of the block is never decoded */
     }
     return result < 0 ? NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE : 0;
@@ -225,7 +141,7 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
         if (stream)
             stream->reset_by_peer = true;
         if (stream && !stream->finished)
-            count(connection, H2_EVENT_RESET);
+            h2_frames_count(connection, H2_EVENT_RESET);
         break;
     case NGHTTP2_SETTINGS:
         settings_received(connection, frame);
@@ -243,7 +159,7 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t stream
     struct h2_connection *connection = user_data;
     struct h2_stream *stream = stream_of(session, stream_id);
     h2_transport_received(&connection->transport, len);
-    count(connection, H2_EVENT_DATA);
+    h2_frames_count(connection, H2_EVENT_DATA);
     if (stream && h2_input_push(&stream->input, data, len) < 0)
         h2_stream_reset(stream, NGHTTP2_INTERNAL_ERROR);
     return 0;
@@ -258,10 +174,10 @@ static void reset_sent(struct h2_connection *connection, uint32_t code)
     case NGHTTP2_FLOW_CONTROL_ERROR:
     case NGHTTP2_STREAM_CLOSED:
     case NGHTTP2_FRAME_SIZE_ERROR:
-        count(connection, H2_EVENT_FAULT);
+        h2_frames_count(connection, H2_EVENT_FAULT);
         break;
     case NGHTTP2_REFUSED_STREAM:
-        count(connection, H2_EVENT_CONTROL);
+        h2_frames_count(connection, H2_EVENT_CONTROL);
         break;
     default:
         break;
@@ -285,7 +201,7 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, v
     if (frame->hd.type != NGHTTP2_DATA && frame->hd.type != NGHTTP2_HEADERS)
         return 0;
     if (frame->hd.type == NGHTTP2_DATA)
-        count(connection, H2_EVENT_DATA);
+        h2_frames_count(connection, H2_EVENT_DATA);
     struct h2_stream *stream = stream_of(session, frame->hd.stream_id);
     if (stream && frame->hd.flags & NGHTTP2_FLAG_END_STREAM)
         response_sent(stream);

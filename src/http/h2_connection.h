@@ -1,7 +1,8 @@
 /*
- * A client's HTTP/2 connection and its streams: shared by h2_server.c (the connection's life and
- * the session's callbacks), h2_stream.c (a stream's life), h2_request.c (what the client's fields
- * mean), h2_response.c (answering) and h2_tunnel.c.
+ * A client's HTTP/2 connection and its streams: shared by h2_server.c (the connection's life),
+ * h2_callbacks.c and h2_frames.c (what arrives), h2_stream.c (a stream's life), h2_request.c (what
+ * the client's fields mean), h2_response.c (answering) and h2_tunnel.c (streams that become
+ * tunnels).
  *
  *   HEADERS ──▶ h2_stream_create ──fields──▶ h2_request_complete ──▶ coroutine: chain, response
  *                                                                         │

@@ -4,7 +4,7 @@
  *   start ──▶ open ──(GOAWAY sent, streams done)──▶ ended ──▶ lingering ──(FIN, timer)──▶ closed
  *               └──(reset, stall, flood)──────────▶ ended ──(coroutines done)───────────▶ closed
  *
- * The session's callbacks are in h2_callbacks.c.
+ * What arrives goes through h2_frames.c and h2_callbacks.c.
  */
 #include "http/h2_connection.h"
 
@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "coro/coro.h"
 #include "http/h2_callbacks.h"
+#include "http/h2_frames.h"
 
 enum {
     LINGER_MS = 2000, /* for the client to read what was said last; then it is closed on */
@@ -211,8 +212,8 @@ static void arrival(struct connection *base)
 static const struct h2_transport_ops transport_ops = {
     .ended = ended,
     .half_closed = half_closed,
-    .frame_begun = h2_callbacks_frame_begun,
-    .flooded = h2_callbacks_flooded,
+    .frame_begun = h2_frames_begun,
+    .flooded = h2_frames_flooded,
 };
 
 static struct h2_connection *create(struct connection *base)
