@@ -307,6 +307,11 @@ static int session_write(struct tls_session *session, const void *bytes, size_t 
     const char *from = bytes;
     if (state->failed)
         return -EPROTO;
+    /* A client of TLS 1.2 may have asked for shorter ones (RFC 6066, 4), which the library grants
+     * and forgets. */
+    size_t record_max = gnutls_record_get_max_size(state->session);
+    if (record > record_max)
+        record = record_max;
     while (size) {
         ssize_t sent = gnutls_record_send(state->session, from, size < record ? size : record);
         if (sent < 0)
