@@ -139,6 +139,17 @@ t.on_every_tls("certificates", function(backend, library)
       end
    end)
 
+   t.it("are watched", function()
+      local running = start('{ cert = "a.pem", key = "a.key" }', { arguments = { "--watch" } })
+      local offset = #running:log()
+      running:write("a.key", certificates.text "renewed.key")
+      running:write("a.pem", certificates.text "renewed.pem")
+      running:await_log("generation %d+ serves", offset)
+      t.eventually("the new certificate", function()
+         return shown(tls_client.connect(running.address)) == "renewed"
+      end)
+   end)
+
    t.it("stay those from before if the new ones are bad, and the log says why", function()
       local running = start '{ cert = "a.pem", key = "a.key" }'
       local old = tls_client.connect(running.address)

@@ -8,7 +8,12 @@ local ml = require "monolake"
 ml.listen {
    address = "127.0.0.1:0",
    tls = { cert = "a.pem", key = "a.key" },
-   chain = { ml.proxy { "${origin}", name = "origin", idle_max = 0 } },
+   chain = { ml.proxy { "${origin}", name = "origin", idle_max = 0, x_forwarded = true } },
+}
+ml.listen {
+   address = "127.0.0.1:0",
+   tls = { cert = "a.pem", key = "a.key" },
+   chain = { ml.text "at once" },
 }
 ]]
 
@@ -29,7 +34,7 @@ end
 local LARGE = bytes_of(10 * MIB)
 
 t.on_every_tls("HTTP through TLS", function(backend, library)
-   local origin, proxy = t.proxied(backend, t.with_tls(backend, library, { site = SITE }))
+   local origin, proxy = t.proxied(backend, t.with_tls(backend, library, { site = SITE, listeners = 2 }))
 
    local function connect(options, running)
       return tls_client.connect((running or proxy()).address, options)
@@ -86,6 +91,36 @@ t.on_every_tls("HTTP through TLS", function(backend, library)
       end
       assert.is_true(sum > MIB and sum < MIB + 1000, sum)
       assert.is_true(full >= 32 and #records < 128, full .. " full ones of " .. #records)
+   end)
+
+   t.it("keeps to the shorter records that a client asks for", function()
+      for _, version in ipairs { "1.2", "1.3" } do
+         local client, upstream = under_way(REQUEST, { fragments = 512, max = version })
+         upstream:respond(200, LARGE:sub(1, MIB / 4))
+         assert.is_true(client:read_response().body == LARGE:sub(1, MIB / 4))
+         for _, length in ipairs(client.records) do
+            assert.is_true(length <= 512 + 24, length) -- TLS 1.2 adds eight bytes of nonce and the tag
+         end
+      end
+   end)
+
+   t.it("is https to the origin", function()
+      local client = connect()
+      client:send_head(REQUEST)
+      local upstream = origin:accept()
+      assert.equal("https", upstream:read_request():get "x-forwarded-proto")
+      upstream:respond(200, "")
+      client:read_response()
+   end)
+
+   t.it("answers in the midst of a large body", function()
+      for _, version in ipairs { "1.2", "1.3" } do
+         local client = tls_client.connect(proxy().addresses[2], { max = version })
+         client:send_head(("POST / HTTP/1.1\nHost: a\nContent-Length: %d"):format(#LARGE))
+         assert.is_true(client:try_send(LARGE))
+         assert.equal("at once", client:read_response().body)
+         assert.equal("closed", client:expect_close())
+      end
    end)
 
    t.it("serves many requests on a connection, and those that are sent ahead", function()
@@ -238,7 +273,7 @@ t.on_every_tls("HTTP through TLS", function(backend, library)
 
    t.it("finishes downloads at TERM, and during reloads", function()
       local running = program.start(t.with_tls(backend, library,
-         { site = SITE, values = { origin = origin.address } }))
+         { site = SITE, listeners = 2, values = { origin = origin.address } }))
       local clients, sources = {}, {}
       for i = 1, 3 do
          clients[i], sources[i] = under_way(nil, nil, running)

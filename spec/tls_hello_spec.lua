@@ -3,7 +3,7 @@ local t = require "spec.support"
 
 local cjson = require "cjson"
 
-local tls_client = t.tls_client
+local program, tls_client = t.program, t.tls_client
 
 local SITE = [[
 local ml = require "monolake"
@@ -84,6 +84,38 @@ t.on_every_tls("on_client_hello", function(backend, library)
          assert.equal("a", shown(WITH_DEFAULT, "a.example", { max = version }))
          assert.equal("a", shown(WITH_DEFAULT, false, { max = version }))
       end
+   end)
+
+   t.it("is asked once when the client has to say hello again", function()
+      local client = assert(try(WITH_DEFAULT, "late.example", { groups = "X448:P-256" }))
+      assert.equal(200, client:exchange("GET / HTTP/1.1\nHost: a").status)
+      assert.equal("b", client:agreed().certificate)
+   end)
+
+   t.it("holds up a drain until it has answered", function()
+      local proxy = program.start(t.with_tls(backend, library, { site = [[
+local ml = require "monolake"
+ml.listen { address = "127.0.0.1:0", chain = { ml.text "answer" }, tls = {
+   cert = "a.pem", key = "a.key",
+   on_client_hello = function()
+      local directory = debug.getinfo(1).source:match "@(.*)/"
+      ml.log.info "asked"
+      while not io.open(directory .. "/stopping") do
+         ml.sleep(0.01)
+      end
+   end,
+} }]] }))
+      local handshaking = t.start_task(tls_client.connect, proxy.address)
+      proxy:await_log "asked"
+      proxy.process:signal(t.sys.SIGTERM)
+      proxy:await_log "stopping"
+      proxy:write("stopping", "")
+      local client = handshaking:join()
+      assert.equal("answer", client:exchange("GET / HTTP/1.1\nHost: a").body)
+      assert.equal("closed", client:expect_close())
+      client:close()
+      assert.is_true(proxy.process:wait(3 * t.tasks.patience), "it did not end in time")
+      program.running[proxy] = nil
    end)
 
    t.it("refuses with nil where nothing else is configured, or with false", function()

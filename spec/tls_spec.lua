@@ -156,6 +156,14 @@ t.on_every_tls("TLS", function(backend, library)
       end
    end)
 
+   t.it("asks for another key share if the first one does not fit", function()
+      for _, listener in ipairs { "chosen", "optional" } do
+         local groups = listener == "chosen" and "P-256:X25519" or "X448:P-384"
+         local agreed = agree(listener, { groups = groups, min = "1.3" })
+         assert.equal("a", agreed.certificate)
+      end
+   end)
+
    t.it("refuses what is weak", function()
       for _, cipher in ipairs { "ECDHE-ECDSA-AES128-SHA", "ECDHE-RSA-AES256-SHA384", "AES128-GCM-SHA256",
          "DHE-RSA-AES128-GCM-SHA256" } do

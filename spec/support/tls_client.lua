@@ -23,6 +23,7 @@ spec_ssl_ctx SSL_CTX_new(const void *method);
 void SSL_CTX_free(spec_ssl_ctx ctx);
 long SSL_CTX_ctrl(spec_ssl_ctx ctx, int command, long number, void *pointer);
 int SSL_CTX_set_cipher_list(spec_ssl_ctx ctx, const char *list);
+int SSL_CTX_set_tlsext_max_fragment_length(spec_ssl_ctx ctx, unsigned char code);
 int SSL_CTX_set_ciphersuites(spec_ssl_ctx ctx, const char *list);
 void SSL_CTX_set_verify(spec_ssl_ctx ctx, int mode, void *callback);
 void *SSL_CTX_get_cert_store(spec_ssl_ctx ctx);
@@ -81,6 +82,8 @@ local VERIFY_PEER, WANT_READ, ZERO_RETURN = 1, 2, 6
 local COMMON_NAME = 13
 local VERSIONS = { ["1.0"] = 0x301, ["1.1"] = 0x302, ["1.2"] = 0x303, ["1.3"] = 0x304 }
 
+local FRAGMENTS = { [512] = 1, [1024] = 2, [2048] = 3, [4096] = 4 }
+
 local BYTES = 65536
 local bytes = ffi.new("char[?]", BYTES)
 
@@ -125,6 +128,9 @@ local function new_context(options)
    end
    if options.suites then
       assert(ssl.SSL_CTX_set_ciphersuites(context, options.suites) == 1)
+   end
+   if options.fragments then
+      assert(ssl.SSL_CTX_set_tlsext_max_fragment_length(context, FRAGMENTS[options.fragments]) == 1)
    end
    text_option(SET_GROUPS, ssl.SSL_CTX_ctrl, context, options.groups)
    text_option(SET_SIGNATURES, ssl.SSL_CTX_ctrl, context, options.signatures)
@@ -368,8 +374,9 @@ local tls_client = {}
 ---@param options { name: string|false|nil, alpn: string[]|nil, min: string|nil, max: string|nil,
 ---  ciphers: string|nil, suites: string|nil, groups: string|nil, signatures: string|nil,
 ---  certificate: string|nil, session: any, status: boolean|nil, verify: boolean|nil,
----  seconds: number|nil }|nil
----  `name` is sent and verified (default: "a.example"), `certificate` shown ("client" for client.pem)
+---  fragments: integer|nil, seconds: number|nil }|nil
+---  `name` is sent and verified (default: "a.example"), `certificate` shown ("client" for client.pem),
+---  `fragments` the longest record that it takes
 function tls_client.try_handshake(connected, options)
    options = options or {}
    local self = setmetatable(connected, TlsClient)
