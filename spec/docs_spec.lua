@@ -80,3 +80,17 @@ describe("the API reference", function()
       assert.are.equal(text, read_all "docs/api.md")
    end)
 end)
+
+describe("the table of RFC 9113", function()
+   it("names only specs that there are", function()
+      local specs = {}
+      for path in io.popen("ls spec/*.lua spec/unit/*.c"):lines() do
+         specs[#specs + 1] = read_all(path)
+      end
+      local text = table.concat(specs)
+      for name in read_all("docs/rfc9113.md"):gmatch '"([^"]+)"' do
+         name = name:gsub("%s*%.%.%.$", "")
+         assert(name == "Frames" or text:find(name, 1, true), name .. " is the name of no spec")
+      end
+   end)
+end)

@@ -78,6 +78,23 @@ t.on_both_backends("a client's HTTP/2 connection", function(backend)
       assert.equal("here", plain:read_response().body)
    end)
 
+   t.it("is not made of one of HTTP/1 by Upgrade", function()
+      local plain = proxy():connect()
+      plain:send_head [[
+         GET / HTTP/1.1
+         Host: a
+         Connection: Upgrade, HTTP2-Settings
+         Upgrade: h2c
+         HTTP2-Settings: AAMAAABkAAQAAP__
+      ]]
+      local upstream = origin:accept()
+      local request = upstream:read_request()
+      assert.is_nil(request:get "upgrade")
+      assert.is_nil(request:get "http2-settings")
+      upstream:respond(200, "as before")
+      assert.equal("as before", plain:read_response().body)
+   end)
+
    t.it("shows the origin what HTTP/1 would have shown", function()
       local client = connect()
       local id = client:request(h2.get {
