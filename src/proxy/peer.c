@@ -236,6 +236,12 @@ static int ensure_address(struct peer *peer, int64_t deadline)
 
 /* --- Connections ------------------------------------------------------------------------------ */
 
+void peer_connection_begins(struct peer *peer)
+{
+    peer->users++; /* while connecting, then by the client */
+    peer->open++;
+}
+
 void peer_connection_closed(struct peer *peer)
 {
     peer->open--;
@@ -266,12 +272,10 @@ static int open_client(struct peer *peer, struct h1_client **h1, struct h2_clien
     return result;
 }
 
-/* Opens a connection of one version, whichever there is a place for. */
+/* Opens a connection of one version, whichever there is a place for; it was counted as open. */
 static int connect_client(struct peer *peer, struct h1_client **h1, struct h2_client **h2,
                           const struct h2_client_options *options, int64_t deadline)
 {
-    peer->users++; /* while connecting, then by the client */
-    peer->open++;
     int result = ensure_address(peer, deadline);
     if (result == 0)
         result = open_client(peer, h1, h2, options, deadline);
@@ -282,6 +286,7 @@ static int connect_client(struct peer *peer, struct h1_client **h1, struct h2_cl
 
 static int connect_h1(struct peer *peer, struct h1_client **client, int64_t deadline)
 {
+    peer_connection_begins(peer);
     int result = connect_client(peer, client, NULL, NULL, deadline);
     if (result < 0)
         return result;

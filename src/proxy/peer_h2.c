@@ -144,6 +144,7 @@ static struct dial *start_dial(struct peer *peer, const struct upstream_config *
         free(dial);
         return NULL;
     }
+    peer_connection_begins(peer); /* now, so that nobody makes one too many */
     list_push_back(&peer->dials, &dial->link);
     peer->h2_count++;
     peer->users++;

@@ -7,11 +7,13 @@
 #include "http/h2_client.h"
 #include "proxy/peer.h"
 
-/* Opens a connection, which counts as open, and as a user, until peer_connection_closed. Returns 0
- * or a negative errno. */
+/* A connection counts as open, and as a user, from its beginning to its end. */
+void peer_connection_begins(struct peer *peer);
+void peer_connection_closed(struct peer *peer);
+
+/* Opens a connection that has begun; on failure it is closed. Returns 0 or a negative errno. */
 int peer_connect_h2(struct peer *peer, struct h2_client **client,
                     const struct h2_client_options *options, int64_t deadline);
-void peer_connection_closed(struct peer *peer);
 
 void peer_unref(struct peer *peer);
 
