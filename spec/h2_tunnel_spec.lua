@@ -1,5 +1,6 @@
 --- Tunnels on streams of HTTP/2: CONNECT (RFC 9113 section 8.5) and WebSocket by extended CONNECT (RFC
 --- 8441), to origins of HTTP/1; and CONNECT of HTTP/1 beside them.
+local busted = require "busted"
 local t = require "spec.support"
 local h2 = require "spec.support.h2"
 
@@ -209,5 +210,112 @@ t.on_both_backends("a tunnel over HTTP/2", function(backend)
       local client = proxy():connect()
       client:send_head "CONNECT elsewhere.example:443 HTTP/1.1\nHost: elsewhere.example:443"
       assert.equal(403, client:read_response().status)
+   end)
+end)
+
+local MIDDLE = [[
+   local ml = require "monolake"
+   ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, chain = ml.proxy { "${origin}", name = "origin" } }
+]]
+local FRONT = [[
+   local ml = require "monolake"
+   ml.listen { address = "127.0.0.1:0", protocols = { "h1", "h2c" }, chain = ml.proxy {
+      "${middle}", name = "middle", protocol = "h2" } }
+]]
+
+t.on_both_backends("a WebSocket by way of an HTTP/2 origin", function(backend)
+   local origin, middle, front
+
+   busted.setup(function()
+      origin = t.socket.listen()
+      middle = t.program.start { io = backend, site = MIDDLE, values = { origin = origin.address } }
+      front = t.program.start { io = backend, site = FRONT, values = { middle = middle.address } }
+   end)
+
+   busted.teardown(function()
+      front:stop()
+      middle:stop()
+      origin:close()
+   end)
+
+   local REQUEST = [[
+      GET /chat HTTP/1.1
+      Host: a.example
+      Connection: Upgrade
+      Upgrade: websocket
+      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==
+      Sec-WebSocket-Version: 13
+   ]]
+
+   local function open_h1()
+      local client = t.socket.connect(front.address)
+      client:send(t.head(REQUEST))
+      local upstream = origin:accept()
+      local request = upstream:read_request_head()
+      upstream:send(t.head(SWITCHED))
+      local response = client:read_response_head()
+      return client, upstream, request, response
+   end
+
+   t.it("is an upgrade at both ends", function()
+      local client, upstream, request, response = open_h1()
+      assert.equal("websocket", request:get "upgrade")
+      assert.equal("/chat", request.target)
+      assert.equal("a.example", request:get "host")
+      assert.equal("dGhlIHNhbXBsZSBub25jZQ==", request:get "sec-websocket-key")
+      assert.equal(101, response.status)
+      assert.equal("websocket", response:get "upgrade")
+      assert.is_true(response:has("connection", "upgrade"))
+      assert.equal("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", response:get "sec-websocket-accept")
+      client:send "up"
+      assert.equal("up", upstream:read(2))
+      upstream:send "down"
+      assert.equal("down", client:read(4))
+   end)
+
+   t.it("is opened over HTTP/2 as well, and carries the end of either side", function()
+      local client = h2.connect(front.address)
+      local fields = h2.get { [":method"] = "CONNECT", [":path"] = "/chat" }
+      table.insert(fields, 1, { ":protocol", "websocket" })
+      local id = client:request(fields, { open = true })
+      local upstream = origin:accept()
+      upstream:read_request_head()
+      upstream:send(t.head(SWITCHED))
+      assert.equal(200, client:head(id).status)
+      client:data(id, "last", true)
+      assert.equal("last", upstream:read_all())
+      upstream:send("still here"):close()
+      assert.equal("still here", client:response(id).body)
+   end)
+
+   t.it("carries much both ways, and ends with a reset on one side", function()
+      local client, upstream = open_h1()
+      local bytes = ("0123456789abcdef"):rep(64 * 1024)
+      local sending = { t.start_task(function() client:send(bytes) end),
+         t.start_task(function() upstream:send(bytes) end) }
+      assert.is_true(client:read(#bytes) == bytes)
+      assert.is_true(upstream:read(#bytes) == bytes)
+      for _, task in ipairs(sending) do
+         task:join()
+      end
+      upstream:reset()
+      client:expect_close()
+
+      client, upstream = open_h1()
+      client:reset()
+      upstream:expect_close()
+   end)
+
+   t.it("is refused with what the origin says, and the connections go on", function()
+      local client = t.socket.connect(front.address)
+      client:send(t.head(REQUEST))
+      local upstream = origin:accept()
+      upstream:read_request_head()
+      upstream:respond(403, "no")
+      assert.equal("no", client:read_response().body)
+      client:send_head "GET /next HTTP/1.1\nHost: a"
+      assert.equal("/next", upstream:read_request().target)
+      upstream:respond(200, "still HTTP")
+      assert.equal("still HTTP", client:read_response().body)
    end)
 end)

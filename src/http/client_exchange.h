@@ -57,8 +57,8 @@ struct client_exchange_ops {
     void (*fail)(struct client_exchange *exchange, int error);
     /* Has the origin begun an answer, if only a part of a head? */
     bool (*heard)(const struct client_exchange *exchange);
-    /* Behind a 101: gives the connection away as a tunnel; the exchange is over. NULL: this version
-     * has no 101. */
+    /* Behind a 101: gives a stream that leads to the origin; the exchange is over. NULL: memory or
+     * descriptors are exhausted. */
     struct stream *(*detach)(struct client_exchange *exchange);
 };
 

@@ -44,6 +44,8 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     if (!stream || !stream->held)
         return 0;
     stream->field_bytes = stream->field_count = 0;
+    if (!stream->exchange.request)
+        return refuse(stream, "trailers in a tunnel");
     if (!stream->head_seen)
         return begin_head(stream);
     headers_init(&stream->trailers, stream->exchange.request->arena);

@@ -80,7 +80,7 @@ void h2_client_end_exchange(struct client_exchange *exchange, bool complete)
     struct h2_client_stream *stream = stream_of(exchange);
     if (gone_silent(stream))
         stream->client->draining = true;
-    if (!exchange->response_ended || !complete)
+    if (!exchange->response_ended || !complete || stream->connect)
         reset(stream);
     h2_input_release(&stream->input);
     h2_output_fail(&stream->output, -ECANCELED);
@@ -135,7 +135,9 @@ void h2_client_stream_closed(struct h2_client_stream *stream, uint32_t code)
 
 /* --- Sending ---------------------------------------------------------------------------------- */
 
-static void add_pseudo_fields(struct h2_fields *fields, const struct client_head *head, bool secure)
+/* `protocol`: of an extended CONNECT (RFC 8441); its ptr is NULL for an ordinary request. */
+static void add_pseudo_fields(struct h2_fields *fields, const struct client_head *head, bool secure,
+                              struct slice protocol)
 {
     const struct request *request = head->request;
     struct slice path = request->path.len ? request->path : SLICE("/");
@@ -143,7 +145,12 @@ static void add_pseudo_fields(struct h2_fields *fields, const struct client_head
         path = arena_printf(fields->arena, "%.*s?%.*s", (int)path.len, path.ptr,
                             (int)request->query.len, request->query.ptr);
     fields->failed |= !path.ptr;
-    h2_fields_add(fields, SLICE(":method"), request->method_name);
+    if (protocol.ptr) {
+        h2_fields_add(fields, SLICE(":method"), SLICE("CONNECT"));
+        h2_fields_add(fields, SLICE(":protocol"), protocol);
+    } else {
+        h2_fields_add(fields, SLICE(":method"), request->method_name);
+    }
     h2_fields_add(fields, SLICE(":scheme"), secure ? SLICE("https") : SLICE("http"));
     h2_fields_add(fields, SLICE(":authority"), head->authority);
     h2_fields_add(fields, SLICE(":path"), path);
@@ -160,10 +167,11 @@ static void add_length(struct h2_fields *fields, const struct request *request)
     h2_fields_add(fields, SLICE("content-length"), length);
 }
 
-static void make_fields(struct h2_fields *fields, const struct client_head *head, bool secure)
+static void make_fields(struct h2_fields *fields, const struct client_head *head, bool secure,
+                        struct slice protocol)
 {
     const struct headers *headers = &head->request->headers;
-    add_pseudo_fields(fields, head, secure);
+    add_pseudo_fields(fields, head, secure, protocol);
     h2_fields_add_end_to_end(fields, headers,
                              head->skip | BIT(HEADER_TE) | BIT(HEADER_CONTENT_LENGTH));
     for (unsigned i = 0; i < head->extra_count; i++)
@@ -191,8 +199,9 @@ static int submit(struct h2_client_stream *stream, const struct h2_fields *field
     struct h2_transport *transport = &stream->client->transport;
     const struct body *body = &stream->exchange.request->body;
     nghttp2_data_provider provider = h2_output_provider(&stream->output);
+    bool bodyless = body_is_empty(body) && !stream->connect;
     int32_t id = nghttp2_submit_request(transport->session, NULL, fields->items, fields->count,
-                                        body_is_empty(body) ? NULL : &provider, stream);
+                                        bodyless ? NULL : &provider, stream);
     if (id < 0) {
         stream->refused = true; /* no number left, or a GOAWAY has come: nothing was sent */
         stream->client->draining = true;
@@ -221,7 +230,9 @@ static int send_head(struct client_exchange *exchange, const struct client_head 
         h2_input_fail(&stream->input, -ECONNREFUSED);
         return -ECONNREFUSED;
     }
-    make_fields(&fields, head, stream->client->secure);
+    struct slice protocol = h2_client_connect_protocol(stream, head);
+    stream->connect = protocol.ptr != NULL;
+    make_fields(&fields, head, stream->client->secure, protocol);
     int result = fields.failed ? -ENOMEM : submit(stream, &fields);
     if (result < 0)
         h2_input_fail(&stream->input, result);
@@ -274,7 +285,7 @@ static int read_head(struct client_exchange *exchange, struct response *response
     stream->body_length = head->length;
     response->status = head->status;
     response->headers = head->headers;
-    return 0;
+    return stream->connect ? h2_client_accept_connect(stream, response) : 0;
 }
 
 /* The body was read to its end. */
@@ -331,4 +342,5 @@ const struct client_exchange_ops h2_client_ops = {
     .read_body = read_body,
     .fail = fail,
     .heard = heard,
+    .detach = h2_client_detach,
 };

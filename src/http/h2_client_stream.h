@@ -42,6 +42,7 @@ struct h2_client_stream {
     uint64_t bytes_in_at_start; /* of the connection, when the request was sent */
     int64_t sent_ms;            /* and when that was */
     struct coro *reader;        /* waits for a head, or NULL */
+    bool connect;               /* an extended CONNECT: its end is not that of a message */
     struct h2_input input;
     struct h2_output output;
 };
@@ -59,6 +60,20 @@ void h2_client_wake_opener(struct h2_client *client);
 
 /* Wakes whoever waits for a head. */
 void h2_client_stream_wake(struct h2_client_stream *stream);
+
+/* --- h2_client_connect.c ---------------------------------------------------------------------- */
+
+/* What an upgrade becomes: the protocol of an extended CONNECT, if the origin takes these (else its
+ * ptr is NULL: an ordinary request, as an origin of HTTP/1 may take an Upgrade). */
+struct slice h2_client_connect_protocol(const struct h2_client_stream *stream,
+                                        const struct client_head *head);
+
+/* Makes the 101 that HTTP/1 has for it of the origin's consent. Returns 0 or -ENOMEM. */
+int h2_client_accept_connect(struct h2_client_stream *stream, struct response *response);
+
+/* The detach of client_exchange_ops: a byte stream that leads to the origin; NULL when memory or
+ * descriptors are exhausted. Ends the exchange by itself. */
+struct stream *h2_client_detach(struct client_exchange *exchange);
 
 /* The callbacks of the session, made once; NULL when memory is exhausted. */
 const nghttp2_session_callbacks *h2_client_callbacks(void);

@@ -1,8 +1,7 @@
 /*
  * A client's HTTP/2 connection and its streams: shared by h2_server.c (the connection's life),
- * h2_callbacks.c and h2_frames.c (what arrives), h2_stream.c (a stream's life), h2_request.c (what
- * the client's fields mean), h2_response.c (answering) and h2_tunnel.c (streams that become
- * tunnels).
+ * h2_callbacks.c (the session's), h2_stream.c (a stream's life), h2_request.c (what the client's
+ * fields mean) and h2_response.c (answering).
  *
  *   HEADERS ──▶ h2_stream_create ──fields──▶ h2_request_complete ──▶ coroutine: chain, response
  *                                                                         │
@@ -101,13 +100,6 @@ int h2_send_refusal(struct h2_stream *stream);
 
 /* Sends an interim response (1xx). */
 int h2_send_interim(struct exchange *exchange, uint16_t status, const struct headers *headers);
-
-/* --- h2_tunnel.c ------------------------------------------------------------------------------ */
-
-/* Pumps bytes between the stream, whose response head was sent, and an origin's until both have
- * ended, and closes the origin's. Returns 0 or a negative errno: the stream is to be reset.
- * Suspends. */
-int h2_tunnel(struct h2_stream *stream, struct stream *origin);
 
 /* --- h2_server.c ------------------------------------------------------------------------------ */
 

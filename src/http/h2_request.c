@@ -185,7 +185,8 @@ static int become_upgrade(struct h2_stream *stream)
     stream->exchange->received_method = METHOD_GET;
     int result =
         headers_add_id(&request->headers, HEADER_UPGRADE, SLICE("upgrade"), stream->protocol);
-    if (result == 0 && slice_equal_nocase(stream->protocol, SLICE("websocket")))
+    if (result == 0 && slice_equal_nocase(stream->protocol, SLICE("websocket")) &&
+        !headers_get(&request->headers, SLICE("sec-websocket-key")).ptr)
         result = add_websocket_key(&request->headers);
     return result;
 }

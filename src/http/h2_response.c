@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "coro/coro.h"
 #include "http/h2_fields.h"
+#include "http/h2_tunnel.h"
 
 /* One response on its way. */
 struct sending {
@@ -145,6 +146,22 @@ static struct response *refuse_tunnel(struct response *response)
                                  SLICE("a tunnel that the client has not asked for"));
 }
 
+static int run_tunnel(struct h2_stream *stream, struct stream *origin)
+{
+    const struct listener_config *config = &stream->connection->base->server->config;
+    const struct h2_tunnel tunnel = {
+        .input = &stream->input,
+        .output = &stream->output,
+        .other = origin,
+        .idle_timeout_ms = config->tunnel_idle_timeout_ms,
+        .send_timeout_ms = config->send_timeout_ms,
+    };
+    stream->tunnel = true;
+    stream->input.timeout_ms = 0;
+    stream->input.max_bytes = 0;
+    return h2_tunnel_run(&tunnel);
+}
+
 /* The origin's consent, as HTTP/2 says it (RFC 8441, 5). */
 static int open_tunnel(struct sending *sending)
 {
@@ -158,7 +175,7 @@ static int open_tunnel(struct sending *sending)
     if (result < 0)
         return result; /* whoever opened it closes it */
     response->tunnel = NULL;
-    return h2_tunnel(sending->stream, origin);
+    return run_tunnel(sending->stream, origin);
 }
 
 int h2_send_response(struct h2_stream *stream, struct response *response)

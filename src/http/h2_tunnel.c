@@ -1,11 +1,10 @@
 /*
- * A tunnel on a stream of HTTP/2 (CONNECT, RFC 9113 section 8.5; extended CONNECT, RFC 8441): the
- * stream's own coroutine pumps what the origin says, a second one what the client does.
+ *   other ──stream_take──▶ h2_output_send ──▶ peer of HTTP/2        FIN ──▶ END_STREAM
+ *   other ◀──stream_send── h2_input_read ◀── peer                   FIN ◀── END_STREAM
  *
- *   origin ──stream_take──▶ h2_output_send ──▶ client        FIN ──▶ END_STREAM
- *   origin ◀──stream_send── h2_input_read ◀── client         FIN ◀── END_STREAM
+ * The caller's coroutine pumps the first direction, a second one the other.
  */
-#include "http/h2_connection.h"
+#include "http/h2_tunnel.h"
 
 #include <errno.h>
 
@@ -14,18 +13,18 @@
 #include "io/wait.h"
 
 struct pump {
-    struct h2_stream *stream;
-    struct stream *origin;
+    const struct h2_tunnel *tunnel;
+    struct stream *other;
     struct io *io;
     struct coro *upload; /* NULL once it has ended */
     struct coro *waiter; /* for that */
-    int upload_error;    /* 0: the client has ended its side */
+    int upload_error;    /* 0: the peer has ended its side */
     int64_t moved_ms;    /* when something went either way */
 };
 
 static int64_t idle_at(const struct pump *pump)
 {
-    uint32_t idle_ms = pump->stream->connection->base->server->config.tunnel_idle_timeout_ms;
+    uint32_t idle_ms = pump->tunnel->idle_timeout_ms;
     return idle_ms ? pump->moved_ms + idle_ms : DEADLINE_NEVER;
 }
 
@@ -35,7 +34,7 @@ static bool idle(const struct pump *pump)
     return io_now_ms(pump->io) >= idle_at(pump);
 }
 
-/* --- From the client -------------------------------------------------------------------------- */
+/* --- From the peer ---------------------------------------------------------------------------- */
 
 static int send_on(struct pump *pump, const struct slice *pieces, unsigned count)
 {
@@ -43,14 +42,14 @@ static int send_on(struct pump *pump, const struct slice *pieces, unsigned count
     for (unsigned i = 0; i < count; i++)
         iov[i] = (struct iovec){(void *)pieces[i].ptr, pieces[i].len};
     pump->moved_ms = io_now_ms(pump->io);
-    return stream_send(pump->origin, iov, count, DEADLINE_NEVER);
+    return stream_send(pump->other, iov, count, DEADLINE_NEVER);
 }
 
-/* Returns 0 when the client has ended its side. */
+/* Returns 0 when the peer has ended its side. */
 static int pump_up(struct pump *pump)
 {
     struct body body;
-    h2_input_body(&pump->stream->input, &body, -1);
+    h2_input_body(pump->tunnel->input, &body, -1);
     for (;;) {
         struct slice pieces[BODY_SLICES_MAX];
         int count = body_read(&body, pieces, BODY_SLICES_MAX, idle_at(pump));
@@ -69,15 +68,15 @@ static void upload_main(void *arg)
     struct pump *pump = arg;
     pump->upload_error = pump_up(pump);
     if (pump->upload_error == 0)
-        stream_shutdown(pump->origin);
+        stream_shutdown(pump->other);
     else
-        stream_fail(pump->origin, -ECONNABORTED); /* whoever reads from it must hear */
+        stream_fail(pump->other, -ECONNABORTED); /* whoever reads from it must hear */
     pump->upload = NULL;
     if (pump->waiter)
         coro_wake(pump->waiter, 0);
 }
 
-/* --- To the client ---------------------------------------------------------------------------- */
+/* --- To the peer ------------------------------------------------------------------------------ */
 
 static void release(struct io *io, struct io_buf *buf)
 {
@@ -88,23 +87,22 @@ static void release(struct io *io, struct io_buf *buf)
     }
 }
 
-/* Hands on what the origin's stream has queued. */
+/* Hands on what the other stream has queued. */
 static int pass_queued(struct pump *pump)
 {
     struct slice pieces[BODY_SLICES_MAX];
     struct io_buf *held = NULL;
     struct io_buf **tail = &held;
     unsigned count = 0;
-    while (count < BODY_SLICES_MAX && pump->origin->first) {
-        struct io_buf *buf = stream_take(pump->origin);
+    while (count < BODY_SLICES_MAX && pump->other->first) {
+        struct io_buf *buf = stream_take(pump->other);
         pieces[count++] = slice_of(buf->data, buf->len);
         *tail = buf;
         tail = &buf->next;
     }
     pump->moved_ms = io_now_ms(pump->io);
-    uint32_t stall_ms = pump->stream->connection->base->server->config.send_timeout_ms;
-    int result =
-        h2_output_send(&pump->stream->output, pieces, count, false, stall_ms, DEADLINE_NEVER);
+    int result = h2_output_send(pump->tunnel->output, pieces, count, false,
+                                pump->tunnel->send_timeout_ms, DEADLINE_NEVER);
     release(pump->io, held);
     return result;
 }
@@ -112,11 +110,11 @@ static int pass_queued(struct pump *pump)
 static int pump_down(struct pump *pump)
 {
     for (;;) {
-        int result = stream_wait_readable(pump->origin, idle_at(pump));
+        int result = stream_wait_readable(pump->other, idle_at(pump));
         if (result == -ETIMEDOUT && !idle(pump))
             continue;
         if (result == 0)
-            return h2_output_send(&pump->stream->output, NULL, 0, true, 0, idle_at(pump));
+            return h2_output_send(pump->tunnel->output, NULL, 0, true, 0, idle_at(pump));
         if (result > 0)
             result = pass_queued(pump);
         if (result < 0)
@@ -126,7 +124,7 @@ static int pump_down(struct pump *pump)
 
 /* --- The whole -------------------------------------------------------------------------------- */
 
-/* The origin has said all: the client may go on, unless it says nothing. */
+/* The other side has said all: the peer may go on, unless it says nothing. */
 static int await_upload(struct pump *pump)
 {
     int result = 0;
@@ -151,26 +149,24 @@ static void stop_upload(struct pump *pump)
     }
 }
 
-int h2_tunnel(struct h2_stream *stream, struct stream *origin)
+int h2_tunnel_run(const struct h2_tunnel *tunnel)
 {
+    struct stream *other = tunnel->other;
     struct pump pump = {
-        .stream = stream,
-        .origin = origin,
-        .io = origin->io,
-        .moved_ms = io_now_ms(origin->io),
+        .tunnel = tunnel,
+        .other = other,
+        .io = other->io,
+        .moved_ms = io_now_ms(other->io),
     };
-    origin->watch_hangup = false;
-    stream->tunnel = true;
-    stream->input.timeout_ms = 0;
-    stream->input.max_bytes = 0;
+    other->watch_hangup = false;
     pump.upload = coro_start(upload_main, &pump);
     int result = pump.upload ? pump_down(&pump) : -ENOMEM;
     if (result == 0)
         result = await_upload(&pump);
     stop_upload(&pump);
     if (result == 0)
-        stream_close(origin);
+        stream_close(other);
     else
-        stream_abort(origin);
+        stream_abort(other);
     return result;
 }

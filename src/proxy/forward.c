@@ -261,9 +261,10 @@ static enum outcome accept_upgrade(struct forwarding *forwarding)
     upload_join(&forwarding->upload, true);
     struct stream *tunnel = peer_give_away(forwarding->entry->peer, forwarding->client);
     forwarding->client = NULL;
-    if (response_set_tunnel(forwarding->response, tunnel) == 0)
+    if (tunnel && response_set_tunnel(forwarding->response, tunnel) == 0)
         return DONE;
-    stream_abort(tunnel);
+    if (tunnel)
+        stream_abort(tunnel);
     return fail(forwarding, 503, RESPONSE_OVERLOADED, "upgrade", "out of memory");
 }
 

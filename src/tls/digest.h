@@ -1,0 +1,13 @@
+/* Digests and encodings that protocols ask for, by OpenSSL's libcrypto. Pure. */
+#ifndef TLS_DIGEST_H
+#define TLS_DIGEST_H
+
+#include "base/slice.h"
+
+enum { WEBSOCKET_ACCEPT_BYTES = 28 };
+
+/* What an origin answers to a Sec-WebSocket-Key (RFC 6455, 4.2.2), without a NUL. Returns 0 or
+ * -ENOMEM. */
+int digest_websocket_accept(struct slice key, char accept[WEBSOCKET_ACCEPT_BYTES]);
+
+#endif
