@@ -215,7 +215,8 @@ end)
 
 local MIDDLE = [[
    local ml = require "monolake"
-   ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, chain = ml.proxy { "${origin}", name = "origin" } }
+   ml.listen { address = "127.0.0.1:0", protocols = { "h2c" },
+      chain = ml.proxy { "${origin}", name = "origin" } }
 ]]
 local FRONT = [[
    local ml = require "monolake"
