@@ -9,6 +9,7 @@
 #include "script/tls.h"
 
 #include "base/log.h"
+#include "tls/digest.h"
 
 #include <dlfcn.h>
 #include <limits.h>
@@ -77,11 +78,41 @@ static int library(lua_State *L)
     return 0;
 }
 
+static struct slice text_at(lua_State *L, int index)
+{
+    size_t len;
+    const char *text = luaL_checklstring(L, index, &len);
+    return slice_of(text, len);
+}
+
+static int push_digest(lua_State *L, const uint8_t digest[DIGEST_SHA256_BYTES], int result)
+{
+    char text[2 * DIGEST_SHA256_BYTES + 1];
+    if (result < 0)
+        return luaL_error(L, "out of memory");
+    for (unsigned i = 0; i < DIGEST_SHA256_BYTES; i++)
+        snprintf(text + 2 * (size_t)i, 3, "%02x", digest[i]);
+    lua_pushlstring(L, text, sizeof(text) - 1);
+    return 1;
+}
+
+/* core.sha256(text): in hexadecimal. */
+static int sha256(lua_State *L)
+{
+    uint8_t digest[DIGEST_SHA256_BYTES];
+    return push_digest(L, digest, digest_sha256(text_at(L, 1), digest));
+}
+
+/* core.hmac_sha256(key, text): in hexadecimal. */
+static int hmac_sha256(lua_State *L)
+{
+    uint8_t digest[DIGEST_SHA256_BYTES];
+    return push_digest(L, digest, digest_hmac_sha256(text_at(L, 1), text_at(L, 2), digest));
+}
+
 static const luaL_Reg core_functions[] = {
-    {"log", write_log},
-    {"log_failure", log_failure},
-    {"library", library},
-    {NULL, NULL},
+    {"sha256", sha256},           {"hmac_sha256", hmac_sha256}, {"log", write_log},
+    {"log_failure", log_failure}, {"library", library},         {NULL, NULL},
 };
 
 /* In a plain LuaJIT the symbols of this object are local to it; native layers and the FFI need

@@ -1,7 +1,9 @@
 #include "tls/digest.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <string.h>
 
 enum { SHA1_BYTES = 20 };
@@ -23,4 +25,20 @@ int digest_websocket_accept(struct slice key, char accept[WEBSOCKET_ACCEPT_BYTES
     EVP_EncodeBlock(text, digest, SHA1_BYTES);
     memcpy(accept, text, WEBSOCKET_ACCEPT_BYTES);
     return 0;
+}
+
+int digest_sha256(struct slice text, uint8_t digest[DIGEST_SHA256_BYTES])
+{
+    return EVP_Digest(text.ptr, text.len, digest, NULL, EVP_sha256(), NULL) == 1 ? 0 : -ENOMEM;
+}
+
+int digest_hmac_sha256(struct slice key, struct slice text, uint8_t digest[DIGEST_SHA256_BYTES])
+{
+    const void *bytes = key.len ? key.ptr : "";
+    if (key.len > INT_MAX)
+        return -ENOMEM;
+    return HMAC(EVP_sha256(), bytes, (int)key.len, (const unsigned char *)text.ptr, text.len,
+                digest, NULL)
+               ? 0
+               : -ENOMEM;
 }

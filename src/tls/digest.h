@@ -4,10 +4,16 @@
 
 #include "base/slice.h"
 
-enum { WEBSOCKET_ACCEPT_BYTES = 28 };
+#include <stdint.h>
+
+enum { DIGEST_SHA256_BYTES = 32, WEBSOCKET_ACCEPT_BYTES = 28 };
 
 /* What an origin answers to a Sec-WebSocket-Key (RFC 6455, 4.2.2), without a NUL. Returns 0 or
  * -ENOMEM. */
 int digest_websocket_accept(struct slice key, char accept[WEBSOCKET_ACCEPT_BYTES]);
+
+/* Both return 0 or -ENOMEM. */
+int digest_sha256(struct slice text, uint8_t digest[DIGEST_SHA256_BYTES]);
+int digest_hmac_sha256(struct slice key, struct slice text, uint8_t digest[DIGEST_SHA256_BYTES]);
 
 #endif
