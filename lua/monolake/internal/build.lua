@@ -46,9 +46,9 @@ local function read_file(path)
    if not handle then
       error("cannot open " .. why, 0)
    end
-   local text = handle:read "*a"
+   local text, reason = handle:read "*a"
    handle:close()
-   return text
+   return text or error(("cannot read %s: %s"):format(path, reason), 0)
 end
 
 --- Files that a script names: reading one while the site is loaded makes it part of the site, which

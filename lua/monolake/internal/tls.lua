@@ -47,6 +47,19 @@ local function content(value, files)
    return value
 end
 
+-- Those that a certificate serves, in place of those that are in it.
+local function check_hosts(what, hosts, level)
+   for i = 1, hosts and #hosts or 0 do
+      local host = hosts[i]
+      local plain = type(host) == "string" and host:gsub("^%*%.", "") or ""
+      if not plain:find "^[%w_-][%w_.-]*$" or plain:find("..", 1, true) then
+         error(('%s: names: expected "a.example" or "*.example", not %s'):format(what,
+            type(host) == "string" and ("%q"):format(host) or tostring(host)), level + 1)
+      end
+   end
+   return hosts
+end
+
 --- @param options { cert: string, key: string, ocsp: string|nil, names: string[]|nil }
 --- @param files { beside: fun(path: string): string, read: fun(path: string): string }
 --- @param level integer whose line is blamed, as for error()
@@ -67,7 +80,7 @@ function tls.certificate(options, files, what, level)
    if not ok then
       error(("%s: %s"):format(what, result), level + 1)
    end
-   result.names = checked.names
+   result.names = check_hosts(what, checked.names, level + 1)
    local is_text = checked.cert:find("-----BEGIN ", 1, true)
    result.what = ("%s: %s"):format(what, is_text and "its text" or checked.cert)
    result.loaded = {}
@@ -94,9 +107,18 @@ local function version(text)
    return text and (text == "1.2" and 12 or 13) or nil
 end
 
+-- Nil, or a list of some of the names that are allowed, most wanted first.
 local function names_of(what, list, allowed, level)
+   local seen = {}
    for i = 1, list and #list or 0 do
       check.value(what, list[i], allowed, level + 1)
+      if seen[list[i]] then
+         error(("%s: %q stands there twice"):format(what, list[i]), level + 1)
+      end
+      seen[list[i]] = true
+   end
+   if list and #list == 0 then
+      error(what .. ": expected at least one", level + 1)
    end
    return list
 end
