@@ -18,7 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { INPUT_BYTES_MAX = 8192, EVENTS_MAX = 256, FD_MAX = 4096 };
+enum { INPUT_BYTES_MAX = 8192, EVENTS_MAX = 256, FD_MAX = 16384 };
 
 struct response {
     const char *request_line; /* as it starts */

@@ -1,6 +1,8 @@
--- Two listeners: the plain proxy, and one with the hook.
+-- The plain proxy, one with the hook, and those of TLS and HTTP/2.
 local ml = require "monolake"
-local origin = ml.upstream { "127.0.0.1:@origin@" }
+local origin = ml.upstream { "127.0.0.1:@origin@", idle_max = 512, idle_timeout = 600 }
+local grpc_origin = ml.upstream { "127.0.0.1:@grpc_origin@", protocol = "h2" }
+local tls = { cert = "@folder@/site.pem", ciphers = { "aes128-gcm" } }
 
 ml.listen {
    address = "127.0.0.1:@port@",
@@ -19,4 +21,22 @@ ml.listen {
       end,
       ml.proxy(origin),
    },
+}
+
+ml.listen {
+   address = "127.0.0.1:@tls_port@",
+   tls = tls,
+   chain = { ml.proxy(origin) },
+}
+
+ml.listen {
+   address = "127.0.0.1:@h2c_port@",
+   protocols = { "h2c" },
+   chain = { ml.proxy(origin) },
+}
+
+ml.listen {
+   address = "127.0.0.1:@grpc_port@",
+   tls = tls,
+   chain = { ml.proxy(grpc_origin) },
 }

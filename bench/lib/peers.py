@@ -1,27 +1,49 @@
-"""The proxies that are compared, each as one process tree on core 0, and the origin on core 1."""
+"""The proxies that are compared, each as one process tree on core 0, and the origins on core 1."""
 import os
+import resource
 import shutil
 import signal
 import socket
 import subprocess
 import time
 
+from paths import BUILD, CONF
+from workloads import GRPC_BODY, GRPC_PATH, WORKLOADS
+
 PROXY_CPU, LOAD_CPU = 0, 1
-CONF = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "conf")
 STARTING_SECONDS_MAX = 10
+DESCRIPTORS = 16384
+LISTENERS = ("port", "hook_port", "tls_port", "h2c_port", "grpc_port")
 PLAIN = ("128 B", "16 KiB", "1 MiB")
 HOOK = ("Lua hook",)
+TLS = ("HTTPS 128 B", "HTTPS 16 KiB", "TLS handshake", "TLS resumed", "h2 128 B", "gRPC unary")
+H2C = ("h2c 128 B",)
+NGINX = ["-p", "{folder}", "-e", "stderr", "-c", "{conf}"]
+
+
+def monolake(*options):
+    return "{build}/monolake-lua", ["-w", "1", *options, "{conf}"], "site.lua"
+
 
 # name: program, its arguments, the configuration (a file in bench/conf), workloads
 PEERS = {
-    "monolake-lua": ("{build}/monolake-lua", ["-w", "1", "--io", "io_uring", "{conf}"], "site.lua", PLAIN + HOOK),
-    "monolake-lua (epoll)": ("{build}/monolake-lua", ["-w", "1", "--io", "epoll", "{conf}"], "site.lua", PLAIN + HOOK),
-    "nginx": ("nginx", ["-p", "{folder}", "-e", "stderr", "-c", "{conf}"], "nginx.conf", PLAIN),
-    "nginx + Lua": ("nginx", ["-p", "{folder}", "-e", "stderr", "-c", "{conf}"], "nginx-lua.conf", HOOK),
-    "HAProxy": ("haproxy", ["-db", "-f", "{conf}"], "haproxy.cfg", PLAIN),
+    "monolake-lua": (*monolake("--io", "io_uring"), PLAIN + HOOK + TLS + H2C),
+    "monolake-lua (epoll)": (*monolake("--io", "epoll"), PLAIN + HOOK + TLS + H2C),
+    "monolake-lua (GnuTLS)": (*monolake("--io", "io_uring", "--tls", "gnutls"), TLS),
+    "nginx": ("nginx", NGINX, "nginx.conf", PLAIN + TLS + H2C),
+    "nginx + Lua": ("nginx", NGINX, "nginx-lua.conf", HOOK),
+    "HAProxy": ("haproxy", ["-db", "-f", "{conf}"], "haproxy.cfg", PLAIN + TLS + H2C),
     "HAProxy + Lua": ("haproxy", ["-db", "-f", "{conf}"], "haproxy-lua.cfg", HOOK),
+    "nghttpx": ("nghttpx", ["--conf={conf}"], "nghttpx.conf", TLS + H2C),
     "bare forwarder": ("{build}/bench/floor", ["{port}", "{origin}"], None, PLAIN),
 }
+
+
+def prepare_child(cpu):
+    os.sched_setaffinity(0, {cpu})
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 class Process:
@@ -30,8 +52,8 @@ class Process:
     def __init__(self, arguments, cpu, **pipes):
         self.process = subprocess.Popen(
             arguments, stdin=subprocess.DEVNULL, start_new_session=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, {cpu}), **pipes)
-        self.port = None
+            preexec_fn=lambda: prepare_child(cpu), **pipes)
+        self.ports = {}
         self.workloads = ()
 
     def stop(self):
@@ -63,10 +85,35 @@ class Process:
             tree |= more
 
 
-def start_origin(build):
-    origin = Process([f"{build}/bench/origin", "0"], LOAD_CPU, stdout=subprocess.PIPE)
+def start_origin():
+    origin = Process([f"{BUILD}/bench/origin", "0"], LOAD_CPU, stdout=subprocess.PIPE)
     origin.port = int(origin.process.stdout.readline())
     return origin
+
+
+def start_grpc_origin(folder):
+    """Answers each call with the same message."""
+    answer = os.path.join(folder, GRPC_PATH.lstrip("/"))
+    os.mkdir(os.path.dirname(answer))
+    with open(answer, "wb") as file:
+        file.write(GRPC_BODY)
+    port = free_port()
+    origin = Process(["nghttpd", "--no-tls", "--address=127.0.0.1", f"--htdocs={folder}", "--trailer=grpc-status: 0",
+                      "--max-concurrent-streams=1000", str(port)], LOAD_CPU, stdout=subprocess.DEVNULL)
+    origin.name, origin.port = "nghttpd", port
+    await_port(origin, port)
+    return origin
+
+
+def make_certificate(folder):
+    """P-256, signed by itself; certificate and key in one file. And what all that use OpenSSL shall do alike."""
+    key, certificate = os.path.join(folder, "site.key"), os.path.join(folder, "site.pem")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    with open(certificate, "a", encoding="ascii") as file, open(key, encoding="ascii") as source:
+        file.write(source.read())
+    os.environ["OPENSSL_CONF"] = os.path.join(CONF, "openssl.cnf")
 
 
 def free_port():
@@ -75,26 +122,27 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start(name, build, folder, origin_port):
+def start(name, folder, origin_port, grpc_origin_port):
     """Starts a proxy and waits until it accepts. None if the program is not there."""
     program, arguments, template, workloads = PEERS[name]
-    values = {"build": build, "folder": folder, "port": free_port(), "hook_port": free_port(),
-              "origin": origin_port, "conf": ""}
+    ports = {listener: free_port() for listener in LISTENERS}
+    values = ports | {"build": BUILD, "folder": folder, "origin": origin_port, "grpc_origin": grpc_origin_port,
+                      "conf": ""}
     program = shutil.which(program.format(**values))
     if not program:
         print(f"{name}: not found, left out")
         return None
     if template:
-        # site.lua serves under two names (two back ends) that must not share a file.
+        # site.lua serves under several names that must not share a file.
         values["conf"] = os.path.join(folder, f"{len(os.listdir(folder))}-{template}")
         render(os.path.join(CONF, template), values)
         if template.endswith("-lua.cfg"):
             shutil.copy(os.path.join(CONF, "haproxy-hook.lua"), folder)
     log = open(os.path.join(folder, f"{len(os.listdir(folder))}.log"), "w+b")
     peer = Process([program] + [a.format(**values) for a in arguments], PROXY_CPU, cwd=folder, stdout=log, stderr=log)
-    peer.name, peer.port, peer.workloads = name, values["port"], workloads
-    peer.hook_port = values["hook_port"] if template == "site.lua" else peer.port
-    await_port(peer, log)
+    peer.name, peer.ports, peer.workloads = name, ports, workloads
+    for listener in {WORKLOADS[workload].listener for workload in workloads}:
+        await_port(peer, ports[listener], log)
     return peer
 
 
@@ -108,16 +156,19 @@ def render(template, values):
         file.write(text)
 
 
-def await_port(peer, log):
+def await_port(process, port, log=None):
     end = time.monotonic() + STARTING_SECONDS_MAX
     while True:
         try:
-            socket.create_connection(("127.0.0.1", peer.port), timeout=1).close()
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
             return
         except OSError:
-            ended = peer.process.poll() is not None
+            ended = process.process.poll() is not None
         if ended or time.monotonic() > end:
-            peer.stop()
-            log.seek(0)
-            raise SystemExit(f"{peer.name} does not start:\n{log.read().decode(errors='replace')}")
+            process.stop()
+            said = ""
+            if log:
+                log.seek(0)
+                said = log.read().decode(errors="replace")
+            raise SystemExit(f"{process.name} does not start:\n{said}")
         time.sleep(0.02)

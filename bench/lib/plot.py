@@ -4,7 +4,8 @@ from html import escape
 from report import cpu_digits, measured, median
 
 WIDTH, LABEL, RIGHT, BAR, GAP, TITLE = 760, 170, 90, 20, 6, 40
-COLOURS = {"monolake-lua": "#1b6ca8", "monolake-lua (epoll)": "#6aa6d0", "bare forwarder": "#b0b0b0"}
+COLOURS = {"monolake-lua": "#1b6ca8", "monolake-lua (epoll)": "#6aa6d0", "monolake-lua (GnuTLS)": "#4a90b8",
+           "bare forwarder": "#b0b0b0"}
 PEER_COLOUR = "#d08a3c"
 STYLE = ("text { font: 13px sans-serif; fill: #222 } .title { font-weight: bold } "
          ".spread { stroke: #222; stroke-width: 1.5 }")

@@ -5,7 +5,19 @@ import platform
 import statistics
 import subprocess
 
+from workloads import GROUPS, WORKLOADS
+
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+
+LOADS = {
+    "HTTP": "wrk with 64 keep-alive connections.",
+    "TLS": "TLS 1.3, AES-128-GCM, X25519, a P-256 certificate, tickets (one a handshake), no session cache. HTTPS: wrk "
+           "with 64 keep-alive connections, HTTP/1.1. Handshakes: bench/handshakes with 64 in flight, each with one "
+           "request of 128 B and the end of the connection; resumed ones with the newest ticket. monolake-lua uses "
+           "OpenSSL as the others do, unless GnuTLS is named.",
+    "HTTP/2": "h2load with 16 connections of 32 streams each, over TLS as above (h2) or in the clear (h2c), to an "
+              "origin of HTTP/1.1; gRPC: calls with a message of 16 bytes each way to an origin of HTTP/2 (nghttpd).",
+}
 
 
 def median(result, key):
@@ -38,6 +50,11 @@ def cpu_digits(us):
     return f"{us:.1f}" if us < 100 else f"{us:.0f}"
 
 
+def percentile(result, key):
+    """Empty where the load does not tell it."""
+    return duration(median(result, key)) if key in result["windows"][0] else ""
+
+
 def spread(result):
     values = [window["cpu_us"] for window in result["windows"]]
     return f"{cpu_digits(min(values))} to {cpu_digits(max(values))}"
@@ -49,17 +66,22 @@ def table(rows):
     for name, result in rows.items():
         lines.append(
             f"| {name} | {cpu_digits(median(result, 'cpu_us'))} | {spread(result)} | {ratio(rows, name)} "
-            f"| {median(result, 'rate'):.0f} | {duration(median(result, 'p50_us'))} "
-            f"| {duration(median(result, 'p99_us'))} | {100 * median(result, 'proxy_share'):.0f} % "
+            f"| {median(result, 'rate'):.0f} | {percentile(result, 'p50_us')} "
+            f"| {percentile(result, 'p99_us')} | {100 * median(result, 'proxy_share'):.0f} % "
             f"| {len(result['windows'])} ({result['dropped']}) |")
     return "\n".join(lines)
 
 
-def short_table(results):
-    """CPU per request alone, one column for each workload; for README.md."""
-    workloads = [workload for workload in results if measured(results, workload)]
+def in_group(results, group):
+    return [workload for workload in results if WORKLOADS[workload].group == group and measured(results, workload)]
+
+
+def short_table(results, group):
+    """CPU per request alone, one column for each workload of the group."""
+    workloads = in_group(results, group)
     names = dict.fromkeys(name for workload in workloads for name in measured(results, workload))
-    lines = ["| CPU us/request (to nginx) | " + " | ".join(workloads) + " |", "|---|" + "---:|" * len(workloads)]
+    lines = [f"| {group}: CPU us/request (to nginx) | " + " | ".join(workloads) + " |",
+             "|---|" + "---:|" * len(workloads)]
     for name in names:
         cells = []
         for workload in workloads:
@@ -68,6 +90,11 @@ def short_table(results):
             cells.append(cell.replace(" ()", ""))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def short_tables(results):
+    """One for each group; for README.md."""
+    return "\n\n".join(short_table(results, group) for group in GROUPS if in_group(results, group))
 
 
 def hook_costs(results):
@@ -88,14 +115,16 @@ def markdown(results, windows, seconds):
         f"Medians of {windows} windows of {seconds:g} s for each proxy, run in turns; a ratio is the median of "
         "the ratios within a round. CPU is what the proxy's "
         "processes used, in user and kernel mode, divided by the requests answered. Each proxy has one worker on "
-        "core 0; wrk (64 keep-alive connections) and the origin share core 1. Where the proxy's core is not near "
+        "core 0; the load and the origins share core 1. Where the proxy's core is not near "
         "100 %, the load was the limit: then requests/s says nothing of the proxy, CPU per request does.",
         "![CPU per request](results.svg)",
     ]
-    for workload in results:
-        rows = measured(results, workload)
-        if rows:
-            parts += [f"## {workload}", table(rows)]
+    for group in GROUPS:
+        workloads = in_group(results, group)
+        if workloads:
+            parts += [f"## {group}", LOADS[group]]
+        for workload in workloads:
+            parts += [f"### {workload}", table(measured(results, workload))]
     costs = hook_costs(results)
     if costs:
         parts += ["## What the Lua hook adds",
@@ -122,7 +151,8 @@ def versions():
     with open("/proc/sys/net/ipv4/tcp_congestion_control", encoding="utf-8") as file:
         congestion = file.read().strip()
     lines = [f"- {model}, {os.cpu_count()} cores; Linux {platform.release()}; TCP congestion control {congestion}"]
-    packages = ("nginx", "libnginx-mod-http-lua", "haproxy", "libluajit2-5.1-2", "liburing2", "wrk")
+    packages = ("nginx", "libnginx-mod-http-lua", "haproxy", "nghttp2-proxy", "libluajit2-5.1-2", "liburing2",
+                "libssl3", "libgnutls30", "libnghttp2-14", "wrk", "nghttp2-client")
     lines.append("- Debian packages: " + ", ".join(f"{name} {debian_version(name)}" for name in packages))
     commit = first_line("git", "-C", os.path.dirname(__file__), "rev-parse", "--short", "HEAD")
     lines.append(f"- monolake-lua at {commit}; {first_line('gcc', '--version')}")

@@ -1,0 +1,146 @@
+"""What is measured: for each workload the listener it goes to, its load, and whether the answer is right."""
+import http.client
+import re
+import socket
+import ssl
+import subprocess
+from dataclasses import dataclass
+from typing import Callable
+
+import load
+
+HOOK_VALUE = "from the client"
+TLS_VERSION, TLS_CIPHER = "TLSv1.3", "TLS_AES_128_GCM_SHA256"
+GRPC_PATH = "/bench.Echo/Unary"
+GRPC_OPTIONS = ("-d", load.GRPC_FILE, "-H", "content-type: application/grpc", "-H", "te: trailers")
+GRPC_BODY = b"\0\0\0\0\x10" + b"\x0a\x0e" + b"unary message!" # a frame that is not compressed, with one field
+TIMEOUT_SECONDS = 10
+
+
+@dataclass
+class Workload:
+    group: str
+    listener: str    # key of the peer's ports
+    path: str
+    body_bytes: int  # of the answer
+    command: Callable # the load's arguments: load.py
+    parse: Callable   # what the load says
+    check: Callable   # stops the benchmark if an answer through the peer is wrong
+
+
+def fail(peer, what, found):
+    raise SystemExit(f"{peer.name}: a wrong answer ({what}): {found}")
+
+
+def context(*protocols):
+    result = ssl.create_default_context()
+    result.check_hostname, result.verify_mode = False, ssl.CERT_NONE
+    result.set_alpn_protocols(protocols)
+    return result
+
+
+def fetch(connection, path):
+    connection.request("GET", path, headers={"X-Bench": HOOK_VALUE})
+    response = connection.getresponse()
+    return response, response.read()
+
+
+def expected_body(workload, origin):
+    _, body = fetch(http.client.HTTPConnection("127.0.0.1", origin.port, timeout=TIMEOUT_SECONDS), workload.path)
+    return body
+
+
+def check_answer(peer, workload, origin, response, body):
+    found = (response.status, response.getheader("Content-Length"), body == expected_body(workload, origin))
+    if found != (200, str(workload.body_bytes), True):
+        fail(peer, "status, length, same body", found)
+
+
+def check_plain(peer, workload, origin):
+    port = peer.ports[workload.listener]
+    response, body = fetch(http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS), workload.path)
+    check_answer(peer, workload, origin, response, body)
+    return response
+
+
+def check_hook(peer, workload, origin):
+    response = check_plain(peer, workload, origin)
+    fields = (response.getheader("X-First"), response.getheader("X-Second"))
+    if fields != (HOOK_VALUE, "constant"):
+        fail(peer, "the hook's fields", fields)
+
+
+def check_agreed(peer, tls, protocol):
+    agreed = (tls.version(), tls.cipher()[0], tls.selected_alpn_protocol())
+    if agreed != (TLS_VERSION, TLS_CIPHER, protocol):
+        fail(peer, "TLS version, cipher, ALPN", agreed)
+
+
+def check_https(peer, workload, origin):
+    connection = http.client.HTTPSConnection(
+        "127.0.0.1", peer.ports[workload.listener], timeout=TIMEOUT_SECONDS, context=context("http/1.1"))
+    connection.connect()
+    check_agreed(peer, connection.sock, "http/1.1")
+    check_answer(peer, workload, origin, *fetch(connection, workload.path))
+
+
+def check_handshakes(peer, workload, _origin):
+    """The load itself looks at each handshake and answer, and ends with an error if one is wrong."""
+    command = workload.command(peer.ports[workload.listener], workload.path, 0.5)
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        fail(peer, "handshakes", result.stderr.split("\n")[0] or result.stdout)
+
+
+def fetch_h2(peer, workload, *options):
+    """The fields (and trailers) of the answer, and its body; by nghttp, which shows both."""
+    scheme = "http" if workload.listener == "h2c_port" else "https"
+    url = f"{scheme}://127.0.0.1:{peer.ports[workload.listener]}{workload.path}"
+    command = ["nghttp", "--no-verify-peer", f"--timeout={TIMEOUT_SECONDS}", *options, url]
+    body = subprocess.run(command, capture_output=True, check=False).stdout
+    told = subprocess.run([*command, "-nv"], capture_output=True, text=True, check=False).stdout
+    return re.findall(r"recv \(stream_id=\d+\) (\S+: .*)", told), body
+
+
+def check_h2(peer, workload, origin):
+    if workload.listener == "tls_port":
+        with socket.create_connection(("127.0.0.1", peer.ports["tls_port"]), timeout=TIMEOUT_SECONDS) as raw:
+            check_agreed(peer, context("h2", "http/1.1").wrap_socket(raw), "h2")
+    fields, body = fetch_h2(peer, workload)
+    if ":status: 200" not in fields or body != expected_body(workload, origin):
+        fail(peer, "fields, length of the body", (fields, len(body)))
+
+
+def check_grpc(peer, workload, _origin):
+    with open(load.GRPC_FILE, "wb") as file:
+        file.write(GRPC_BODY)
+    fields, body = fetch_h2(peer, workload, *GRPC_OPTIONS)
+    if not {":status: 200", "grpc-status: 0"} <= set(fields) or body != GRPC_BODY:
+        fail(peer, "fields and trailers, body", (fields, body))
+
+
+def http_1(path, body_bytes, listener="port", check=check_plain):
+    tls = listener == "tls_port"
+    return Workload("TLS" if tls else "HTTP", listener, path, body_bytes, load.wrk(tls, HOOK_VALUE), load.parse_wrk,
+                    check)
+
+
+def handshake(mode):
+    return Workload("TLS", "tls_port", "/128", 128, load.handshakes(mode), load.parse_handshakes, check_handshakes)
+
+
+WORKLOADS = {
+    "128 B": http_1("/128", 128),
+    "16 KiB": http_1("/16k", 16 << 10),
+    "1 MiB": http_1("/1m", 1 << 20),
+    "Lua hook": http_1("/128", 128, "hook_port", check_hook),
+    "HTTPS 128 B": http_1("/128", 128, "tls_port", check_https),
+    "HTTPS 16 KiB": http_1("/16k", 16 << 10, "tls_port", check_https),
+    "TLS handshake": handshake("full"),
+    "TLS resumed": handshake("resumed"),
+    "h2 128 B": Workload("HTTP/2", "tls_port", "/128", 128, load.h2load("https"), load.parse_h2load, check_h2),
+    "h2c 128 B": Workload("HTTP/2", "h2c_port", "/128", 128, load.h2load("http"), load.parse_h2load, check_h2),
+    "gRPC unary": Workload("HTTP/2", "grpc_port", GRPC_PATH, len(GRPC_BODY),
+                           load.h2load("https", *GRPC_OPTIONS), load.parse_h2load, check_grpc),
+}
+GROUPS = list(dict.fromkeys(workload.group for workload in WORKLOADS.values()))
