@@ -134,7 +134,6 @@ static void close_idle(struct peer *peer)
         peer->idle_count--;
         h1_client_close(client);
     }
-    peer_h2_close_idle(peer);
 }
 
 void peer_unref(struct peer *peer)
@@ -148,8 +147,10 @@ void peer_unref(struct peer *peer)
 void peer_release(struct peer *peer)
 {
     /* The last upstream has gone: what is left are its connections, which hold the peer. */
-    if (peer->users == peer->open + 1)
+    if (peer->users == peer->open + 1) {
+        peer_h2_drain_idle(peer);
         close_idle(peer);
+    }
     peer_unref(peer);
 }
 
@@ -420,6 +421,7 @@ void peers_close_idle(void)
         struct peer *peer = container_of(node, struct peer, link);
         next = node->next;
         peer->users++; /* outlive its connections here */
+        peer_h2_close_idle(peer);
         close_idle(peer);
         peer_unref(peer);
     }

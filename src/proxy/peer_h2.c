@@ -61,6 +61,16 @@ static void became_idle(struct h2_client *client)
         start_idle(client);
 }
 
+void peer_h2_drain_idle(struct peer *peer)
+{
+    list_for_each(node, &peer->h2)
+    {
+        struct h2_client *client = container_of(node, struct h2_client, link);
+        if (!client->stream_count)
+            h2_client_drain(client);
+    }
+}
+
 void peer_h2_close_idle(struct peer *peer)
 {
     for (struct list *node = peer->h2.next, *next; node != &peer->h2; node = next) {

@@ -29,6 +29,8 @@ void peer_h2_give_back(struct peer *peer, struct client_exchange *exchange, bool
 /* May an exchange begin on a connection that is there or being made? */
 bool peer_h2_has_room(const struct peer *peer);
 
+/* Says goodbye on those without exchanges; or closes them at once, at the end of the worker. */
+void peer_h2_drain_idle(struct peer *peer);
 void peer_h2_close_idle(struct peer *peer);
 
 #endif
