@@ -27,7 +27,12 @@ struct sending {
 
 static struct slice decimal(struct arena *arena, uint64_t number)
 {
-    return arena_printf(arena, "%llu", (unsigned long long)number);
+    char digits[20];
+    unsigned at = sizeof(digits);
+    do
+        digits[--at] = (char)('0' + number % 10);
+    while (number /= 10);
+    return arena_copy(arena, slice_of(digits + at, sizeof(digits) - at));
 }
 
 /* What the receiver is told of the body's length beforehand. */

@@ -210,12 +210,31 @@ static void finish_close(struct h2_transport *transport)
         stream_close(stream); /* may free the transport */
 }
 
+/* Writers come and go with each turn, so one buffer is kept between them. A worker has one thread.
+ */
+static char *spare;
+
+static char *take_buffer(void)
+{
+    char *buffer = spare;
+    spare = NULL;
+    return buffer ? buffer : malloc(OUT_MAX_BYTES);
+}
+
+static void give_buffer(char *buffer)
+{
+    if (spare)
+        free(buffer);
+    else
+        spare = buffer;
+}
+
 /* Sends until nothing is left. The transport may be freed by the last line. */
 static void writer_main(void *arg)
 {
     struct h2_transport *transport = arg;
     int result = 0;
-    transport->out = malloc(OUT_MAX_BYTES);
+    transport->out = take_buffer();
     if (!transport->out)
         result = -ENOMEM;
     transport->out_len = 0;
@@ -224,7 +243,7 @@ static void writer_main(void *arg)
         if (result == 0 && !transport->out_len)
             break;
     }
-    free(transport->out);
+    give_buffer(transport->out);
     transport->out = NULL;
     transport->writer = NULL;
     if (result < 0)
