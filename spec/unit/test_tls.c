@@ -126,6 +126,44 @@ static void every_group_can_be_used(struct tls_pair *pair)
         }
 }
 
+/* Does the server ask for another hello? Its first message has a random that says so (RFC 8446,
+ * 4.1.3). */
+static bool wants_second_hello(struct tls_pair *pair)
+{
+    enum { RANDOM_AT = 11 }; /* behind record and message headers and the version */
+    struct tls_session client;
+    struct tls_session server;
+    assert_int_equal(tls_connect(&client, pair->client, "one.example", NULL), 0);
+    assert_int_equal(tls_accept(&server, pair->server), 0);
+    assert_int_equal(tls_handshake(&client), -EAGAIN);
+    server.input = slice_of(client.output.bytes, client.output.len);
+    assert_int_equal(tls_handshake(&server), -EAGAIN);
+    assert_true(server.output.len > RANDOM_AT + 32);
+    bool wants = memcmp(server.output.bytes + RANDOM_AT, "\xcf\x21\xad\x74", 4) == 0;
+    tls_end(&client);
+    tls_end(&server);
+    return wants;
+}
+
+/* A second hello would cost a round trip. */
+static void a_share_that_was_sent_is_used(struct tls_pair *pair)
+{
+    static const enum tls_group guesses[] = {TLS_SECP256R1, TLS_SECP384R1, TLS_X25519};
+    for (unsigned i = 0; i < sizeof(guesses) / sizeof(guesses[0]); i++) {
+        struct tls_policy policy = only(TLS_1_3);
+        policy.groups[0] = guesses[i];
+        policy.groups[1] = guesses[i] == TLS_X25519 ? TLS_SECP256R1 : TLS_X25519;
+        policy.group_count = 2;
+        serve(pair, (struct tls_policy){0});
+        offer(pair, policy);
+        assert_false(wants_second_hello(pair));
+        tls_pair_open(pair, "one.example");
+    }
+    serve(pair, (struct tls_policy){.groups = {TLS_SECP521R1}, .group_count = 1});
+    offer(pair, only(TLS_1_3));
+    assert_true(wants_second_hello(pair));
+}
+
 static void sides_without_a_common_group_part(struct tls_pair *pair)
 {
     struct tls_policy policy = only(TLS_1_3);
@@ -396,6 +434,7 @@ static const struct tls_case cases[] = {
     TLS_CASE(a_client_that_wants_chacha_first_gets_it),
     TLS_CASE(sides_without_a_common_cipher_part),
     TLS_CASE(every_group_can_be_used),
+    TLS_CASE(a_share_that_was_sent_is_used),
     TLS_CASE(sides_without_a_common_group_part),
     TLS_CASE(the_protocol_is_the_servers_most_wanted),
     TLS_CASE(there_is_no_protocol_if_one_side_knows_none),

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void serve(struct tls_pair *pair, enum test_certificate_id id)
 {
@@ -61,6 +62,25 @@ static void a_server_of_another_authority_is_refused(struct tls_pair *pair)
     tls_pair_refuse(pair, "one.example");
     serve(pair, CERT_ONE_ECDSA);
     tls_pair_ask(pair, &(struct tls_client_config){0});
+    tls_pair_refuse(pair, "one.example");
+}
+
+/* Also those of a file that the environment names are the system's. */
+static void the_environment_may_name_authorities(struct tls_pair *pair)
+{
+    char path[] = "/tmp/test-tls-peers-XXXXXX";
+    struct slice chain = test_chain(CERT_CA);
+    int file = mkstemp(path);
+    assert_true(file >= 0);
+    assert_int_equal(write(file, chain.ptr, chain.len), chain.len);
+    close(file);
+    setenv("SSL_CERT_FILE", path, 1);
+    tls_pair_ask(pair, &(struct tls_client_config){0});
+    unsetenv("SSL_CERT_FILE");
+    unlink(path);
+    serve(pair, CERT_ONE_ECDSA);
+    tls_pair_open(pair, "one.example");
+    serve(pair, CERT_FOREIGN);
     tls_pair_refuse(pair, "one.example");
 }
 
@@ -199,6 +219,7 @@ static const struct tls_case cases[] = {
     TLS_CASE(an_intermediate_may_be_all_that_is_trusted),
     TLS_CASE(a_server_with_another_name_is_refused),
     TLS_CASE(a_server_of_another_authority_is_refused),
+    TLS_CASE(the_environment_may_name_authorities),
     TLS_CASE(certificates_hold_in_their_time_only),
     TLS_CASE(a_certificate_for_clients_is_no_servers),
     TLS_CASE(the_insecure_trust_anyone),

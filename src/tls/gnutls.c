@@ -91,7 +91,7 @@ static int set_up(struct tls_session *session, const struct tls_gnutls_context *
     gnutls_transport_set_pull_timeout_function(state->session, pull_timeout);
     gnutls_transport_set_push_function(state->session, push);
     gnutls_handshake_set_timeout(state->session, 0);
-    code = gnutls_priority_set(state->session, context->priorities);
+    code = gnutls_priority_set(state->session, context->order);
     if (code >= 0)
         code = gnutls_credentials_set(state->session, GNUTLS_CRD_CERTIFICATE, context->credentials);
     if (code >= 0 && context->alpn_count)

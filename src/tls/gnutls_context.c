@@ -10,80 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- Policies --------------------------------------------------------------------------------- */
-
-static void add_word(char *text, size_t size, const char *word)
-{
-    size_t len = strlen(text);
-    int added = snprintf(text + len, size - len, ":%s", word);
-    assert(added > 0 && (size_t)added < size - len);
-}
-
-/* Everything starts from nothing: what is not written here is not spoken. ECDHE only, AEAD only. */
-static void write_priorities(const struct tls_policy *policy, bool server, char *text, size_t size)
-{
-    static const char *const ciphers[TLS_CIPHER_COUNT] = {
-        [TLS_AES128_GCM] = "+AES-128-GCM",
-        [TLS_AES256_GCM] = "+AES-256-GCM",
-        [TLS_CHACHA20_POLY1305] = "+CHACHA20-POLY1305",
-    };
-    static const char *const groups[TLS_GROUP_COUNT] = {
-        [TLS_X25519] = "+GROUP-X25519",
-        [TLS_SECP256R1] = "+GROUP-SECP256R1",
-        [TLS_SECP384R1] = "+GROUP-SECP384R1",
-        [TLS_SECP521R1] = "+GROUP-SECP521R1",
-    };
-    static const char signatures[] =
-        "+SIGN-ECDSA-SECP256R1-SHA256:+SIGN-ECDSA-SHA256:+SIGN-EDDSA-ED25519:"
-        "+SIGN-ECDSA-SECP384R1-SHA384:+SIGN-ECDSA-SHA384:+SIGN-EDDSA-ED448:"
-        "+SIGN-ECDSA-SECP521R1-SHA512:+SIGN-ECDSA-SHA512:"
-        "+SIGN-RSA-PSS-RSAE-SHA256:+SIGN-RSA-PSS-SHA256:+SIGN-RSA-SHA256:"
-        "+SIGN-RSA-PSS-RSAE-SHA384:+SIGN-RSA-PSS-SHA384:+SIGN-RSA-SHA384:"
-        "+SIGN-RSA-PSS-RSAE-SHA512:+SIGN-RSA-PSS-SHA512:+SIGN-RSA-SHA512";
-    snprintf(text, size, "NONE:+CTYPE-X509:+AEAD:+ECDHE-ECDSA:+ECDHE-RSA");
-    if (policy->version_max >= TLS_1_3)
-        add_word(text, size, "+VERS-TLS1.3");
-    if (policy->version_min <= TLS_1_2)
-        add_word(text, size, "+VERS-TLS1.2");
-    for (unsigned i = 0; i < policy->cipher_count; i++)
-        add_word(text, size, ciphers[policy->ciphers[i]]);
-    for (unsigned i = 0; i < policy->group_count; i++)
-        add_word(text, size, groups[policy->groups[i]]);
-    add_word(text, size, signatures);
-    add_word(text, size, "%PROFILE_MEDIUM");
-    /* What one's own certificate is good for is its owner's business. */
-    add_word(text, size, "%DEBUG_ALLOW_KEY_USAGE_VIOLATIONS");
-    add_word(text, size, server ? "%SERVER_PRECEDENCE" : "%SAFE_RENEGOTIATION");
-}
-
-static int set_priorities(gnutls_priority_t *priorities, const struct tls_policy *policy,
-                          bool server, char **error)
-{
-    char text[1024];
-    write_priorities(policy, server, text, sizeof(text));
-    int code = gnutls_priority_init(priorities, text, NULL);
-    if (code >= 0)
-        return 0;
-    *priorities = NULL;
-    return tls_gnutls_refuse(error, code, "these ciphers and groups cannot be used");
-}
-
-/* For clients without instructions for AES, who say so by naming it first. */
-static bool move_chacha(const struct tls_policy *policy, struct tls_policy *moved)
-{
-    unsigned at = 0;
-    while (at < policy->cipher_count && policy->ciphers[at] != TLS_CHACHA20_POLY1305)
-        at++;
-    if (at == 0 || at == policy->cipher_count)
-        return false;
-    *moved = *policy;
-    memmove(moved->ciphers + 1, policy->ciphers, at * sizeof(policy->ciphers[0]));
-    moved->ciphers[0] = TLS_CHACHA20_POLY1305;
-    return true;
-}
-
-/* --- Contexts --------------------------------------------------------------------------------- */
-
 static int set_alpn(struct tls_gnutls_context *context, const struct tls_policy *policy,
                     char **error)
 {
@@ -102,12 +28,12 @@ static int set_alpn(struct tls_gnutls_context *context, const struct tls_policy 
 static int create(struct tls_gnutls_context *context, const struct tls_policy *policy, bool server,
                   char **error)
 {
-    struct tls_policy chacha_first;
-    int result = set_priorities(&context->priorities, policy, server, error);
-    if (result == 0 && server && move_chacha(policy, &chacha_first))
-        result = set_priorities(&context->chacha_first, &chacha_first, server, error);
-    if (result < 0)
-        return result;
+    context->is_server = server;
+    context->order = tls_gnutls_order(context, policy, false, policy->groups[0]);
+    if (!context->order) {
+        tls_explain(error, "these ciphers and groups cannot be used");
+        return -EINVAL;
+    }
     int code = gnutls_certificate_allocate_credentials(&context->credentials);
     if (code < 0) {
         context->credentials = NULL;
@@ -131,6 +57,19 @@ static int set_authorities(struct tls_gnutls_context *context, struct slice pem,
         gnutls_certificate_set_x509_trust(context->credentials, list.certificates, (int)list.count);
     tls_gnutls_list_free(&list);
     return code < 0 ? tls_gnutls_refuse(error, code, "the authorities cannot be used") : 0;
+}
+
+/* Those of the system, and those that OpenSSL finds by these variables. None: nobody is trusted. */
+static void trust_system(gnutls_certificate_credentials_t credentials)
+{
+    const char *file = getenv("SSL_CERT_FILE");
+    const char *directory = getenv("SSL_CERT_DIR");
+    if (file)
+        gnutls_certificate_set_x509_trust_file(credentials, file, GNUTLS_X509_FMT_PEM);
+    if (directory)
+        gnutls_certificate_set_x509_trust_dir(credentials, directory, GNUTLS_X509_FMT_PEM);
+    else
+        gnutls_certificate_set_x509_system_trust(credentials);
 }
 
 /* Sessions are resumed without asking for a certificate again. So tickets must be of no use where
@@ -186,7 +125,7 @@ int tls_gnutls_client_create(struct tls_client *client, char **error)
     if (result == 0 && config->authorities.len && !config->insecure)
         result = set_authorities(context, config->authorities, "the authorities", error);
     else if (result == 0 && !config->insecure)
-        gnutls_certificate_set_x509_system_trust(context->credentials); /* none: none is trusted */
+        trust_system(context->credentials);
     return finish(context, result, &client->context);
 }
 
@@ -195,10 +134,7 @@ void tls_gnutls_context_destroy(void *owned)
     struct tls_gnutls_context *context = owned;
     if (context->credentials)
         gnutls_certificate_free_credentials(context->credentials);
-    if (context->priorities)
-        gnutls_priority_deinit(context->priorities);
-    if (context->chacha_first)
-        gnutls_priority_deinit(context->chacha_first);
+    tls_gnutls_orders_free(context);
     gnutls_memset(context->ticket_key, 0, sizeof(context->ticket_key));
     free(context);
 }

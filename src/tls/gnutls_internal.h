@@ -1,8 +1,8 @@
 /*
- * What the files of the GnuTLS backend share: gnutls.c runs sessions, gnutls_hello.c answers what a
- * client says first, gnutls_verify.c shows and verifies certificates, gnutls_certificate.c loads
- * them, gnutls_context.c makes contexts, gnutls_peer.c puts into words what was agreed on,
- * gnutls_failure.c what went wrong.
+ * What the files of the GnuTLS backend share: gnutls.c runs sessions, gnutls_hello.c reads what a
+ * client says first and gnutls_answer.c answers it, gnutls_verify.c shows and verifies
+ * certificates, gnutls_certificate.c loads them, gnutls_context.c makes contexts with the words of
+ * gnutls_policy.c, gnutls_peer.c says what was agreed on and gnutls_failure.c what went wrong.
  */
 #ifndef TLS_GNUTLS_INTERNAL_H
 #define TLS_GNUTLS_INTERNAL_H
@@ -34,8 +34,10 @@ struct tls_gnutls_loaded {
 /* Of a server or a client. */
 struct tls_gnutls_context {
     gnutls_certificate_credentials_t credentials;
-    gnutls_priority_t priorities;
-    gnutls_priority_t chacha_first;                 /* for clients who want that; NULL: the same */
+    bool is_server;
+    gnutls_priority_t order; /* the usual one of the following */
+    /* By whether ChaCha20 goes first, and by the group that does; NULL: not wanted yet. */
+    gnutls_priority_t orders[2][TLS_GROUP_COUNT];
     gnutls_datum_t alpn[TLS_GNUTLS_ALPN_MAX_COUNT]; /* borrowed from the policy */
     unsigned alpn_count;
     bool tickets;
@@ -97,7 +99,35 @@ int tls_gnutls_server_create(struct tls_server *server, char **error);
 int tls_gnutls_client_create(struct tls_client *client, char **error);
 void tls_gnutls_context_destroy(void *owned);
 
-/* Of gnutls_hello.c. Reads a client's hello before the library does and asks what to answer; with
+/* Of gnutls_policy.c. What may be chosen, with this in front; NULL if memory is exhausted. */
+gnutls_priority_t tls_gnutls_order(struct tls_gnutls_context *context,
+                                   const struct tls_policy *policy, bool chacha_first,
+                                   enum tls_group group);
+void tls_gnutls_orders_free(struct tls_gnutls_context *context);
+
+/* What a client says first; the slices point into its message. */
+struct tls_gnutls_hello {
+    struct slice name;
+    struct slice alpn;
+    struct slice versions; /* two bytes each; empty: those up to version */
+    unsigned version;
+    bool knows_group[TLS_GROUP_COUNT];
+    bool has_share[TLS_GROUP_COUNT]; /* for a key in that group (TLS 1.3) */
+    bool offers_ecdsa;               /* a suite of TLS 1.2 for ECDSA keys */
+    bool wants_chacha;               /* rather than AES */
+};
+
+/* Of gnutls_hello.c. Returns 0 or an error of the library. */
+int tls_gnutls_hello_read(struct tls_gnutls_hello *hello, const struct tls_policy *policy,
+                          const gnutls_datum_t *message);
+/* The version that will be agreed on; 0: none. */
+unsigned tls_gnutls_agree(const struct tls_gnutls_hello *hello, const struct tls_policy *policy);
+/* The library would take its first group that the client knows even if the client sent a share for
+ * another, at the price of a round trip. This is the one to put in front. */
+enum tls_group tls_gnutls_first_group(const struct tls_gnutls_hello *hello,
+                                      const struct tls_policy *policy);
+
+/* Of gnutls_answer.c. Reads a client's hello before the library does and asks what to answer; with
  * -EAGAIN, it keeps the hello for replay and gives GNUTLS_E_AGAIN. */
 int tls_gnutls_on_hello(gnutls_session_t library, unsigned type, unsigned when, unsigned incoming,
                         const gnutls_datum_t *message);
