@@ -80,6 +80,9 @@ static void the_environment_may_name_authorities(struct tls_pair *pair)
     unlink(path);
     serve(pair, CERT_ONE_ECDSA);
     tls_pair_open(pair, "one.example");
+    serve(pair, CERT_TWO_ECDSA);
+    tls_pair_open(pair, "two.example");
+    tls_pair_refuse(pair, "one.example");
     serve(pair, CERT_FOREIGN);
     tls_pair_refuse(pair, "one.example");
 }

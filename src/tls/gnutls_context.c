@@ -59,17 +59,10 @@ static int set_authorities(struct tls_gnutls_context *context, struct slice pem,
     return code < 0 ? tls_gnutls_refuse(error, code, "the authorities cannot be used") : 0;
 }
 
-/* Those of the system, and those that OpenSSL finds by these variables. None: nobody is trusted. */
-static void trust_system(gnutls_certificate_credentials_t credentials)
+static int trust_system(struct tls_gnutls_context *context, char **error)
 {
-    const char *file = getenv("SSL_CERT_FILE");
-    const char *directory = getenv("SSL_CERT_DIR");
-    if (file)
-        gnutls_certificate_set_x509_trust_file(credentials, file, GNUTLS_X509_FMT_PEM);
-    if (directory)
-        gnutls_certificate_set_x509_trust_dir(credentials, directory, GNUTLS_X509_FMT_PEM);
-    else
-        gnutls_certificate_set_x509_system_trust(credentials);
+    context->system = tls_gnutls_trust_system();
+    return context->system ? 0 : tls_gnutls_refuse(error, GNUTLS_E_MEMORY_ERROR, "");
 }
 
 /* Sessions are resumed without asking for a certificate again. So tickets must be of no use where
@@ -125,7 +118,7 @@ int tls_gnutls_client_create(struct tls_client *client, char **error)
     if (result == 0 && config->authorities.len && !config->insecure)
         result = set_authorities(context, config->authorities, "the authorities", error);
     else if (result == 0 && !config->insecure)
-        trust_system(context->credentials);
+        result = trust_system(context, error);
     return finish(context, result, &client->context);
 }
 
@@ -134,6 +127,8 @@ void tls_gnutls_context_destroy(void *owned)
     struct tls_gnutls_context *context = owned;
     if (context->credentials)
         gnutls_certificate_free_credentials(context->credentials);
+    if (context->system)
+        tls_gnutls_trust_release(context->system);
     tls_gnutls_orders_free(context);
     gnutls_memset(context->ticket_key, 0, sizeof(context->ticket_key));
     free(context);

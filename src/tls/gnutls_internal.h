@@ -2,7 +2,8 @@
  * What the files of the GnuTLS backend share: gnutls.c runs sessions, gnutls_hello.c reads what a
  * client says first and gnutls_answer.c answers it, gnutls_verify.c shows and verifies
  * certificates, gnutls_certificate.c loads them, gnutls_context.c makes contexts with the words of
- * gnutls_policy.c, gnutls_peer.c says what was agreed on and gnutls_failure.c what went wrong.
+ * gnutls_policy.c and the authorities of gnutls_trust.c, gnutls_peer.c says what was agreed on and
+ * gnutls_failure.c what went wrong.
  */
 #ifndef TLS_GNUTLS_INTERNAL_H
 #define TLS_GNUTLS_INTERNAL_H
@@ -34,6 +35,7 @@ struct tls_gnutls_loaded {
 /* Of a server or a client. */
 struct tls_gnutls_context {
     gnutls_certificate_credentials_t credentials;
+    struct tls_gnutls_trust *system; /* trusted instead of who is in the credentials; or NULL */
     bool is_server;
     gnutls_priority_t order; /* the usual one of the following */
     /* By whether ChaCha20 goes first, and by the group that does; NULL: not wanted yet. */
@@ -98,6 +100,15 @@ void tls_gnutls_certificate_free(void *owned);
 int tls_gnutls_server_create(struct tls_server *server, char **error);
 int tls_gnutls_client_create(struct tls_client *client, char **error);
 void tls_gnutls_context_destroy(void *owned);
+
+/* Of gnutls_trust.c. The authorities of the system; NULL if memory is exhausted. */
+struct tls_gnutls_trust *tls_gnutls_trust_system(void);
+void tls_gnutls_trust_release(struct tls_gnutls_trust *trust);
+
+/* As gnutls_certificate_verify_peers. */
+int tls_gnutls_trust_verify(const struct tls_gnutls_trust *trust, gnutls_session_t session,
+                            gnutls_typed_vdata_st *expected, unsigned expected_count,
+                            unsigned *status);
 
 /* Of gnutls_policy.c. What may be chosen, with this in front; NULL if memory is exhausted. */
 gnutls_priority_t tls_gnutls_order(struct tls_gnutls_context *context,

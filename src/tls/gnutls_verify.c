@@ -161,7 +161,11 @@ int tls_gnutls_on_verify(gnutls_session_t library)
     if (session->server && (!gnutls_certificate_get_peers(library, &count) || !count))
         return 0; /* clients need not have one, or the library has complained already */
     count = expect(session, address, data);
-    int code = gnutls_certificate_verify_peers(library, data, count, &status);
+    const struct tls_gnutls_context *context =
+        session->server ? session->server->context : session->client->context;
+    int code = context->system
+                   ? tls_gnutls_trust_verify(context->system, library, data, count, &status)
+                   : gnutls_certificate_verify_peers(library, data, count, &status);
     if (code < 0) {
         tls_fail(session, "certificate verify failed: %s", gnutls_strerror(code));
         return GNUTLS_E_CERTIFICATE_ERROR;

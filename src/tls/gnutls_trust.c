@@ -1,0 +1,128 @@
+/*
+ * The authorities of the system for GnuTLS. They are many: some megabytes, and tens of milliseconds
+ * to read. So clients that are made at about the same time, as when a site is loaded, share them.
+ */
+#include "tls/gnutls_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { FRESH_S = 10 };
+
+struct tls_gnutls_trust {
+    gnutls_x509_trust_list_t list;
+    unsigned users;
+    time_t read_at;
+    char *file; /* as the environment named them then; NULL: did not */
+    char *directory;
+};
+
+static struct tls_gnutls_trust *newest; /* without being one of its users; NULL: none is left */
+
+static bool same_text(const char *a, const char *b)
+{
+    return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+static void destroy(struct tls_gnutls_trust *trust)
+{
+    if (trust->list)
+        gnutls_x509_trust_list_deinit(trust->list, 1);
+    free(trust->file);
+    free(trust->directory);
+    free(trust);
+}
+
+/* Those of the system, and those that OpenSSL finds by these variables. None: nobody is trusted. */
+static void read_all(struct tls_gnutls_trust *trust)
+{
+    if (trust->file)
+        gnutls_x509_trust_list_add_trust_file(trust->list, trust->file, NULL, GNUTLS_X509_FMT_PEM,
+                                              0, 0);
+    if (trust->directory)
+        gnutls_x509_trust_list_add_trust_dir(trust->list, trust->directory, NULL,
+                                             GNUTLS_X509_FMT_PEM, 0, 0);
+    else
+        gnutls_x509_trust_list_add_system_trust(trust->list, 0, 0);
+}
+
+static struct tls_gnutls_trust *create(const char *file, const char *directory)
+{
+    struct tls_gnutls_trust *trust = calloc(1, sizeof(*trust));
+    if (!trust)
+        return NULL;
+    trust->users = 1;
+    trust->read_at = time(NULL);
+    trust->file = file ? strdup(file) : NULL;
+    trust->directory = directory ? strdup(directory) : NULL;
+    if ((file && !trust->file) || (directory && !trust->directory) ||
+        gnutls_x509_trust_list_init(&trust->list, 0) < 0) {
+        destroy(trust);
+        return NULL;
+    }
+    read_all(trust);
+    return trust;
+}
+
+struct tls_gnutls_trust *tls_gnutls_trust_system(void)
+{
+    const char *file = getenv("SSL_CERT_FILE");
+    const char *directory = getenv("SSL_CERT_DIR");
+    time_t now = time(NULL);
+    if (newest && now >= newest->read_at && now - newest->read_at < FRESH_S &&
+        same_text(newest->file, file) && same_text(newest->directory, directory)) {
+        newest->users++;
+        return newest;
+    }
+    struct tls_gnutls_trust *trust = create(file, directory);
+    if (trust)
+        newest = trust;
+    return trust;
+}
+
+void tls_gnutls_trust_release(struct tls_gnutls_trust *trust)
+{
+    if (--trust->users)
+        return;
+    if (newest == trust)
+        newest = NULL;
+    destroy(trust);
+}
+
+/* Takes the chain as the peer has sent it. */
+static int verify_chain(const struct tls_gnutls_trust *trust, gnutls_x509_crt_t *chain,
+                        unsigned count, gnutls_typed_vdata_st *expected, unsigned expected_count,
+                        unsigned *status)
+{
+    unsigned flags =
+        GNUTLS_PROFILE_TO_VFLAGS(GNUTLS_PROFILE_MEDIUM) | GNUTLS_VERIFY_DISABLE_CRL_CHECKS;
+    return gnutls_x509_trust_list_verify_crt2(trust->list, chain, count, expected, expected_count,
+                                              flags, status, NULL);
+}
+
+int tls_gnutls_trust_verify(const struct tls_gnutls_trust *trust, gnutls_session_t session,
+                            gnutls_typed_vdata_st *expected, unsigned expected_count,
+                            unsigned *status)
+{
+    enum { CHAIN_MAX = 16 };
+    gnutls_x509_crt_t chain[CHAIN_MAX];
+    unsigned sent = 0;
+    unsigned count = 0;
+    const gnutls_datum_t *bytes = gnutls_certificate_get_peers(session, &sent);
+    int code = bytes && sent ? 0 : GNUTLS_E_NO_CERTIFICATE_FOUND;
+    if (sent > CHAIN_MAX)
+        return GNUTLS_E_CERTIFICATE_ERROR;
+    while (code >= 0 && count < sent) {
+        code = gnutls_x509_crt_init(&chain[count]);
+        if (code < 0)
+            break;
+        code = gnutls_x509_crt_import(chain[count], &bytes[count], GNUTLS_X509_FMT_DER);
+        count++;
+    }
+    if (code >= 0)
+        code = verify_chain(trust, chain, count, expected, expected_count, status);
+    for (unsigned i = 0; i < count; i++)
+        gnutls_x509_crt_deinit(chain[i]);
+    return code;
+}
