@@ -236,19 +236,25 @@ static int finish(struct tls_session *session)
     return 0;
 }
 
+static bool awaits_answer(const struct tls_session *session)
+{
+    const struct tls_gnutls_state *state = session->library;
+    return session->hello && state->replay;
+}
+
 static int session_handshake(struct tls_session *session)
 {
     struct tls_gnutls_state *state = session->library;
     int code;
     if (state->failed)
         return -EPROTO;
-    if (session->hello)
+    if (awaits_answer(session))
         return TLS_HELLO;
     do {
         state->starved = false;
         code = gnutls_handshake(state->session);
-    } while (!session->hello && goes_on(state, code));
-    if (session->hello)
+    } while (!awaits_answer(session) && goes_on(state, code));
+    if (awaits_answer(session))
         return TLS_HELLO;
     if (code == GNUTLS_E_AGAIN)
         return -EAGAIN;

@@ -130,6 +130,11 @@ static int answer(struct tls_session *session, const struct tls_gnutls_hello *he
                   const gnutls_datum_t *message)
 {
     struct tls_gnutls_state *state = session->library;
+    /* Anything else in the hello's records would stay in a buffer of the library, and go before
+     * what is replayed. */
+    if (session->server->config.asks_hello &&
+        state->watch.bodies != MESSAGE_HEADER_BYTES + message->size)
+        return GNUTLS_E_UNEXPECTED_PACKET;
     switch (
         tls_hello_answer(session, hello->name.ptr, hello->name.len, hello->alpn, state->chosen)) {
     case 0:

@@ -45,6 +45,7 @@ void tls_gnutls_watch(struct tls_gnutls_state *state, const uint8_t *bytes, size
             continue;
         }
         watch->last = bytes[i];
+        watch->bodies++;
         watch->body_left--;
     }
 }
@@ -78,6 +79,13 @@ static const char *reason_of(int code)
         {GNUTLS_E_UNEXPECTED_HANDSHAKE_PACKET, "unexpected message"},
         {GNUTLS_E_UNEXPECTED_PACKET_LENGTH, "length mismatch"},
         {GNUTLS_E_RECORD_OVERFLOW, "data length too long"},
+        {GNUTLS_E_MISSING_EXTENSION, "missing extension"},
+        {GNUTLS_E_PK_SIG_VERIFY_FAILED, "bad signature"},
+        {GNUTLS_E_ERROR_IN_FINISHED_PACKET, "digest check failed"},
+        {GNUTLS_E_INAPPROPRIATE_FALLBACK, "inappropriate fallback"},
+        {GNUTLS_E_SAFE_RENEGOTIATION_FAILED, "unsafe legacy renegotiation disabled"},
+        {GNUTLS_E_ILLEGAL_PARAMETER, "illegal parameter"},
+        {GNUTLS_E_RECEIVED_ILLEGAL_PARAMETER, "illegal parameter"},
         {GNUTLS_E_KEY_USAGE_VIOLATION, "certificate verify failed: unsuitable certificate purpose"},
     };
     for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++)

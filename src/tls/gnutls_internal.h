@@ -52,7 +52,8 @@ struct tls_gnutls_watch {
     unsigned len; /* of the header */
     unsigned body_len;
     unsigned body_left;
-    uint8_t last; /* byte of the body that came */
+    uint8_t last;  /* byte of the body that came */
+    size_t bodies; /* bytes of all of them so far */
     bool any;
     const char *foreign; /* what the first bytes are if they are no record; NULL: they are */
 };
