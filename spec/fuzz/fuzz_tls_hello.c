@@ -44,10 +44,10 @@ static void refuse(struct tls_session *session)
     assert(result == -EPROTO && session->error[0] && session->output.len > 0);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct tls_session sessions[TLS_LIBRARY_COUNT];
-    struct slice input = slice_of((const char *)bytes, size);
+    struct slice input = slice_of((const char *)data, size);
     int results[TLS_LIBRARY_COUNT];
     for (unsigned i = 0; i < TLS_LIBRARY_COUNT; i++)
         results[i] = hear(&sessions[i], (enum tls_library)i, input);
