@@ -69,6 +69,18 @@ static void keys_may_change(struct tls_pair *pair)
     }
 }
 
+/* Whoever has closed its own direction may still be asked for new keys for it. */
+static void keys_may_change_after_a_close(struct tls_pair *pair)
+{
+    char byte;
+    open_session(pair, TLS_1_3);
+    tls_close(&pair->at_server.session);
+    tls_pair_carry(pair);
+    assert_int_equal(tls_side_read(&pair->at_client, &byte, 1), 0);
+    update_keys(pair, true);
+    assert_message(pair, &pair->at_client, &pair->at_server);
+}
+
 /* --- Handshakes ------------------------------------------------------------------------------- */
 
 /* Sends a hello in an open session of TLS 1.2. */
@@ -146,6 +158,7 @@ static void no_server_gets_a_new_handshake(struct tls_pair *pair)
 
 static const struct tls_case cases[] = {
     TLS_CASE(keys_may_change),
+    TLS_CASE(keys_may_change_after_a_close),
     TLS_CASE(no_client_gets_a_new_handshake),
     TLS_CASE(a_refused_client_may_go_on),
     TLS_CASE(no_server_gets_a_new_handshake),
