@@ -378,24 +378,36 @@ t.on_both_backends("an HTTP/2 client that breaks the rules", function(backend)
       assert.is_true(code == h2.ENHANCE_YOUR_CALM or code == h2.PROTOCOL_ERROR, tostring(code))
    end)
 
-   t.it("does not slow others down with references to large fields", function()
-      local bombs = {}
-      for i = 1, 5 do
-         bombs[i] = connect(1)
-         local large = h2.block({ { "x-large", ("b"):rep(4000) } }, true)
-         local references = ("\190"):rep(16384 - 200) -- index 62, the newest field
-         bombs[i]:send(h2.frame(h2.HEADERS, 1, 1, h2.block(h2.get()) .. large) ..
-            h2.frame(h2.CONTINUATION, 0, 1, references) .. h2.frame(h2.CONTINUATION, 0, 1, references) ..
-            h2.frame(h2.CONTINUATION, 4, 1, references))
+   --- How long another's request takes while 5 clients send some 60 kB that mean 240 MB of fields.
+   local function latency_beside_bombs()
+      local large = h2.block({ { "x-large", ("b"):rep(4000) } }, true)
+      local references = ("\190"):rep(15000) -- index 62, the newest field
+      local bomb = h2.frame(h2.HEADERS, 1, 1, h2.block(h2.get()) .. large)
+      for i = 1, 4 do
+         bomb = bomb .. h2.frame(h2.CONTINUATION, i == 4 and h2.END_HEADERS or 0, 1, references)
       end
-      local client = connect()
+      local client, bombs = connect(), {}
+      client:sync()
+      for i = 1, 5 do
+         bombs[i] = connect(1):send(bomb)
+      end
       local before = t.sys.clock()
       assert.equal("/", client:get("/").body)
       local took = t.sys.clock() - before
       for i = 1, 5 do
          assert.equal(h2.ENHANCE_YOUR_CALM, bombs[i]:close_code())
+         bombs[i]:close()
       end
-      assert.is_true(took < 0.05 * t.tasks.patience, ("it took %.3f s"):format(took))
+      return took
+   end
+
+   t.it("does not slow others down with references to large fields", function()
+      local times = {}
+      for i = 1, 9 do
+         times[i] = latency_beside_bombs()
+      end
+      table.sort(times) -- the median: other processes want the processor too
+      assert.is_true(times[5] < 0.01 * t.tasks.patience, ("it took %.4f s"):format(times[5]))
    end)
 
    t.it("is closed on when it has us answer and does not read", function()
