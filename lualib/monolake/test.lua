@@ -29,7 +29,7 @@ local BODY_MAX = 64 * 1024 * 1024
 
 local REQUEST = {
    method = "text", path = "text", headers = "table", body = "text", host = "text", ip = "text",
-   scheme = "text", chunked = "flag", timeout = "duration",
+   scheme = "text", tls = "table", chunked = "flag", timeout = "duration",
 }
 
 ---@class monolake.test.Request
@@ -68,7 +68,8 @@ local function make_request(options, extra, level)
       body = checked.body,
       chunked = checked.chunked,
       ip = checked.ip,
-      scheme = checked.scheme,
+      scheme = checked.scheme or checked.tls and "https" or nil,
+      tls = checked.tls,
       timeout = (checked.timeout or 30000) / 1000,
    }, Request), checked
 end
@@ -76,8 +77,8 @@ end
 --- A request for `call`. Options: `method` ("GET"), `path` with the query ("/"), `headers`
 --- ({ name = value }, a list as value for several, or a list of { name, value }), `host`
 --- ("localhost"), `body` (a string), `chunked` (the body's length is not declared), `timeout` (30 s),
---- and what only requests in memory can choose: `ip` of the client ("127.0.0.1") and `scheme`
---- ("http").
+--- and what only requests in memory can choose: `ip` of the client ("127.0.0.1"), `scheme` ("http")
+--- and `tls`, what layers find in req.tls: { version = "TLSv1.3", client = { subject = "CN=alice" } }.
 ---@param options table|string a string is the path
 ---@return monolake.test.Request
 function t.request(options)
@@ -99,6 +100,7 @@ local function native_request(request, address)
       chunked = request.chunked,
       remote = request.ip and request.ip .. ":40000" or nil,
       scheme = request.scheme,
+      tls = request.tls,
       timeout = request.timeout,
       address = address,
    }
@@ -308,7 +310,7 @@ local function app_request(self, options, level)
    if not self.server then
       result, why = harness.call(listener, native_request(request))
    elseif request.ip or request.scheme then
-      error("request: ip and scheme can be chosen in memory only", level + 1)
+      error("request: ip, scheme and tls can be chosen in memory only", level + 1)
    else
       local address = self.server.addresses[listener.first + index - 1]
       result, why = harness.fetch(native_request(request, address))

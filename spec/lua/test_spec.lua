@@ -24,6 +24,17 @@ describe("monolake.test", function()
       assert.is_true(res ~= nil or type(why) == "string")
    end)
 
+   it("lets a policy see a client's certificate", function()
+      local function policy(req)
+         local client = req.tls and req.tls.client
+         return ml.text(req.scheme .. " " .. (client and client.subject or "nobody"))
+      end
+      local known = t.request { path = "/", tls = { version = "TLSv1.3", client = { subject = "CN=alice" } } }
+      assert.are.equal("https CN=alice", t.call(policy, known).body)
+      assert.are.equal("https nobody", t.call(policy, t.request { path = "/", tls = {} }).body)
+      assert.are.equal("http nobody", t.call(policy, t.request { path = "/" }).body)
+   end)
+
    it("keeps what an origin has seen", function()
       local origin = t.origin(function(req)
          return ml.text("for " .. req.path, { status = 202, headers = { a = { "1", "2" } } })

@@ -14,6 +14,7 @@
  *   serve(site, chain, address)   -> server; server:port(), server:address(), server:close()
  *   job:wait(seconds)             turns the loop until it has ended; false if time is up
  *   job:cancel()                  as if the client had gone
+ *   job:request() -> address, generation   of the request, until the loop has turned
  *   job:result()                  { status, headers = { {name, value}, ... }, body, trailers,
  *                                 interim = { status, ... }, error }, or nil and why there is none
  */

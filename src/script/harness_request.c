@@ -360,11 +360,19 @@ static int collect_job(lua_State *L)
     return 0;
 }
 
+static int job_request(lua_State *L)
+{
+    const struct job *job = *(struct job **)luaL_checkudata(L, 1, "monolake.job");
+    if (!job->exchange)
+        return luaL_error(L, "the request has ended");
+    lua_pushnumber(L, (lua_Number)(uintptr_t)&job->exchange->request);
+    lua_pushnumber(L, job->exchange->request.generation);
+    return 2;
+}
+
 static const luaL_Reg job_methods[] = {
-    {"wait", job_wait},
-    {"cancel", job_cancel},
-    {"result", job_result},
-    {NULL, NULL},
+    {"request", job_request}, {"wait", job_wait}, {"cancel", job_cancel},
+    {"result", job_result},   {NULL, NULL},
 };
 
 /* Makes a job of the request's table at `index` and pushes it. */

@@ -1,10 +1,11 @@
 --- Chains in a plain LuaJIT: what monolake.test is made of. See src/script/harness.h.
 ---
 --- A request is a table { method, target, host, headers = { { name, value }, ... }, body, chunked,
---- remote, scheme, version, timeout }, a result one of { status, headers = { { name, value }, ... },
+--- remote, scheme, tls, version, timeout }, a result one of { status, headers = { { name, value }, ... },
 --- body, trailers, interim, error }.
 local core = require "monolake.core"
 local build = require "monolake.internal.build"
+local Request = require "monolake.internal.request"
 local site = require "monolake.internal.site"
 
 local harness = {}
@@ -60,7 +61,11 @@ end
 --- @return table|nil result
 --- @return string|nil why there is none
 function harness.call(target, request)
-   return result_of(core.start(target.site, target.chain, request), request.timeout or 30)
+   local job = core.start(target.site, target.chain, request)
+   if request.tls then
+      rawset(Request.of(job:request()), "tls", request.tls) -- before any layer asks
+   end
+   return result_of(job, request.timeout or 30)
 end
 
 --- Serves at an address (port 0: a free one); returns an object with port(), address(), close().
