@@ -16,13 +16,13 @@ local program = require "spec.support.program"
 local socket = require "spec.support.socket"
 local sys = require "spec.support.sys"
 local tasks = require "spec.support.tasks"
-local tls_client = require "spec.support.tls_client"
+local tls_socket = require "spec.support.tls_socket"
 
 local busted = require "busted"
 
 local t = {
    http = http, process = process, program = program, socket = socket, sys = sys, tasks = tasks,
-   certificates = certificates, tls_client = tls_client,
+   certificates = certificates, tls_socket = tls_socket,
    head = http.head, chunk = http.chunk,
    start_task = tasks.start, eventually = tasks.eventually,
 }

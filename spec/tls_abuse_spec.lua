@@ -2,7 +2,7 @@
 --- in time, the log says why, and the others do not notice.
 local t = require "spec.support"
 
-local process, program, socket, sys, tls_client = t.process, t.program, t.socket, t.sys, t.tls_client
+local process, program, socket, sys, tls_socket = t.process, t.program, t.socket, t.sys, t.tls_socket
 
 local SITE = [[
 local ml = require "monolake"
@@ -17,7 +17,7 @@ local REQUEST = "GET / HTTP/1.1\nHost: a"
 --- The first bytes of a client, as a server gets them.
 local function client_hello()
    local listener = socket.listen()
-   local connecting = t.start_task(tls_client.try_connect, listener.address)
+   local connecting = t.start_task(tls_socket.try_connect, listener.address)
    local connection = listener:accept()
    local hello = connection:read_some()
    connection:close()
@@ -47,7 +47,7 @@ t.on_every_tls("a TLS port", function(backend, library)
 
    --- A well-behaved client; returns a function that checks that it is served still.
    local function neighbour()
-      local client = tls_client.connect(running().address)
+      local client = tls_socket.connect(running().address)
       local function check()
          assert.equal("answer", client:exchange(REQUEST).body)
       end
@@ -130,17 +130,17 @@ t.on_every_tls("a TLS port", function(backend, library)
          assert.is_true(answer == "" or answer:sub(1, 2) == "\21\3", answer)
       end,
       ["the client speaks no protocol that is served here"] = function(address)
-         assert.is_nil((tls_client.try_connect(address, { alpn = { "other" } })))
+         assert.is_nil((tls_socket.try_connect(address, { alpn = { "other" } })))
       end,
       ["alert from the peer: bad certificate"] = function(address)
-         assert.is_nil((tls_client.try_connect(address, { name = "b.example" })))
+         assert.is_nil((tls_socket.try_connect(address, { name = "b.example" })))
       end,
       ["unsupported protocol"] = function(address)
-         assert.is_nil((tls_client.try_connect(address, { min = "1.1", max = "1.1",
+         assert.is_nil((tls_socket.try_connect(address, { min = "1.1", max = "1.1",
             ciphers = "DEFAULT:@SECLEVEL=0" })))
       end,
       ["no shared cipher"] = function(address)
-         assert.is_nil((tls_client.try_connect(address, { max = "1.2", ciphers = "AES128-SHA" })))
+         assert.is_nil((tls_socket.try_connect(address, { max = "1.2", ciphers = "AES128-SHA" })))
       end,
       ["Connection reset by peer"] = function(address)
          socket.connect(address):send("\22"):half_close():expect_close()
@@ -180,7 +180,7 @@ t.on_every_tls("a TLS port", function(backend, library)
    end)
 
    t.it("refuses a new handshake on an old connection", function()
-      local client = tls_client.connect(running().address, { max = "1.2" })
+      local client = tls_socket.connect(running().address, { max = "1.2" })
       client:exchange(REQUEST)
       client:renegotiate()
       local ok, why = client:try_fill(0.2)

@@ -1,7 +1,7 @@
 --- Certificates: what is wrong with them is told when a site is checked; reloads bring new ones.
 local t = require "spec.support"
 
-local certificates, program, sys, tls_client = t.certificates, t.program, t.sys, t.tls_client
+local certificates, program, sys, tls_socket = t.certificates, t.program, t.sys, t.tls_socket
 
 local REQUEST = "GET / HTTP/1.1\nHost: a"
 
@@ -134,14 +134,14 @@ t.on_every_tls("certificates", function(backend, library)
       local running = start('{ cert = "a.pem", key = "a.key" }', { workers = 2 })
       local old = {}
       for i = 1, 6 do
-         old[i] = tls_client.connect(running.address)
+         old[i] = tls_socket.connect(running.address)
          assert.equal("answer", ask(old[i]))
       end
       running:write("a.pem", certificates.text "renewed.pem")
       running:write("a.key", certificates.text "renewed.key")
       running:reload()
       for i = 1, 6 do
-         local client = tls_client.connect(running.address)
+         local client = tls_socket.connect(running.address)
          assert.equal("renewed", shown(client))
          assert.equal("answer", ask(client))
          assert.equal("answer", ask(old[i]))
@@ -155,13 +155,13 @@ t.on_every_tls("certificates", function(backend, library)
       running:write("a.pem", certificates.text "renewed.pem")
       running:await_log("generation %d+ serves", offset)
       t.eventually("the new certificate", function()
-         return shown(tls_client.connect(running.address)) == "renewed"
+         return shown(tls_socket.connect(running.address)) == "renewed"
       end)
    end)
 
    t.it("stay those from before if the new ones are bad, and the log says why", function()
       local running = start '{ cert = "a.pem", key = "a.key" }'
-      local old = tls_client.connect(running.address)
+      local old = tls_socket.connect(running.address)
       assert.equal("answer", ask(old))
       running:write("a.pem", certificates.text "renewed.pem")
       running:reload("reload failed, the old site serves on: [^\n]*site.lua:2: listen: tls: a.pem: " ..
@@ -170,7 +170,7 @@ t.on_every_tls("certificates", function(backend, library)
       running:reload "reload failed, [^\n]* there is no certificate in the chain"
       os.remove(running:path "a.pem")
       running:reload "reload failed, [^\n]*a.pem: No such file"
-      assert.equal("a", shown(tls_client.connect(running.address)))
+      assert.equal("a", shown(tls_socket.connect(running.address)))
       assert.equal("answer", ask(old))
    end)
 
@@ -183,7 +183,7 @@ t.on_every_tls("certificates", function(backend, library)
          local pids = running:workers()
          return pids[1] and pids[1] ~= worker
       end)
-      assert.equal("a", shown(tls_client.connect(running.address)))
+      assert.equal("a", shown(tls_socket.connect(running.address)))
    end)
 
    t.it("of a connection hold on while it handshakes during a reload", function()
@@ -194,7 +194,7 @@ t.on_every_tls("certificates", function(backend, library)
             ml.sleep(0.01)
          end
       end, cert = "a.pem", key = "a.key" }]]
-      local handshaking = t.start_task(tls_client.connect, running.address)
+      local handshaking = t.start_task(tls_socket.connect, running.address)
       running:await_log "asked"
       running:write("a.pem", certificates.text "renewed.pem")
       running:write("a.key", certificates.text "renewed.key")

@@ -1,7 +1,7 @@
 --- What HTTP/1 sends through TLS: bodies of every size and framing, tunnels, and the ways to end.
 local t = require "spec.support"
 
-local program, sys, tls_client = t.program, t.sys, t.tls_client
+local program, sys, tls_socket = t.program, t.sys, t.tls_socket
 
 local SITE = [[
 local ml = require "monolake"
@@ -37,7 +37,7 @@ t.on_every_tls("HTTP through TLS", function(backend, library)
    local origin, proxy = t.proxied(backend, t.with_tls(backend, library, { site = SITE, listeners = 2 }))
 
    local function connect(options, running)
-      return tls_client.connect((running or proxy()).address, options)
+      return tls_socket.connect((running or proxy()).address, options)
    end
 
    --- A request that has reached the origin.
@@ -115,7 +115,7 @@ t.on_every_tls("HTTP through TLS", function(backend, library)
 
    t.it("answers in the midst of a large body", function()
       for _, version in ipairs { "1.2", "1.3" } do
-         local client = tls_client.connect(proxy().addresses[2], { max = version })
+         local client = tls_socket.connect(proxy().addresses[2], { max = version })
          client:send_head(("POST / HTTP/1.1\nHost: a\nContent-Length: %d"):format(#LARGE))
          assert.is_true(client:try_send(LARGE))
          assert.equal("at once", client:read_response().body)

@@ -3,7 +3,7 @@ local t = require "spec.support"
 
 local cjson = require "cjson"
 
-local program, tls_client = t.program, t.tls_client
+local program, tls_socket = t.program, t.tls_socket
 
 local SITE = [[
 local ml = require "monolake"
@@ -51,7 +51,7 @@ t.on_every_tls("on_client_hello", function(backend, library)
    local function try(listener, name, options)
       options = options or {}
       options.name, options.verify = name, false
-      return tls_client.try_connect(running().addresses[listener], options)
+      return tls_socket.try_connect(running().addresses[listener], options)
    end
 
    local function shown(listener, name, options)
@@ -106,7 +106,7 @@ ml.listen { address = "127.0.0.1:0", chain = { ml.text "answer" }, tls = {
       end
    end,
 } }]] }))
-      local handshaking = t.start_task(tls_client.connect, proxy.address)
+      local handshaking = t.start_task(tls_socket.connect, proxy.address)
       proxy:await_log "asked"
       proxy.process:signal(t.sys.SIGTERM)
       proxy:await_log "stopping"
@@ -157,7 +157,7 @@ ml.listen { address = "127.0.0.1:0", chain = { ml.text "answer" }, tls = {
       local offset = #running():log()
       local connected = running():connect { address = running().addresses[WITH_DEFAULT] }
       t.start_task(function()
-         tls_client.try_handshake(connected, { name = "endless.example" })
+         tls_socket.try_handshake(connected, { name = "endless.example" })
       end)
       running():await_log("waits for ever", offset)
       assert.equal("b", shown(WITH_DEFAULT, "b.example"))

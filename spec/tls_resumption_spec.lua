@@ -3,7 +3,7 @@ local t = require "spec.support"
 
 local cjson = require "cjson"
 
-local program, sys, tls_client = t.program, t.sys, t.tls_client
+local program, sys, tls_socket = t.program, t.sys, t.tls_socket
 
 -- Each listener has the options of TLS that stand in ${...}.
 local SITE = [[
@@ -40,7 +40,7 @@ t.on_every_tls("resumption", function(backend, library)
 
    --- One request. Returns what the client and the script see, and the session for later.
    local function visit(listener, how, proxy)
-      local client, why = tls_client.try_connect((proxy or running()).addresses[listener], how)
+      local client, why = tls_socket.try_connect((proxy or running()).addresses[listener], how)
       if not client then
          return nil, why
       end

@@ -3,7 +3,7 @@ local t = require "spec.support"
 
 local cjson = require "cjson"
 
-local tls_client = t.tls_client
+local tls_socket = t.tls_socket
 
 --- Listeners that answer with what a script sees of TLS; `tls` of each by name.
 local LISTENERS = {
@@ -52,7 +52,7 @@ t.on_every_tls("TLS", function(backend, library)
 
    --- What the client and the script see of a connection.
    local function agree(name, options)
-      local client = tls_client.connect(address(name), options)
+      local client = tls_socket.connect(address(name), options)
       local seen = cjson.decode(client:exchange("GET / HTTP/1.1\nHost: a").body)
       local agreed = client:agreed()
       client:close()
@@ -61,7 +61,7 @@ t.on_every_tls("TLS", function(backend, library)
 
    --- The alert or the like that a handshake is refused with, at the latest when bytes are read.
    local function refused(name, options)
-      local client, why = tls_client.try_connect(address(name), options)
+      local client, why = tls_socket.try_connect(address(name), options)
       if client then
          client:send_head "GET / HTTP/1.1\nHost: a"
          local ok
@@ -74,7 +74,7 @@ t.on_every_tls("TLS", function(backend, library)
    t.it("shows what was agreed on to scripts", function()
       local agreed, tls, seen = agree "plain"
       assert.same({ version = "TLSv1.3", cipher = "TLS_AES_128_GCM_SHA256", alpn = "http/1.1",
-         resumed = false, certificate = "a" }, agreed)
+         resumed = false, name = "a.example", certificate = "a" }, agreed)
       assert.same({ version = "TLSv1.3", cipher = "TLS_AES_128_GCM_SHA256", alpn = "http/1.1",
          name = "a.example", resumed = false }, tls)
       assert.equal("https", seen.scheme)

@@ -1,5 +1,5 @@
 --- Certificates for specs, made anew by each run with the openssl command: texts by file name, to be
---- written beside a site (`files = certificates.all()`) or given to `tls_client`.
+--- written beside a site (`files = certificates.all()`) or given to `tls_socket`.
 ---
 --- Of the authority ca.pem: a (ECDSA) and rsa (RSA) for a.example and www.a.example, wild for
 --- *.w.example, b for b.example, renewed for a.example with another key, expired for a.example;

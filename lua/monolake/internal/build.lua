@@ -305,9 +305,10 @@ function Upstream:open()
    local handle = self.opened[current]
    if not handle then
       local options = self.options
-      local ok, result = pcall(core.upstream, self.name, self.peers, self.weights,
-         options.balance or "round_robin", options.hash_header, options, self.where,
-         self.tls and self.tls.open())
+      local ok, result = pcall(function()
+         return core.upstream(self.name, self.peers, self.weights, options.balance or "round_robin",
+            options.hash_header, options, self.where, self.tls and self.tls.open())
+      end)
       if not ok then
          error(self.where .. ": " .. result, 0)
       end

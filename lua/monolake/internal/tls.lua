@@ -236,7 +236,7 @@ function tls.client(options, files, alpn, level)
          config.certificate = own and load(own, library)
          local client, why = core.tls_client(library, config)
          return {
-            client = client or error("tls: " .. why, 0),
+            client = client or error("upstream: tls: " .. why, 0),
             name = checked.name,
             key = table.concat(key, "\n"),
             insecure = checked.insecure or false,

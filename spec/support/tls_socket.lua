@@ -1,9 +1,12 @@
---- A TLS client for specs with the methods of `spec.Socket`: OpenSSL over memory, on the spec's own
---- socket. The end of a stream counts as one only behind close_notify; else it is "truncated". An alert
---- is told by its name: "tlsv1 unrecognized name".
+--- TLS for specs with the methods of `spec.Socket`: OpenSSL over memory, on the spec's own socket. The
+--- end of a stream counts as one only behind close_notify; else it is "truncated". An alert is told by
+--- its name: "tlsv1 unrecognized name".
 ---
----     local client = tls_client.connect(running.address, { name = "a.example" })
+---     local client = tls_socket.connect(running.address, { name = "a.example" })
 ---     client:exchange "GET / HTTP/1.1\nHost: a.example"
+---
+---     local server = tls_socket.server { certificate = "a" }
+---     local upstream = server:accept(origin:accept())
 local certificates = require "spec.support.certificates"
 local ffi = require "ffi"
 local socket = require "spec.support.socket"
@@ -18,7 +21,7 @@ typedef struct spec_x509 *spec_x509;
 typedef struct spec_pkey *spec_pkey;
 typedef struct spec_session *spec_session;
 
-const void *TLS_client_method(void);
+const void *TLS_method(void);
 spec_ssl_ctx SSL_CTX_new(const void *method);
 void SSL_CTX_free(spec_ssl_ctx ctx);
 long SSL_CTX_ctrl(spec_ssl_ctx ctx, int command, long number, void *pointer);
@@ -35,6 +38,9 @@ spec_ssl SSL_new(spec_ssl_ctx ctx);
 void SSL_free(spec_ssl ssl);
 void SSL_set_bio(spec_ssl ssl, spec_bio input, spec_bio output);
 void SSL_set_connect_state(spec_ssl ssl);
+void SSL_set_accept_state(spec_ssl ssl);
+const char *SSL_get_servername(spec_ssl ssl, int kind);
+int SSL_CTX_set_session_id_context(spec_ssl_ctx ctx, const char *id, unsigned length);
 int SSL_set_alpn_protos(spec_ssl ssl, const char *names, unsigned length);
 int SSL_set1_host(spec_ssl ssl, const char *name);
 int SSL_set_session(spec_ssl ssl, spec_session session);
@@ -87,10 +93,10 @@ local FRAGMENTS = { [512] = 1, [1024] = 2, [2048] = 3, [4096] = 4 }
 local BYTES = 65536
 local bytes = ffi.new("char[?]", BYTES)
 
----@class spec.TlsClient: spec.Socket
+---@class spec.TlsSocket: spec.Socket
 ---@field records integer[] lengths of the records with data or, in TLS 1.3, anything encrypted
-local TlsClient = setmetatable({}, { __index = socket.Socket })
-TlsClient.__index = TlsClient
+local TlsSocket = setmetatable({}, { __index = socket.Socket })
+TlsSocket.__index = TlsSocket
 
 -- contexts ----------------------------------------------------------------------------------------
 
@@ -120,7 +126,7 @@ local function set_certificate(context, name)
 end
 
 local function new_context(options)
-   local context = ssl.SSL_CTX_new(ssl.TLS_client_method())
+   local context = ssl.SSL_CTX_new(ssl.TLS_method())
    ssl.SSL_CTX_ctrl(context, SET_MIN_VERSION, VERSIONS[options.min or "1.2"], nil)
    ssl.SSL_CTX_ctrl(context, SET_MAX_VERSION, VERSIONS[options.max or "1.3"], nil)
    if options.ciphers then
@@ -137,7 +143,7 @@ local function new_context(options)
    with_pem(certificates.text "ca.pem", crypto.PEM_read_bio_X509, crypto.X509_free, function(it)
       crypto.X509_STORE_add_cert(ssl.SSL_CTX_get_cert_store(context), it)
    end)
-   if options.verify ~= false then
+   if options.verify then
       ssl.SSL_CTX_set_verify(context, VERIFY_PEER, nil)
    end
    if options.certificate then
@@ -146,12 +152,16 @@ local function new_context(options)
    return context
 end
 
-local function new_session(self, options)
-   local context = new_context(options)
+local function new_session(connected, context)
+   local self = setmetatable(connected, TlsSocket)
+   self.unparsed, self.records = "", {}
    self.ssl = ssl.SSL_new(context)
-   ssl.SSL_CTX_free(context) -- the session holds it
    self.input, self.output = crypto.BIO_new(crypto.BIO_s_mem()), crypto.BIO_new(crypto.BIO_s_mem())
    ssl.SSL_set_bio(self.ssl, self.input, self.output)
+   return self
+end
+
+local function set_client(self, options)
    ssl.SSL_set_connect_state(self.ssl)
    local name = options.name == nil and "a.example" or options.name
    if name then
@@ -264,7 +274,7 @@ end
 
 -- as spec.Socket ----------------------------------------------------------------------------------
 
-function TlsClient:try_send(text, seconds)
+function TlsSocket:try_send(text, seconds)
    for offset = 1, #text, BYTES do
       local piece = text:sub(offset, offset + BYTES - 1)
       assert(ssl.SSL_write(self.ssl, piece, #piece) == #piece, "SSL_write failed")
@@ -278,7 +288,7 @@ end
 
 --- As of a socket; what ends it is false: close_notify; or nil and "truncated", "reset", "timeout" or an
 --- alert's name.
-function TlsClient:try_fill(seconds, max)
+function TlsSocket:try_fill(seconds, max)
    if self.ended then
       return false
    end
@@ -295,14 +305,14 @@ function TlsClient:try_fill(seconds, max)
 end
 
 --- Ends the sending side: close_notify, then FIN.
-function TlsClient:half_close()
+function TlsSocket:half_close()
    ssl.SSL_shutdown(self.ssl)
    flush(self)
    return socket.Socket.half_close(self)
 end
 
 --- Ends it without close_notify.
-function TlsClient:truncate()
+function TlsSocket:truncate()
    return socket.Socket.half_close(self)
 end
 
@@ -313,7 +323,7 @@ local function free(self)
    end
 end
 
-function TlsClient:close()
+function TlsSocket:close()
    if self.ssl then
       ssl.SSL_shutdown(self.ssl)
       flush(self)
@@ -322,18 +332,18 @@ function TlsClient:close()
    socket.Socket.close(self)
 end
 
-function TlsClient:reset()
+function TlsSocket:reset()
    free(self)
    socket.Socket.reset(self)
 end
 
 --- Asks for new keys of both directions with the next bytes (TLS 1.3).
-function TlsClient:update_keys()
+function TlsSocket:update_keys()
    assert(ssl.SSL_key_update(self.ssl, 1) == 1)
 end
 
 --- Asks for a new handshake (TLS 1.2).
-function TlsClient:renegotiate()
+function TlsSocket:renegotiate()
    assert(ssl.SSL_renegotiate(self.ssl) == 1)
    ssl.SSL_do_handshake(self.ssl)
    flush(self)
@@ -341,15 +351,22 @@ end
 
 -- what was agreed on ------------------------------------------------------------------------------
 
---- Version, cipher (as IANA calls it), ALPN, whether it was resumed, the common name of the server's
---- certificate and its OCSP response (with `status`).
-function TlsClient:agreed()
-   local name, length = ffi.new "const char *[1]", ffi.new "unsigned[1]"
-   ssl.SSL_get0_alpn_selected(self.ssl, name, length)
-   local certificate = ssl.SSL_get1_peer_certificate(self.ssl)
+local function common_name(certificate)
+   if certificate == nil then
+      return nil
+   end
    assert(crypto.X509_NAME_get_text_by_NID(crypto.X509_get_subject_name(certificate), COMMON_NAME, bytes,
       BYTES) > 0)
    crypto.X509_free(certificate)
+   return ffi.string(bytes)
+end
+
+--- Version, cipher (as IANA calls it), ALPN, whether it was resumed, the name that the client asked for,
+--- the common name of the peer's certificate and its OCSP response (with `status`).
+function TlsSocket:agreed()
+   local name, length = ffi.new "const char *[1]", ffi.new "unsigned[1]"
+   ssl.SSL_get0_alpn_selected(self.ssl, name, length)
+   local server_name = ssl.SSL_get_servername(self.ssl, 0)
    local status = ffi.new "char *[1]"
    local status_length = tonumber(ssl.SSL_ctrl(self.ssl, GET_STATUS, 0, status))
    return {
@@ -357,18 +374,28 @@ function TlsClient:agreed()
       cipher = ffi.string(ssl.SSL_CIPHER_standard_name(ssl.SSL_get_current_cipher(self.ssl))),
       alpn = length[0] > 0 and ffi.string(name[0], length[0]) or nil,
       resumed = ssl.SSL_session_reused(self.ssl) == 1,
-      certificate = ffi.string(bytes),
+      name = server_name ~= nil and ffi.string(server_name) or nil,
+      certificate = common_name(ssl.SSL_get1_peer_certificate(self.ssl)),
       status = status_length > 0 and ffi.string(status[0], status_length) or nil,
    }
 end
 
 --- What the next connection may resume, once the server has sent something; nil without a ticket.
-function TlsClient:session()
+function TlsSocket:session()
    local session = ffi.gc(ssl.SSL_get1_session(self.ssl), ssl.SSL_SESSION_free)
    return ssl.SSL_SESSION_has_ticket(session) == 1 and session or nil
 end
 
-local tls_client = {}
+local tls_socket = {}
+
+local function handshake(self, seconds)
+   local ok, why = drive(self, seconds, nil, ssl.SSL_do_handshake)
+   if not ok then
+      self:close()
+      return nil, why
+   end
+   return self
+end
 
 --- Handshakes on a connected socket, which it takes over. Nil and why not.
 ---@param options { name: string|false|nil, alpn: string[]|nil, min: string|nil, max: string|nil,
@@ -377,30 +404,57 @@ local tls_client = {}
 ---  fragments: integer|nil, seconds: number|nil }|nil
 ---  `name` is sent and verified (default: "a.example"), `certificate` shown ("client" for client.pem),
 ---  `fragments` the longest record that it takes
-function tls_client.try_handshake(connected, options)
+function tls_socket.try_handshake(connected, options)
    options = options or {}
-   local self = setmetatable(connected, TlsClient)
-   self.unparsed, self.records = "", {}
-   new_session(self, options)
-   local ok, why = drive(self, options.seconds, nil, ssl.SSL_do_handshake)
-   if not ok then
-      self:close()
-      return nil, why
-   end
-   return self
+   options.verify = options.verify == nil or options.verify
+   local context = new_context(options)
+   local self = new_session(connected, context)
+   ssl.SSL_CTX_free(context) -- the session holds it
+   set_client(self, options)
+   return handshake(self, options.seconds)
 end
 
-function tls_client.try_connect(address, options)
-   return tls_client.try_handshake(socket.connect(address, options), options)
+function tls_socket.try_connect(address, options)
+   return tls_socket.try_handshake(socket.connect(address, options), options)
 end
 
----@return spec.TlsClient
-function tls_client.connect(address, options)
-   local self, why = tls_client.try_connect(address, options)
+---@return spec.TlsSocket
+function tls_socket.connect(address, options)
+   local self, why = tls_socket.try_connect(address, options)
    if not self then
       error("the handshake failed: " .. why, 2)
    end
    return self
 end
 
-return tls_client
+---@class spec.TlsServer
+local Server = {}
+Server.__index = Server
+
+--- Handshakes on an accepted socket, which it takes over. Nil and why not.
+function Server:try_accept(accepted, seconds)
+   local server_side = new_session(accepted, self.context)
+   ssl.SSL_set_accept_state(server_side.ssl)
+   return handshake(server_side, seconds)
+end
+
+---@return spec.TlsSocket
+function Server:accept(accepted)
+   local server_side, why = self:try_accept(accepted)
+   if not server_side then
+      error("the handshake failed: " .. why, 2)
+   end
+   return server_side
+end
+
+--- What accepts connections of clients.
+---@param options { certificate: string, verify: boolean|nil, min: string|nil, max: string|nil }
+---  `certificate`: "a" for a.pem; `verify`: ask for the client's
+---@return spec.TlsServer
+function tls_socket.server(options)
+   local context = ffi.gc(new_context(options), ssl.SSL_CTX_free)
+   ssl.SSL_CTX_set_session_id_context(context, "spec", 4)
+   return setmetatable({ context = context }, Server)
+end
+
+return tls_socket
