@@ -136,6 +136,42 @@ t.on_both_backends("HTTP/2", function(backend)
       origin:close()
    end)
 
+   --- Requests in batches until the server goes. Every one that its last GOAWAY covers is answered.
+   local function ask_until_goodbye(running, progress)
+      local client, ids = h2.connect(running.address), {}
+      repeat
+         for _ = 1, 8 do
+            local ok, id = pcall(client.request, client, h2.get { [":path"] = "/lua" })
+            ids[#ids + 1] = ok and id or nil
+         end
+         local last = client:stream(ids[#ids])
+         client:pump(function() return last.ended end)
+         progress.answered = progress.answered + 1
+      until client.goaway and client.last_id < 2 ^ 31 - 1 or client.closed
+      client:close_code()
+      assert.equal(h2.NO_ERROR, client.goaway)
+      for _, id in ipairs(ids) do
+         assert.equal(id <= client.last_id, client:stream(id).ended, id .. " of " .. client.last_id)
+      end
+      client:close()
+   end
+
+   t.it("answers all that it has begun when it ends under load", function()
+      local running = start("127.0.0.1:1", 2)
+      local progress, tasks = { answered = 0 }, {}
+      for i = 1, 8 do
+         tasks[i] = t.start_task(ask_until_goodbye, running, progress)
+      end
+      t.eventually("requests", function() return progress.answered > 100 end)
+      running.process:signal(sys.SIGTERM)
+      for _, task in ipairs(tasks) do
+         task:join()
+      end
+      assert.is_true(running.process:wait(5 * t.tasks.patience))
+      assert.equal(0, running.process.status)
+      program.running[running] = nil
+   end)
+
    t.it("ends at once when it must", function()
       local origin = t.socket.listen()
       local running = start(origin.address)

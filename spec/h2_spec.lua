@@ -279,6 +279,21 @@ t.on_both_backends("a client's HTTP/2 connection", function(backend)
       assert.equal("goes on", client:get("/").body)
    end)
 
+   t.it("cancels all requests of a client that is gone, with FIN or RST", function()
+      for _, leave in ipairs { "close", "reset" } do
+         local client = connect()
+         client:sync()
+         client:request()
+         client:request(h2.post(), { open = true })
+         local first, second = origin:accept(), origin:accept()
+         first:read_request_head()
+         second:read_request_head()
+         client.socket[leave](client.socket)
+         first:expect_close()
+         second:expect_close()
+      end
+   end)
+
    t.it("resets a stream whose origin or layer breaks off", function()
       serve(function(connection)
          connection:send(t.head "HTTP/1.1 200 OK\nContent-Length: 100" .. "only this")
