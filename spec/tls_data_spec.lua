@@ -271,6 +271,22 @@ t.on_every_tls("HTTP through TLS", function(backend, library)
       upstream:expect_close()
    end)
 
+   t.it("ends a connection with a damaged record, and what it was about", function()
+      for _, version in ipairs { "1.2", "1.3" } do
+         for alert, bytes in pairs {
+            ["bad record mac"] = "\23\3\3\0\64" .. ("x"):rep(64),
+            ["data length too long|record overflow"] = "\23\3\3\255\255" .. ("x"):rep(65535),
+         } do
+            local client, upstream = under_way(nil, { max = version })
+            client:send_raw(bytes)
+            upstream:expect_close()
+            local ok, why = client:try_fill()
+            assert.is_nil(ok)
+            assert.is_true(why == "reset" or alert:find((why:gsub("^%w+ ", "")), 1, true) ~= nil, why)
+         end
+      end
+   end)
+
    t.it("finishes downloads at TERM, and during reloads", function()
       local running = program.start(t.with_tls(backend, library,
          { site = SITE, listeners = 2, values = { origin = origin.address } }))

@@ -311,6 +311,12 @@ function TlsSocket:half_close()
    return socket.Socket.half_close(self)
 end
 
+--- Sends bytes as they are, past TLS.
+function TlsSocket:send_raw(text)
+   assert(socket.Socket.try_send(self, text))
+   return self
+end
+
 --- Ends it without close_notify.
 function TlsSocket:truncate()
    return socket.Socket.half_close(self)
