@@ -517,6 +517,31 @@ t.on_both_backends("an HTTP/2 origin", function(backend)
       expect_error(client, 502)
    end)
 
+   t.it("gives no sign of life to a request: the next ones go elsewhere until it does", function()
+      local client, origin, request = reach()
+      origin:respond(request, 200, "warm")
+      client:read_response()
+      client:send_head "GET /silence HTTP/1.1\nHost: a"
+      request = origin:read_request()
+      t.tasks.sleep(1.1) -- so long that doubts arise
+      client:reset()
+      origin.socket:fill "the ping" -- which stays unread
+      local other = ask(USUAL, "GET /elsewhere HTTP/1.1\nHost: a")
+      local second = accept()
+      local elsewhere = second:read_request()
+      assert.equal(h2.CANCEL, origin:reset_of(request)) -- and the ping is answered
+      second:say_goaway(elsewhere.id)
+      second:respond(elsewhere, 200, "elsewhere")
+      assert.equal("elsewhere", other:read_response().body)
+      origin:pump(function()
+         return origin.pings_in == 1
+      end)
+      other:send_head "GET /back HTTP/1.1\nHost: a"
+      request = origin:read_request()
+      origin:respond(request, 200, "back")
+      assert.equal("back", other:read_response().body)
+   end)
+
    t.it("is kept if it gives signs of life", function()
       local client, origin, request = reach(PINGING)
       local signs = 0

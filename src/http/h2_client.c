@@ -10,7 +10,10 @@
 #include "coro/coro.h"
 #include "io/wait.h"
 
-enum { FAILURES_LOGGED_PER_S = 1 };
+enum {
+    FAILURES_LOGGED_PER_S = 1,
+    PING_ANSWER_MS = 15000, /* an origin that is only busy must have the time to answer */
+};
 
 static void stream_closed(struct stream *stream)
 {
@@ -29,30 +32,49 @@ static void arrival(struct stream *stream)
 
 /* --- Pings ------------------------------------------------------------------------------------ */
 
-static void start_ping_timer(struct h2_client *client)
+static void start_ping_timer(struct h2_client *client, uint32_t ms)
 {
     struct io *io = client->stream.io;
     client->heard_bytes = client->stream.bytes_in;
-    if (client->ping_ms)
-        timer_start(io_timers(io), &client->ping, io_now_ms(io) + client->ping_ms);
+    if (ms)
+        timer_start(io_timers(io), &client->ping, io_now_ms(io) + ms);
 }
 
-/* Anything that was heard is a sign of life; an answer is waited for as long again. */
+static bool silent(const struct h2_client *client)
+{
+    return client->heard_bytes == client->stream.bytes_in;
+}
+
+static void ping(struct h2_client *client)
+{
+    client->pinged = true;
+    nghttp2_submit_ping(client->transport.session, NGHTTP2_FLAG_NONE, NULL);
+    h2_transport_flush(&client->transport);
+}
+
+/* Anything that was heard is a sign of life. */
 static void ping_due(struct timer *timer)
 {
     struct h2_client *client = timer->owner;
-    bool silent = client->heard_bytes == client->stream.bytes_in;
-    if (silent && client->pinged) {
+    if (silent(client) && client->pinged) {
         log_debug("an origin does not answer an HTTP/2 ping: its connection is given up");
         h2_transport_end(&client->transport, -ETIMEDOUT);
         return;
     }
-    client->pinged = silent;
-    if (silent) {
-        nghttp2_submit_ping(client->transport.session, NGHTTP2_FLAG_NONE, NULL);
-        h2_transport_flush(&client->transport);
-    }
-    start_ping_timer(client);
+    client->pinged = false;
+    client->doubtful = false;
+    if (silent(client))
+        ping(client);
+    start_ping_timer(client, client->ping_ms);
+}
+
+void h2_client_doubt(struct h2_client *client)
+{
+    if (client->transport.ending || (client->doubtful && silent(client)))
+        return;
+    client->doubtful = true;
+    ping(client);
+    start_ping_timer(client, PING_ANSWER_MS);
 }
 
 /* --- Ending ----------------------------------------------------------------------------------- */
@@ -128,7 +150,7 @@ static int begin_session(struct h2_client *client, const struct h2_client_option
     client->stream.send_stall_ms = options->send_stall_ms;
     client->streams_max = options->streams_max;
     client->ping_ms = options->ping_ms;
-    start_ping_timer(client);
+    start_ping_timer(client, client->ping_ms);
     coro_on_main(receive, client); /* what has come behind the handshake; flushes */
     return 0;
 }
@@ -214,6 +236,8 @@ bool h2_client_has_room(const struct h2_client *client)
 {
     nghttp2_session *session = client->transport.session;
     if (client->draining || client->transport.ending || client->stream.end != STREAM_OPEN)
+        return false;
+    if (client->doubtful && silent(client))
         return false;
     uint32_t allowed =
         nghttp2_session_get_remote_settings(session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);

@@ -27,6 +27,7 @@ struct h2_client {
     struct timer ping;     /* while ping_ms */
     const char *why;       /* what the origin has done wrong (static text), or NULL */
     bool secure;           /* behind TLS */
+    bool doubtful;         /* takes no streams until something is heard */
     bool pinged;           /* and no answer yet */
     bool draining;         /* takes no more streams */
     bool ended;            /* the transport has: closed when the last exchange lets go */

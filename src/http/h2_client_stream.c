@@ -67,7 +67,7 @@ static void reset(struct h2_client_stream *stream)
 }
 
 /* Has nothing come from the origin since the request was sent, for long? The connection may be dead
- * and nobody has told us, so it gets no more streams. */
+ * and nobody has told us. */
 static bool gone_silent(const struct h2_client_stream *stream)
 {
     const struct stream *below = &stream->client->stream;
@@ -79,7 +79,7 @@ void h2_client_end_exchange(struct client_exchange *exchange, bool complete)
 {
     struct h2_client_stream *stream = stream_of(exchange);
     if (gone_silent(stream))
-        stream->client->draining = true;
+        h2_client_doubt(stream->client);
     if (!exchange->response_ended || !complete || stream->connect)
         reset(stream);
     h2_input_release(&stream->input);

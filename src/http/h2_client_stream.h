@@ -55,6 +55,9 @@ void h2_client_stream_closed(struct h2_client_stream *stream, uint32_t code);
 /* The session is over; `error` is what reading gives, -EPROTO with client->why. */
 void h2_client_stream_lost(struct h2_client_stream *stream, int error);
 
+/* The connection may be dead: asks the origin for a sign of life. */
+void h2_client_doubt(struct h2_client *client);
+
 /* Wakes whoever waits for the connection to begin. */
 void h2_client_wake_opener(struct h2_client *client);
 
