@@ -52,6 +52,25 @@ describe("a site's script", function()
       site:close()
    end)
 
+   it("may have listeners with TLS, which specs reach without it", function()
+      local certificates = require "spec.support.certificates"
+      write("a.pem", certificates.text "a.pem" .. certificates.text "a.key")
+      require("spec.support.process").remove_directories()
+      local site = app [[
+         local ml = require "monolake"
+         ml.listen {
+            address = "127.0.0.1:443",
+            tls = { cert = "a.pem", on_client_hello = function() end },
+            chain = { ml.text "answer" },
+         }]]
+      assert.are.equal("answer", assert(site:get "/").body)
+      site:close()
+      assert.matches("there is no certificate", failure [[
+         local ml = require "monolake"
+         ml.listen { address = "127.0.0.1:443", tls = { cert = "site.lua", key = "site.lua" }, chain = {} }]],
+         1, true)
+   end)
+
    it("fails with file, line, message and traceback", function()
       local why = failure "local a\n\nlocal b = a.b"
       assert.matches("site.lua:3: attempt to index local 'a'", why, 1, true)

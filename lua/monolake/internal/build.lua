@@ -490,6 +490,9 @@ function build.listen(options, level)
       local alpn = tls.alpn(checked.protocols)
       server, on_hello = tls.server(checked.tls, build.files_beside, alpn, level + 1)
    end
+   if overrides.listen then
+      server, on_hello = nil, nil -- specs send their requests in the clear
+   end
    core.listener(addresses, checked, build.chain(checked.chain, where), where, server, on_hello)
 end
 
