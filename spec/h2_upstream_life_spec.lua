@@ -99,6 +99,38 @@ t.on_both_backends("connections to an HTTP/2 origin", function(backend)
       connection:close_code()
    end)
 
+   t.it("are others than those of HTTP/1 to the same address", function()
+      local running = start "connections_max = 1"
+      local idle = ask(running)
+      running:write("site.lua", (SITE:gsub('"h2", retries', '"h1", retries')))
+      reload(running)
+      idle:close_code()
+      local client = running:connect()
+      for _ = 1, 2 do
+         client:send_head "GET /plain HTTP/1.1\nHost: a"
+         local upstream = origin:accept()
+         assert.equal("/plain", upstream:read_request().target)
+         upstream:respond(200, "plain")
+         assert.equal("plain", client:read_response().body)
+         running:write("site.lua", SITE)
+         reload(running)
+         ask(running)
+         upstream:expect_close()
+         running:write("site.lua", (SITE:gsub('"h2", retries', '"h1", retries')))
+         reload(running)
+      end
+   end)
+
+   t.it("do not outlive a program that ends at once", function()
+      local running = start()
+      local client = running:connect()
+      client:send_head "GET / HTTP/1.1\nHost: a"
+      local connection = h2_origin.accept(origin)
+      connection:read_request()
+      running:stop(sys.SIGINT)
+      connection:close_code()
+   end)
+
    t.it("that are being made do not keep the program", function()
       local running = start()
       local client = running:connect()

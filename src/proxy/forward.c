@@ -530,7 +530,8 @@ static bool try_again(struct forwarding *forwarding, enum outcome outcome)
     }
     if (outcome == REFUSED)
         return try_elsewhere(forwarding);
-    if (outcome == FULL) {
+    if (outcome == FULL) { /* the others are at work now: let them get on */
+        wait_sleep(forwarding->io, io_now_ms(forwarding->io) + ROOM_LOOK_MS);
         forwarding->entry = NULL;
         return true;
     }

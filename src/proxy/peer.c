@@ -49,8 +49,8 @@ static int init_address(struct peer *peer, const char **why)
 static char *make_key(const struct upstream_config *config, const char *text)
 {
     char *key = NULL;
-    if (asprintf(&key, "%s\n%s\n%s", config->name, text, config->tls_key ? config->tls_key : "") <
-        0)
+    const char *tls_key = config->tls_key ? config->tls_key : "";
+    if (asprintf(&key, "%s\n%s\n%d\n%s", config->name, text, config->protocol, tls_key) < 0)
         return NULL;
     return key;
 }

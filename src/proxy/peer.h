@@ -20,7 +20,7 @@ enum { PEER_ADDRESSES_MAX = 8 }; /* of one host name */
 struct peer {
     struct list link; /* in the worker's list of peers */
     uint32_t users;   /* upstreams that hold it, and clients open on it */
-    char *key;        /* "upstream name\naddress\nsettings of TLS"; owned */
+    char *key;        /* "upstream name\naddress\nprotocol\nsettings of TLS"; owned */
     char *text;       /* "host:port" as configured; owned */
     struct io *io;
     struct client_tls tls; /* its client retained, its name owned */
@@ -51,8 +51,8 @@ struct peer {
     uint32_t h2_idle_max;
 };
 
-/* The peer of that upstream (by its name and settings of TLS) and address, created if new;
- * retained. NULL when memory is exhausted or, with *why, when the address is wrong. */
+/* The peer of that upstream (by its name, protocol and settings of TLS) and address, created if
+ * new; retained. NULL when memory is exhausted or, with *why, when the address is wrong. */
 struct peer *peer_get(struct io *io, const struct upstream_config *config, const char *text,
                       const char **why);
 void peer_release(struct peer *peer);
