@@ -13,6 +13,7 @@ ml.listen {
 ml.listen {
    address = "127.0.0.1:0",
    tls = { cert = "a.pem", key = "a.key" },
+   idle_timeout = "300ms",
    chain = { ml.text "at once" },
 }
 ]]
@@ -236,7 +237,11 @@ t.on_every_tls("HTTP through TLS", function(backend, library)
          assert.is_true(client:read_response().body == LARGE:sub(1, MIB))
          assert.equal("closed", client:expect_close())
       end
-      local client, upstream = under_way "GET / HTTP/1.0\nHost: a"
+      local client = tls_socket.connect(proxy().addresses[2])
+      assert.equal("at once", client:exchange(REQUEST).body)
+      assert.equal("closed", client:expect_close()) -- it was idle for too long
+      local upstream
+      client, upstream = under_way "GET / HTTP/1.0\nHost: a"
       upstream:send_head("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", t.chunk "all" .. t.chunk "")
       local response = client:read_response()
       assert.equal("close", response.framing)
