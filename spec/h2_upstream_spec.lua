@@ -215,6 +215,22 @@ t.on_both_backends("an HTTP/2 origin", function(backend)
       assert.equal("no", response.body)
    end)
 
+   t.it("may answer without taking anything of the body", function()
+      for _, body in ipairs { "data", ("x"):rep(100000) } do
+         local client, origin, request = reach(HASTY,
+            ("POST / HTTP/1.1\nHost: a\nContent-Length: %d"):format(#body), nil,
+            { settings = { [h2.INITIAL_WINDOW_SIZE] = 0 } })
+         client:try_send(body, 0.1)
+         origin:respond(request, 403, "no")
+         local response = client:read_response()
+         assert.equal(403, response.status)
+         assert.equal("no", response.body)
+         assert.equal(h2.CANCEL, origin:reset_of(request))
+         assert.equal("", origin:read_body(request))
+         origin:close()
+      end
+   end)
+
    t.it("sends interim responses", function()
       local client, origin, request = reach()
       origin:head(request, 103, { fields = { { "link", "</a>" } } })

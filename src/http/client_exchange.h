@@ -32,9 +32,10 @@ struct client_head {
 };
 
 struct client_exchange_ops {
-    /* Sends a head and the first bytes of the body; they are all of it if request->body.ended, and
-     * then trailers follow. Returns 0 or a negative errno: -ETIMEDOUT when the origin takes
-     * nothing, -ENOMEM, -ECANCELED; after any other an answer may still be there to be read. */
+    /* Sends a head and the first bytes of the body, which live as long as the request; they are all
+     * of it if request->body.ended, and then trailers follow. Returns 0 or a negative errno:
+     * -ETIMEDOUT when the origin takes nothing, -ENOMEM, -ECANCELED; after any other an answer may
+     * still be there to be read. */
     int (*send_head)(struct client_exchange *exchange, const struct client_head *head,
                      struct slice start, int64_t deadline);
     /* Sends more of the body; the last of it and its trailers if `ended`. Returns as send_head. */

@@ -75,12 +75,18 @@ static bool gone_silent(const struct h2_client_stream *stream)
            io_now_ms(below->io) - stream->sent_ms >= SILENCE_MS;
 }
 
+/* Has the session not taken all of the request's body yet? */
+static bool body_left(const struct h2_client_stream *stream)
+{
+    return stream->has_body && !stream->output.finished;
+}
+
 void h2_client_end_exchange(struct client_exchange *exchange, bool complete)
 {
     struct h2_client_stream *stream = stream_of(exchange);
     if (gone_silent(stream))
         h2_client_doubt(stream->client);
-    if (!exchange->response_ended || !complete || stream->connect)
+    if (!exchange->response_ended || !complete || body_left(stream) || stream->connect)
         reset(stream);
     h2_input_release(&stream->input);
     h2_output_fail(&stream->output, -ECANCELED);
@@ -199,9 +205,9 @@ static int submit(struct h2_client_stream *stream, const struct h2_fields *field
     struct h2_transport *transport = &stream->client->transport;
     const struct body *body = &stream->exchange.request->body;
     nghttp2_data_provider provider = h2_output_provider(&stream->output);
-    bool bodyless = body_is_empty(body) && !stream->connect;
+    stream->has_body = !body_is_empty(body) || stream->connect;
     int32_t id = nghttp2_submit_request(transport->session, NULL, fields->items, fields->count,
-                                        bodyless ? NULL : &provider, stream);
+                                        stream->has_body ? &provider : NULL, stream);
     if (id < 0) {
         stream->refused = true; /* no number left, or a GOAWAY has come: nothing was sent */
         stream->client->draining = true;
@@ -220,6 +226,7 @@ static int send_head(struct client_exchange *exchange, const struct client_head 
 {
     struct h2_client_stream *stream = stream_of(exchange);
     const struct request *request = head->request;
+    (void)deadline; /* nothing is waited for */
     struct h2_transport *transport = &stream->client->transport;
     struct h2_fields fields = {.arena = request->arena};
     exchange->request = request;
@@ -238,8 +245,11 @@ static int send_head(struct client_exchange *exchange, const struct client_head 
         h2_input_fail(&stream->input, result);
     if (result < 0 || body_is_empty(&request->body))
         return result;
-    bool ended = request->body.ended;
-    return exchange->ops->send_body(exchange, &start, start.len ? 1 : 0, ended, deadline);
+    if (request->body.ended && set_trailers(stream) < 0)
+        return -ENOMEM;
+    /* Not waited for: an origin may answer without taking any of it. */
+    h2_output_begin(&stream->output, &start, start.len ? 1 : 0, request->body.ended);
+    return 0;
 }
 
 static int send_body(struct client_exchange *exchange, const struct slice *pieces, unsigned count,

@@ -42,6 +42,7 @@ struct h2_client_stream {
     uint64_t bytes_in_at_start; /* of the connection, when the request was sent */
     int64_t sent_ms;            /* and when that was */
     struct coro *reader;        /* waits for a head, or NULL */
+    bool has_body;              /* the request: DATA or what a tunnel sends */
     bool connect;               /* an extended CONNECT: its end is not that of a message */
     struct h2_input input;
     struct h2_output output;

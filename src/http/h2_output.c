@@ -80,6 +80,8 @@ void h2_output_fail(struct h2_output *output, int error)
 {
     if (!output->error)
         output->error = error;
+    output->left = 0; /* the slices are their owner's again */
+    output->last = false;
     wake_sender(output);
 }
 
@@ -129,28 +131,38 @@ static int await_progress(struct h2_output *output, uint32_t stall_ms, int64_t d
     return output->taken != taken || !shut_out(output, data_bytes) ? 0 : result;
 }
 
-int h2_output_send(struct h2_output *output, const struct slice *pieces, unsigned count, bool last,
-                   uint32_t stall_ms, int64_t deadline)
+void h2_output_begin(struct h2_output *output, const struct slice *pieces, unsigned count,
+                     bool last)
 {
-    if (output->error)
-        return output->error;
     hand_over(output, pieces, count, last);
     if (!output->left && !last)
-        return 0;
+        return;
     if (output->deferred) {
         output->deferred = false;
         nghttp2_session_resume_data(output->transport->session, output->stream_id);
     }
     h2_transport_flush(output->transport);
+}
+
+static int await_taken(struct h2_output *output, uint32_t stall_ms, int64_t deadline)
+{
     int result = 0;
     while (result == 0 && !all_taken(output))
         result = await_progress(output, stall_ms, deadline);
-    if (all_taken(output))
-        result = output->error;
-    if (result < 0) { /* the slices are their owner's again */
-        output->left = 0;
-        output->last = false;
-        h2_output_fail(output, result);
+    return all_taken(output) ? output->error : result;
+}
+
+int h2_output_send(struct h2_output *output, const struct slice *pieces, unsigned count, bool last,
+                   uint32_t stall_ms, int64_t deadline)
+{
+    if (output->error)
+        return output->error;
+    int result = await_taken(output, stall_ms, deadline); /* what was begun */
+    if (result == 0) {
+        h2_output_begin(output, pieces, count, last);
+        result = await_taken(output, stall_ms, deadline);
     }
+    if (result < 0)
+        h2_output_fail(output, result);
     return result;
 }

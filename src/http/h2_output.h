@@ -31,6 +31,11 @@ void h2_output_init(struct h2_output *output, struct h2_transport *transport, in
 /* For nghttp2_submit_response and nghttp2_submit_request. */
 nghttp2_data_provider h2_output_provider(struct h2_output *output);
 
+/* Hands over slices without waiting, before the first send. They are borrowed until they are taken
+ * or h2_output_fail is called. */
+void h2_output_begin(struct h2_output *output, const struct slice *pieces, unsigned count,
+                     bool last);
+
 /* Hands over slices (borrowed until it returns; none is fine) and waits until they are taken; with
  * `last` also until the end of the body is. Fails with -ETIMEDOUT when nothing is taken for
  * stall_ms (0: no bound) or at the deadline, with -ECANCELED, or with the error of
@@ -38,7 +43,8 @@ nghttp2_data_provider h2_output_provider(struct h2_output *output);
 int h2_output_send(struct h2_output *output, const struct slice *pieces, unsigned count, bool last,
                    uint32_t stall_ms, int64_t deadline);
 
-/* The stream is closed: present and later sends fail with this error. */
+/* The stream is closed: present and later sends fail with this error, and no slice is read again.
+ */
 void h2_output_fail(struct h2_output *output, int error);
 
 /* Copies the next `length` bytes, which there are, to `to`; for the transport. */
