@@ -12,6 +12,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Before a call whose failure is read from the queue of errors. That is empty nearly always, and to
+ * ask is cheaper than to clear. */
+static void forget_errors(void)
+{
+    if (ERR_peek_error())
+        ERR_clear_error();
+}
+
 /* --- The transport ---------------------------------------------------------------------------- */
 
 static int transport_read(BIO *bio, char *bytes, size_t size, size_t *count)
@@ -240,7 +248,7 @@ static int session_handshake(struct tls_session *session)
 {
     if (session->error[0])
         return -EPROTO;
-    ERR_clear_error();
+    forget_errors();
     if (SSL_do_handshake(ssl_of(session)) != 1) {
         int result = outcome(session);
         return result == 0 ? -EPROTO : result;
@@ -265,7 +273,7 @@ static ssize_t session_read(struct tls_session *session, void *bytes, size_t siz
         return -EPROTO;
     if (has_nothing(session))
         return -EAGAIN;
-    ERR_clear_error();
+    forget_errors();
     if (SSL_read_ex(ssl_of(session), bytes, size, &count) == 1)
         return (ssize_t)count;
     ssize_t result = outcome(session);
@@ -279,7 +287,7 @@ static int session_write(struct tls_session *session, const void *bytes, size_t 
     const char *next = bytes;
     if (session->error[0])
         return -EPROTO;
-    ERR_clear_error();
+    forget_errors();
     while (size) {
         size_t part = size < record ? size : record;
         size_t count;
