@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "coro/coro.h"
+#include "http/h2_memory.h"
 #include "http/h2_output.h"
 
 enum {
@@ -319,10 +320,10 @@ static int create_session(struct h2_transport *transport,
     nghttp2_option_set_max_send_header_block_length(option, HEADER_BLOCK_MAX_BYTES);
     nghttp2_option_set_stream_reset_rate_limit(option, RESETS_UNBOUNDED, RESETS_UNBOUNDED);
     int result = options->server
-                     ? nghttp2_session_server_new2(&transport->session, options->callbacks,
-                                                   options->owner, option)
-                     : nghttp2_session_client_new2(&transport->session, options->callbacks,
-                                                   options->owner, option);
+                     ? nghttp2_session_server_new3(&transport->session, options->callbacks,
+                                                   options->owner, option, h2_memory())
+                     : nghttp2_session_client_new3(&transport->session, options->callbacks,
+                                                   options->owner, option, h2_memory());
     nghttp2_option_del(option);
     return result == 0 ? 0 : -ENOMEM;
 }
