@@ -278,6 +278,9 @@ function build.upstream(options, level)
    for i = 1, stand_ins and #stand_ins or 0 do
       weights[i] = 1
    end
+   if stand_ins then
+      checked.protocol = nil -- they speak HTTP/1
+   end
    peers = stand_ins or peers
    local upstream = setmetatable({
       name = name,
@@ -491,7 +494,8 @@ function build.listen(options, level)
       server, on_hello = tls.server(checked.tls, build.files_beside, alpn, level + 1)
    end
    if overrides.listen then
-      server, on_hello = nil, nil -- specs send their requests in the clear
+      server, on_hello = nil, nil -- specs send their requests in the clear, and by HTTP/1
+      checked.protocols = nil
    end
    core.listener(addresses, checked, build.chain(checked.chain, where), where, server, on_hello)
 end
