@@ -104,9 +104,10 @@ end
 --- ask for them, `min_version`, `max_version`, `ciphers`, `groups` and `library` as for listeners, and
 --- `insecure = true`, which verifies nothing and is logged. Sessions are resumed.
 ---
---- `protocol` is what the peers speak: "h1", or "h2", in the clear with prior knowledge: then requests
---- share connections, at most `streams_max` (100) at a time on each; with `ping_interval` (none), a
---- connection that is silent for so long is asked for a sign of life, and closed if it gives none.
+--- `protocol` is what the peers speak: "h1", or "h2", which peers by TLS must agree on (ALPN) and others
+--- are known to speak. Over HTTP/2 requests share connections, at most `streams_max` (100) at a time on
+--- each; with `ping_interval` (none), a connection that is silent for so long is asked for a sign of
+--- life, and closed if it gives none.
 ---@param options table
 ---@return monolake.Upstream
 function ml.upstream(options)

@@ -24,6 +24,8 @@ listen { "${clear}", name = "h1", protocol = "h1" }
 listen { "${clear}", name = "h2", protocol = "h2" }
 listen { "https://${secure}", name = "h2 by TLS", protocol = "h2",
    tls = { ca = "ca.pem", name = "a.example" } }
+listen { "https://${without_alpn}", name = "not agreed on", protocol = "h2",
+   tls = { ca = "ca.pem", name = "a.example" } }
 ]]
 local UPSTREAMS = { "h1", "h2", "h2 by TLS" }
 
@@ -89,14 +91,42 @@ function clients.h2(address)
    }
 end
 
+local function await_listener(name, program, address)
+   t.tasks.run(function()
+      t.eventually(name .. " to listen", function()
+         if program:has_ended() then
+            error(name .. " ended: " .. program:stdout() .. program:stderr())
+         end
+         local socket = t.socket.try_connect(address)
+         if socket then
+            socket:close()
+         end
+         return socket
+      end)
+   end)
+end
+
 t.on_both_backends("through both versions", function(backend)
-   local origin, middle, front
+   local origin, middle, front, without_alpn
+
+   --- A TLS server that agrees on no protocol.
+   local function start_without_alpn()
+      local directory, address = t.process.directory(), t.socket.refusing_address()
+      t.process.write_file(directory .. "/a.pem", certificates.text "a.pem")
+      t.process.write_file(directory .. "/a.key", certificates.text "a.key")
+      without_alpn = t.process.start({ "openssl", "s_server", "-quiet", "-accept", address,
+         "-cert", directory .. "/a.pem", "-key", directory .. "/a.key" }, directory)
+      await_listener("openssl", without_alpn, address)
+      return address
+   end
+
    busted.setup(function()
       origin = t.socket.listen()
       middle = t.program.start { io = backend, site = MIDDLE, values = { origin = origin.address },
          listeners = 2, files = certificates.all() }
-      front = t.program.start { io = backend, site = FRONT, listeners = #UPSTREAMS,
-         files = certificates.all(), values = { clear = middle.addresses[1], secure = middle.addresses[2] } }
+      front = t.program.start { io = backend, site = FRONT, listeners = #UPSTREAMS + 1,
+         files = certificates.all(), values = { clear = middle.addresses[1], secure = middle.addresses[2],
+            without_alpn = start_without_alpn() } }
    end)
    busted.before_each(function()
       origin:drop_pending()
@@ -104,7 +134,17 @@ t.on_both_backends("through both versions", function(backend)
    busted.teardown(function()
       front:stop()
       middle:stop()
+      t.tasks.run(function()
+         without_alpn:stop(t.sys.SIGTERM, 10)
+      end)
       origin:close()
+   end)
+
+   t.it("HTTP/2 must be agreed on by TLS", function()
+      local response = t.socket.connect(front.addresses[4]):exchange "GET / HTTP/1.1\nHost: a"
+      assert.equal(502, response.status)
+      front:await_log "does not agree on HTTP/2 by ALPN"
+      assert.is_nil(origin:try_accept())
    end)
 
    local function pair(version, which)
@@ -211,21 +251,6 @@ end
 listen { "${nghttpd}", name = "nghttpd" }
 listen { "unix:${nghttpx}", name = "nghttpx" }
 ]]
-
-local function await_listener(name, program, address)
-   t.tasks.run(function()
-      t.eventually(name .. " to listen", function()
-         if program:has_ended() then
-            error(name .. " ended: " .. program:stdout() .. program:stderr())
-         end
-         local socket = t.socket.try_connect(address)
-         if socket then
-            socket:close()
-         end
-         return socket
-      end)
-   end)
-end
 
 t.on_both_backends("to origins that are not ours", function(backend)
    local nghttpd, nghttpx, origin, front, directory
