@@ -83,10 +83,15 @@ static void enqueue(struct stream *stream, struct io_buf *buf)
 }
 
 /* Nothing more will come: looks for a reset behind it. */
+static void watch_for_reset(struct stream *stream)
+{
+    timer_start(io_timers(stream->io), &stream->hangup, io_now_ms(stream->io) + HANGUP_CHECK_MS);
+}
+
 static void end_at_eof(struct stream *stream)
 {
     stream->end = stream->filter ? stream->filter->ended(stream) : STREAM_EOF;
-    timer_start(io_timers(stream->io), &stream->hangup, io_now_ms(stream->io) + HANGUP_CHECK_MS);
+    watch_for_reset(stream);
 }
 
 static void take_arrival(struct stream *stream, struct io_buf *buf)
@@ -390,7 +395,10 @@ int stream_write_start(struct stream *stream, struct stream_write *write)
 void stream_write_cancel(struct stream_write *write)
 {
     write->cancelled = true;
-    if (io_op_in_flight(&write->op))
+    /* The filter's write that it waits for may never end: the peer takes nothing. */
+    if (write->stream->next_write == write)
+        stream_write_cancel(write->stream->write);
+    else if (io_op_in_flight(&write->op))
         io_cancel(write->stream->io, &write->op);
 }
 
@@ -405,8 +413,10 @@ void stream_set_filter(struct stream *stream, const struct stream_filter *filter
 {
     assert(!stream->write && !stream->filter);
     struct io_buf *queued = stream->first;
+    int end = stream->end;
     stream->first = stream->last = NULL;
     stream->queued = 0;
+    stream->end = STREAM_OPEN;                /* it comes behind what is queued */
     stream->bytes_in = stream->bytes_out = 0; /* the users' bytes count */
     stream->filter = filter;
     stream->filter_state = state;
@@ -415,8 +425,8 @@ void stream_set_filter(struct stream *stream, const struct stream_filter *filter
         queued = buf->next;
         filter->received(stream, buf);
     }
-    if (stream->end == STREAM_EOF)
-        stream->end = filter->ended(stream);
+    if (end != STREAM_OPEN && stream->end == STREAM_OPEN)
+        stream->end = end == STREAM_EOF ? filter->ended(stream) : end;
     arm(stream);
 }
 
@@ -427,6 +437,8 @@ void stream_fail(struct stream *stream, int error)
     if (stream->end != STREAM_OPEN)
         return;
     stream->end = error;
+    if (error == STREAM_EOF)
+        watch_for_reset(stream);
     if (io_op_in_flight(&stream->recv))
         io_cancel(stream->io, &stream->recv);
     if (stream->reader)

@@ -145,8 +145,8 @@ void stream_set_filter(struct stream *stream, const struct stream_filter *filter
 /* For filters: queues bytes for the reader. */
 void stream_deliver(struct stream *stream, struct io_buf *buf);
 
-/* Ends receiving with an error of ours: what is queued can still be read, then readers get `error`
- * (negative). Nothing is closed. */
+/* Ends receiving, for a reason of ours: what is queued can still be read, then readers get `error`
+ * (negative, or STREAM_EOF). Nothing is closed. */
 void stream_fail(struct stream *stream, int error);
 
 /* Says that nothing more will be sent (FIN); more may still be received. */
