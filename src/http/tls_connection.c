@@ -92,10 +92,10 @@ static void arrival(struct connection *connection)
         return;
     }
     timer_stop(&connection->idle);
-    if (stream->first)
+    if (stream->first && connection->server->config.tls)
         connection->coro = coro_start(setup_main, connection);
     if (!connection->coro)
-        stream_close(stream); /* nothing was said, or there is no memory */
+        stream_close(stream); /* nothing was said, there is no memory, or no TLS here any more */
 }
 
 static void drain(struct connection *connection)

@@ -1,0 +1,48 @@
+--- What clients of TLS meet when the site changes under them, and what they cannot make of the log.
+local t = require "spec.support"
+
+local program, tls_socket = t.program, t.tls_socket
+
+local REQUEST = "GET / HTTP/1.1\nHost: a"
+
+local function site(tls)
+   return ([[
+local ml = require "monolake"
+ml.listen { address = "127.0.0.1:0", tls = %s, chain = { ml.text "answer" } }
+]]):format(tls)
+end
+
+t.on_every_tls("a TLS port", function(backend, library)
+   local function start(tls)
+      return program.start(t.with_tls(backend, library, { site = site(tls) }))
+   end
+
+   t.it("that becomes one in the clear closes on who has not shaken hands yet", function()
+      local running = start '{ cert = "a.pem", key = "a.key" }'
+      local worker = running:workers()[1]
+      local silent = running:connect()
+      local open = tls_socket.connect(running.address)
+      assert.equal("answer", open:exchange(REQUEST).body)
+      running:write("site.lua", site "nil")
+      running:reload()
+      silent:try_send "\22\3\1\0\5hello"
+      while silent:try_fill() do
+         silent.buffer = ""
+      end
+      assert.is_true(silent.ended)
+      assert.equal("answer", open:exchange(REQUEST).body)
+      assert.equal("answer", running:connect():exchange(REQUEST).body)
+      assert.same({ worker }, running:workers())
+   end)
+
+   t.it("logs no lines that clients have written", function()
+      local running = start '{ cert = "a.pem", key = "a.key", strict_sni = true }'
+      for _, name in ipairs { "a\nforged.example", "a/../b.example", "a\127" } do
+         local client, why = tls_socket.try_connect(running.address, { name = name })
+         assert.is_nil(client)
+         assert.equal("tlsv1 unrecognized name", why)
+      end
+      running:await_log "a name that is none"
+      assert.is_nil(running:log():find("forged", 1, true))
+   end)
+end)
