@@ -1,9 +1,5 @@
-/*
- * Memory for nghttp2's sessions. Of each stream the library makes half a dozen small things and
- * frees them within a millisecond; with hundreds of streams at once that is more than malloc keeps
- * at hand. Freed blocks of a few sizes are kept here instead, for all sessions of the process
- * together.
- */
+/* Memory for nghttp2's sessions, which make and free half a dozen small things for each stream:
+ * base/blocks.h in the library's terms. */
 #ifndef HTTP_H2_MEMORY_H
 #define HTTP_H2_MEMORY_H
 

@@ -59,6 +59,7 @@ int main(int argc, char **argv)
     if (!options_parse(&options, argc, argv, &exit_code))
         return exit_code;
     log_threshold = options.level;
+    tls_keep_memory();
     tls_set_default_library(options.tls);
     tls_ticket_secret(); /* every process is forked off this one, and shares it */
     raise_descriptor_limit();

@@ -225,6 +225,10 @@ int tls_library_find(const char *name);
 /* Of what is linked: "3.0.15". */
 const char *tls_library_version(enum tls_library library);
 
+/* Lets OpenSSL keep what it frees for its next use (base/blocks.h); only as the first call to it in
+ * a process, else nothing changes. */
+void tls_keep_memory(void);
+
 /* What contexts use that do not say it: OpenSSL, unless set when the program starts. */
 enum tls_library tls_default_library(void);
 void tls_set_default_library(enum tls_library library);
