@@ -21,6 +21,7 @@ enum {
 
 struct tls_stream {
     struct tls_session session;
+    struct stream *stream;
     struct stream_write flush; /* of what the library says by itself */
     struct tls_output sealed;  /* being sent: what comes meanwhile must not move it */
     int64_t sealed_ms;         /* when something was last sealed */
@@ -134,6 +135,13 @@ static int shake_hands(struct stream *stream, struct tls_session *session,
     }
 }
 
+/* On the main stack as well: decrypts what has come behind the handshake. */
+static void put_on_stream(void *arg)
+{
+    struct tls_stream *tls = arg;
+    stream_set_filter(tls->stream, &tls_filter, tls);
+}
+
 static int begin(struct stream *stream, struct tls_stream *tls, struct tls_hello_hook *hook,
                  char *error, int64_t deadline)
 {
@@ -145,7 +153,8 @@ static int begin(struct stream *stream, struct tls_stream *tls, struct tls_hello
         free(tls);
         return result;
     }
-    stream_set_filter(stream, &tls_filter, tls);
+    tls->stream = stream;
+    coro_on_main(put_on_stream, tls);
     return 0;
 }
 
