@@ -1,4 +1,5 @@
---- What clients of TLS meet when the site changes under them, and what they cannot make of the log.
+--- What clients of TLS meet when the site changes under them, what they cannot make of the log, and names
+--- that prove nothing.
 local t = require "spec.support"
 
 local program, tls_socket = t.program, t.tls_socket
@@ -45,4 +46,23 @@ t.on_every_tls("a TLS port", function(backend, library)
       running:await_log "a name that is none"
       assert.is_nil(running:log():find("forged", 1, true))
    end)
+end)
+
+t.on_both_libraries("checking what origins must prove", function(library)
+   local cases = {
+      ['ml.upstream { "https://127.0.0.1:1", tls = { name = "" } }'] =
+         "upstream: tls: name: expected one, not an empty text",
+      ['ml.upstream { "unix:/nowhere", tls = {} }'] =
+         "upstream: tls: expected a name that unix:/nowhere must prove",
+   }
+   for code, why in pairs(cases) do
+      t.it("refuses " .. code, function()
+         local _, err, status, path = program.check {
+            site = 'local ml = require "monolake"\n' .. code,
+            arguments = { "--tls", library },
+         }
+         assert.equal(1, status)
+         assert.equal(1, err:find(path .. ":2: " .. why, 1, true), err)
+      end)
+   end
 end)

@@ -242,6 +242,15 @@ local function check_peer(peer, level)
    return bare, weight, secure
 end
 
+--- Peers prove the name that they are known by; paths are none.
+local function check_proof(peers, name, level)
+   for i = 1, name and 0 or #peers do
+      if peers[i]:find "^unix:" then
+         error(("upstream: tls: expected a name that %s must prove"):format(peers[i]), level + 1)
+      end
+   end
+end
+
 --- The peers, their weights and whether they are asked by TLS, which all must have in common.
 local function check_peers(options, level)
    local peers, weights, secure = {}, {}, nil
@@ -274,6 +283,7 @@ function build.upstream(options, level)
    if (secure or checked.tls) and not stand_ins then
       local alpn = { checked.protocol == 1 and "h2" or "http/1.1" }
       client = tls.client(checked.tls or {}, build.files_beside, alpn, level + 1)
+      check_proof(peers, checked.tls and checked.tls.name, level + 1)
    end
    for i = 1, stand_ins and #stand_ins or 0 do
       weights[i] = 1

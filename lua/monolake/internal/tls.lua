@@ -216,6 +216,9 @@ function tls.client(options, files, alpn, level)
    local library = checked.library or core.tls_default_library()
    local config = policy(checked, "upstream: tls", alpn, level + 1)
    config.insecure = checked.insecure
+   if checked.name == "" then
+      error("upstream: tls: name: expected one, not an empty text", level + 1)
+   end
    local own = checked.cert and
       tls.certificate({ cert = checked.cert, key = checked.key }, files, "upstream: tls", level + 1)
    local ok, ca = pcall(content, checked.ca, files)
