@@ -42,12 +42,17 @@ def echo(requests, context):
 
 
 def forever(request, context):
-    """Sends a message, then waits until nobody wants another."""
+    """Sends a message, then waits until nobody wants another. A cancelled call's generator may not be
+    asked for more, so it is not the one who tells."""
     gone = threading.Event()
-    context.add_callback(gone.set)
-    yield b"first"
-    if gone.wait(30):
+
+    def tell():
         say("cancelled forever")
+        gone.set()
+
+    context.add_callback(tell)
+    yield b"first"
+    gone.wait(30)
 
 
 def slow(request, context):
