@@ -18,6 +18,26 @@
 --- A layer is a function `(req, next)` that returns a response, a value made by one of the factories
 --- below, or a list of both. A layer may wait anywhere.
 ---
+--- Layer 4, connections of any protocol, is served by chains of their own (`l4` in place of `chain`), of
+--- layers `(conn, next)`, which return nothing:
+---
+---     ml.listen {
+---        address = "127.0.0.1:3306",
+---        l4 = {
+---           function(conn, next)
+---              if conn.ip == "192.0.2.7" then
+---                 return conn:reset()
+---              end
+---              local connected, why = next(conn)
+---           end,
+---           ml.tcp_proxy { "10.0.0.5:3306", "10.0.0.6:3306", name = "db" },
+---        },
+---     }
+---
+--- They connect the connection to a peer (`next` and `conn:splice` return when that has happened);
+--- what is then carried both ways costs no Lua. A connection that no layer has connected is closed;
+--- an error in a layer resets it.
+---
 --- Durations are seconds, or texts such as "250ms", "30s", "5m", "1h"; sizes are bytes, or texts such
 --- as "16k", "1m".
 ---@module monolake
@@ -33,6 +53,8 @@ local json = require "monolake.json"
 local log = require "monolake.log"
 
 ---@alias monolake.Next fun(req: monolake.Request): monolake.Response
+---@alias monolake.ConnNext fun(conn: monolake.Conn): true|nil, string|nil
+---@alias monolake.ConnLayer fun(conn: monolake.Conn, next: monolake.ConnNext)
 ---@alias monolake.Layer fun(req: monolake.Request, next: monolake.Next): monolake.Response|monolake.Reply
 
 -- Factories never end in a tail call: that would take their frame, by which errors find the line of
@@ -49,9 +71,11 @@ ml.hash = hash
 --- Serves requests at one or more addresses.
 ---
 --- Options: `address` (a text or a list: "127.0.0.1:8080", "[::1]:0", "unix:/run/site.sock"),
---- `chain`, and limits: `head_timeout` (10 s), `body_timeout` (30 s, between two reads),
+--- `chain`, or `l4` for a chain of layer 4, and limits: `head_timeout` (10 s), `body_timeout` (30 s,
+--- between two reads),
 --- `send_timeout` (30 s without progress), `idle_timeout` (75 s), `tunnel_idle_timeout` (1 h),
---- `total_timeout` (none), `request_line_max` (8k), `head_max` (32k), `headers_max` (100), `body_max`
+--- `total_timeout` (none), `setup_timeout` (60 s; layer 4: until its layers have connected a connection
+--- to a peer), `request_line_max` (8k), `head_max` (32k), `headers_max` (100), `body_max`
 --- (none), `requests_max` (none; per connection), `connections_max` (none; per worker),
 --- `server_name` ("monolake-lua"), `protocols` ({ "h1", "h2" }; a list of "h1", "h2", which TLS clients
 --- choose by ALPN, and "h2c", HTTP/2 in the clear for clients that know it beforehand). For HTTP/2:
@@ -105,7 +129,8 @@ end
 --- `insecure = true`, which verifies nothing and is logged. Sessions are resumed.
 ---
 --- `protocol` is what the peers speak: "h1", or "h2", which peers by TLS must agree on (ALPN) and others
---- are known to speak. Over HTTP/2 requests share connections, at most `streams_max` (100) at a time on
+--- are known to speak, or "tcp", anything else, for layer 4 (nothing is offered by ALPN). Over HTTP/2
+--- requests share connections, at most `streams_max` (100) at a time on
 --- each; with `ping_interval` (none), a connection that is silent for so long is asked for a sign of
 --- life, and closed if it gives none.
 ---@param options table
@@ -121,6 +146,21 @@ end
 ---@return table layer
 function ml.proxy(target)
    local layer = build.proxy(target, 2)
+   return layer
+end
+
+--- A layer of layer 4, which connects to a peer of an upstream and carries bytes both ways until both
+--- sides have ended: one made by `upstream`, or an address or a table of peers and options of which it
+--- makes one with `protocol = "tcp"`. A peer that cannot be reached is passed over for others
+--- (`retries`, `fail_max` and the like of the upstream). Peers by "https://" are spoken to by TLS.
+---
+--- Options: `idle_timeout`, after which a connection on which nothing was received is reset (default:
+--- `tunnel_idle_timeout` of the listener), and `total_timeout` (none).
+---@param target monolake.Upstream|string|table
+---@param options { idle_timeout: number|string|nil, total_timeout: number|string|nil }|nil
+---@return table layer
+function ml.tcp_proxy(target, options)
+   local layer = build.tcp_proxy(target, options, 2)
    return layer
 end
 

@@ -55,7 +55,7 @@ describe("the API reference", function()
       end
    end
 
-   for _, name in ipairs { "request", "response" } do
+   for _, name in ipairs { "request", "response", "conn" } do
       it("has every property of a " .. name, function()
          local path = "lua/monolake/internal/" .. name .. ".lua"
          local class, readable, documented = "monolake." .. name:gsub("^%l", string.upper), {}, {}

@@ -16,5 +16,6 @@ void listener_config_init(struct listener_config *config)
         .h2_streams_max = 128,
         .h2_limits = {.resets_max = 200, .faults_max = 100, .control_max = 1000},
         .server_name = "monolake-lua",
+        .setup_timeout_ms = 60000,
     };
 }

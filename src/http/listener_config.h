@@ -6,6 +6,7 @@
 
 #include <stdint.h>
 
+struct connection;
 struct tls_hello_hook;
 struct tls_server;
 
@@ -37,6 +38,10 @@ struct listener_config {
     uint32_t h2_streams_max;          /* 128: open at once on an HTTP/2 connection */
     struct h2_guard_limits h2_limits; /* 200, 100, 1,000 */
     const char *server_name;          /* Via pseudonym and Server; "monolake-lua" */
+    /* Serves its connections, behind TLS if there is any, in place of HTTP (NULL). Called from the
+     * loop before or after the stream has started; must not close the stream at once. */
+    void (*start)(struct connection *connection);
+    uint32_t setup_timeout_ms; /* 60,000: layer 4, start of the chain to the peer's connection */
 };
 
 /* Fills in the defaults. */

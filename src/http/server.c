@@ -72,6 +72,8 @@ static void start_protocol(struct connection *connection)
     uint32_t protocols = config->protocols;
     if (config->tls)
         tls_connection_start(connection);
+    else if (config->start)
+        config->start(connection);
     else if (!(protocols & PROTOCOL_H2C))
         h1_connection_start(connection);
     else if (protocols & PROTOCOL_H1)

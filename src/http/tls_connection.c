@@ -54,9 +54,14 @@ static void log_failure(struct connection *connection, const char *why)
 static void start_protocol(void *arg)
 {
     struct connection *connection = arg;
+    const struct listener_config *config = &connection->server->config;
     struct tls_info info;
+    if (config->start) {
+        config->start(connection);
+        return;
+    }
     tls_describe(tls_stream_session(&connection->stream), &info);
-    if (strcmp(info.alpn, "h2") == 0 || !(connection->server->config.protocols & PROTOCOL_H1))
+    if (strcmp(info.alpn, "h2") == 0 || !(config->protocols & PROTOCOL_H1))
         h2_connection_start(connection);
     else
         h1_connection_start(connection);

@@ -19,6 +19,7 @@
 #include "io/wait.h"
 #include "net/stream.h"
 #include "proxy/forward_request.h"
+#include "proxy/pick.h"
 #include "proxy/upload.h"
 #include "proxy/upstream_internal.h"
 
@@ -26,8 +27,6 @@ enum {
     /* An origin that never says 100 gets the body all the same (RFC 9110 section 10.1.1). */
     CONTINUE_WAIT_MS = 1000,
     INTERIM_MAX = 32, /* 1xx responses to one request */
-    ROOM_LOOK_MS = 50,
-    NO_PEER = -1, /* of balance_pick; no errno that a wait ends with */
 };
 
 /* One exchange with an upstream; lives in the request's arena. */
@@ -381,19 +380,6 @@ static enum outcome attempt(struct forwarding *forwarding)
     return read_response(forwarding);
 }
 
-static bool remember_tried(struct forwarding *forwarding)
-{
-    struct balancer *balancer = &forwarding->upstream->balancer;
-    if (!forwarding->tried.words)
-        forwarding->tried.words =
-            arena_zalloc(forwarding->request->arena, (balancer->count + 63) / 64 * 8);
-    if (!forwarding->tried.words)
-        return false;
-    size_t index = (size_t)(forwarding->entry - balancer->peers);
-    forwarding->tried.words[index / 64] |= UINT64_C(1) << (index % 64);
-    return true;
-}
-
 /* Is all of the request still at hand? */
 static bool can_repeat(const struct forwarding *forwarding)
 {
@@ -411,81 +397,20 @@ static bool retries_left(struct forwarding *forwarding)
     return forwarding->attempts++ < forwarding->upstream->config.retries;
 }
 
-/* A place in the queue for a connection; on the waiter's stack. */
-struct room_wait {
-    struct list link;
-    struct coro *coro;
-};
-
-void upstream_wake_waiter(struct upstream *upstream)
-{
-    if (list_empty(&upstream->waiters))
-        return;
-    struct room_wait *wait = container_of(upstream->waiters.next, struct room_wait, link);
-    list_remove(&wait->link);
-    coro_wake(wait->coro, 0);
-}
-
-/* Every peer has connections_max open connections in use: waits for one to become free, keeping its
- * place in the queue from call to call. Not every place that becomes free is heard of (a tunnel
- * ends, a connection is still closing), so it is looked for from time to time. */
-static int wait_for_room(struct forwarding *forwarding, struct room_wait *wait, int64_t deadline)
-{
-    struct upstream *upstream = forwarding->upstream;
-    bool new_here = !wait->coro;
-    if (new_here && upstream->waiter_count >= UPSTREAM_WAITERS_MAX)
-        return -EAGAIN;
-    if (new_here)
-        upstream->waiter_count++;
-    wait->coro = coro_self();
-    if (new_here)
-        list_push_back(&upstream->waiters, &wait->link);
-    else if (list_empty(&wait->link)) /* it was woken, but somebody else was faster */
-        list_push_front(&upstream->waiters, &wait->link);
-    int64_t look_at = io_now_ms(forwarding->io) + ROOM_LOOK_MS;
-    int result = wait_wake(forwarding->io, earlier(deadline, look_at));
-    return result == -ETIMEDOUT && look_at < deadline ? 0 : result;
-}
-
-static void leave_queue(struct forwarding *forwarding, struct room_wait *wait)
-{
-    list_remove(&wait->link);
-    if (wait->coro)
-        forwarding->upstream->waiter_count--;
-}
-
-/* The index of the peer to use; -1 if there is none, or a negative errno of the wait for one. */
-static int pick_peer(struct forwarding *forwarding, int64_t deadline)
-{
-    struct upstream *upstream = forwarding->upstream;
-    struct room_wait wait = {.coro = NULL};
-    list_init(&wait.link);
-    for (;;) {
-        bool full = false;
-        int index = balance_pick(&upstream->balancer, forwarding->request, &forwarding->tried,
-                                 upstream->config.connections_max, &full);
-        int result = index < 0 && full ? wait_for_room(forwarding, &wait, deadline) : index;
-        if (index >= 0 || !full || result < 0) {
-            leave_queue(forwarding, &wait);
-            return result;
-        }
-    }
-}
-
 /* Chooses a peer. Returns DONE when there is one. */
 static enum outcome choose(struct forwarding *forwarding)
 {
     struct upstream *upstream = forwarding->upstream;
     int64_t deadline = earlier(io_now_ms(forwarding->io) + upstream->config.connect_timeout_ms,
                                forwarding->exchange->total_deadline);
-    int index = pick_peer(forwarding, deadline);
+    int index = upstream_pick(upstream, forwarding->request, &forwarding->tried, deadline);
     if (index >= 0) {
         forwarding->entry = &upstream->balancer.peers[index];
         return DONE;
     }
     if (index == -ECANCELED)
         return CANCELLED;
-    if (index != NO_PEER)
+    if (index != PICK_NO_PEER)
         return fail(forwarding, 503, RESPONSE_OVERLOADED, "overloaded",
                     "no connection became free in time");
     if (!forwarding->response) /* nobody was tried at all */
@@ -531,14 +456,15 @@ static bool try_again(struct forwarding *forwarding, enum outcome outcome)
     if (outcome == REFUSED)
         return try_elsewhere(forwarding);
     if (outcome == FULL) { /* the others are at work now: let them get on */
-        wait_sleep(forwarding->io, io_now_ms(forwarding->io) + ROOM_LOOK_MS);
+        wait_sleep(forwarding->io, io_now_ms(forwarding->io) + PICK_ROOM_LOOK_MS);
         forwarding->entry = NULL;
         return true;
     }
     peer_failed(forwarding->entry->peer, config);
     forwarding->force_new = false;
     bool again = (outcome == UNREACHABLE || may_replay(forwarding)) && retries_left(forwarding) &&
-                 remember_tried(forwarding);
+                 pick_remember(forwarding->upstream, &forwarding->tried, forwarding->entry,
+                               forwarding->request->arena);
     if (outcome == NO_ANSWER)
         fail(forwarding, 502, RESPONSE_RESET, "reset", "the origin closed without an answer");
     if (again)

@@ -256,8 +256,7 @@ static void client_closed(struct h1_client *client)
 
 /* Tries the addresses of a name, from the next one in turn on, until one takes the connection. The
  * time is shared among them, so that one that swallows connections leaves some to the others. */
-static int open_client(struct peer *peer, struct h1_client **h1, struct h2_client **h2,
-                       const struct h2_client_options *options, int64_t deadline)
+static int open_one(struct peer *peer, struct peer_opener *opener, int64_t deadline)
 {
     int result = -EHOSTUNREACH;
     unsigned count = peer->address_count;
@@ -265,42 +264,46 @@ static int open_client(struct peer *peer, struct h1_client **h1, struct h2_clien
         int64_t now_ms = io_now_ms(peer->io);
         int64_t until = deadline == DEADLINE_NEVER ? deadline : now_ms + (deadline - now_ms) / left;
         struct address to = peer->addresses[peer->next_address++ % peer->address_count];
-        result = h2 ? h2_client_open(h2, peer->io, &to, &peer->tls, options, until)
-                    : h1_client_open(h1, peer->io, &to, &peer->tls, until);
+        result = opener->open(opener, peer, &to, until);
         if (result == 0 || result == -ECANCELED || result == -EMFILE || result == -ENFILE)
             break;
     }
     return result;
 }
 
-/* Opens a connection of one version, whichever there is a place for; it was counted as open. */
-static int connect_client(struct peer *peer, struct h1_client **h1, struct h2_client **h2,
-                          const struct h2_client_options *options, int64_t deadline)
+int peer_connect(struct peer *peer, struct peer_opener *opener, int64_t deadline)
 {
     int result = ensure_address(peer, deadline);
     if (result == 0)
-        result = open_client(peer, h1, h2, options, deadline);
+        result = open_one(peer, opener, deadline);
     if (result < 0)
         peer_connection_closed(peer);
     return result;
 }
 
+struct h1_opener {
+    struct peer_opener opener; /* first */
+    struct h1_client *client;
+};
+
+static int open_h1(struct peer_opener *opener, struct peer *peer, const struct address *to,
+                   int64_t deadline)
+{
+    struct h1_opener *self = (struct h1_opener *)opener;
+    return h1_client_open(&self->client, peer->io, to, &peer->tls, deadline);
+}
+
 static int connect_h1(struct peer *peer, struct h1_client **client, int64_t deadline)
 {
+    struct h1_opener opener = {.opener.open = open_h1};
     peer_connection_begins(peer);
-    int result = connect_client(peer, client, NULL, NULL, deadline);
+    int result = peer_connect(peer, &opener.opener, deadline);
     if (result < 0)
         return result;
-    assert(*client);
+    *client = opener.client;
     (*client)->owner = peer;
     (*client)->on_closed = client_closed;
     return 0;
-}
-
-int peer_connect_h2(struct peer *peer, struct h2_client **client,
-                    const struct h2_client_options *options, int64_t deadline)
-{
-    return connect_client(peer, NULL, client, options, deadline);
 }
 
 static void drop_idle(struct h1_client *client)
@@ -413,6 +416,13 @@ struct stream *peer_give_away(struct peer *peer, struct client_exchange *exchang
 {
     peer->active--;
     return exchange->ops->detach(exchange);
+}
+
+bool peer_make_room(struct peer *peer, unsigned connections_max)
+{
+    if (connections_max && peer->open >= connections_max && peer->idle_count)
+        drop_idle(container_of(peer->idle.prev, struct h1_client, link));
+    return !connections_max || peer->open < connections_max;
 }
 
 void peers_close_idle(void)

@@ -79,6 +79,12 @@ bool peer_has_room(const struct peer *peer, unsigned connections_max);
 void peer_give_back(struct peer *peer, struct client_exchange *exchange, bool complete,
                     const struct upstream_config *config);
 
+/* Connects a stream of bytes to the peer, by TLS if it is asked for so; it counts as one of the
+ * peer's connections and as an exchange until it is closed, and frees itself then. Returns 0 or a
+ * negative errno: -EAGAIN when there is no room after all. */
+int peer_connect_stream(struct peer *peer, const struct upstream_config *config,
+                        struct stream **out, int64_t deadline);
+
 /* Behind a 101: the connection is nobody's but the caller's, who closes it. */
 struct stream *peer_give_away(struct peer *peer, struct client_exchange *exchange);
 

@@ -99,13 +99,27 @@ static void wake_waiters(struct dial *dial, int result)
         list_remove(dial->waiters.next);
 }
 
+struct h2_opener {
+    struct peer_opener opener; /* first */
+    const struct h2_client_options *options;
+    struct h2_client *client;
+};
+
+static int open_h2(struct peer_opener *opener, struct peer *peer, const struct address *to,
+                   int64_t deadline)
+{
+    struct h2_opener *self = (struct h2_opener *)opener;
+    return h2_client_open(&self->client, peer->io, to, &peer->tls, self->options, deadline);
+}
+
 static void dial_main(void *arg)
 {
     struct dial *dial = arg;
     struct peer *peer = dial->peer;
-    struct h2_client *client;
-    int result = peer_connect_h2(peer, &client, &dial->options, dial->deadline);
+    struct h2_opener opener = {.opener.open = open_h2, .options = &dial->options};
+    int result = peer_connect(peer, &opener.opener, dial->deadline);
     if (result == 0) {
+        struct h2_client *client = opener.client;
         client->owner = peer;
         client->on_idle = became_idle;
         client->on_closed = client_closed;

@@ -11,9 +11,19 @@
 void peer_connection_begins(struct peer *peer);
 void peer_connection_closed(struct peer *peer);
 
-/* Opens a connection that has begun; on failure it is closed. Returns 0 or a negative errno. */
-int peer_connect_h2(struct peer *peer, struct h2_client **client,
-                    const struct h2_client_options *options, int64_t deadline);
+/* How a connection of some kind is opened. */
+struct peer_opener {
+    /* To one address. Returns 0 or a negative errno. Suspends. */
+    int (*open)(struct peer_opener *opener, struct peer *peer, const struct address *to,
+                int64_t deadline);
+};
+
+/* Opens a connection that has begun, to whichever address takes it; on failure it is closed.
+ * Returns 0 or a negative errno. Suspends. */
+int peer_connect(struct peer *peer, struct peer_opener *opener, int64_t deadline);
+
+/* Is there room for one more connection? An idle one is closed for it, which may take a moment. */
+bool peer_make_room(struct peer *peer, unsigned connections_max);
 
 void peer_unref(struct peer *peer);
 

@@ -18,7 +18,11 @@ struct tls_client;
 struct upstream;
 
 /* What the peers speak; h2 in the clear is known beforehand (RFC 9113 section 3.3). */
-enum upstream_protocol { UPSTREAM_H1, UPSTREAM_H2 };
+enum upstream_protocol {
+    UPSTREAM_H1,
+    UPSTREAM_H2,
+    UPSTREAM_TCP, /* anything: for layer 4 */
+};
 
 enum balance { BALANCE_ROUND_ROBIN, BALANCE_LEAST_CONN, BALANCE_RANDOM, BALANCE_HASH };
 

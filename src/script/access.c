@@ -21,12 +21,12 @@ static int found(struct slice text, struct script_text *out)
     return text.ptr ? ACCESS_FOUND : ACCESS_NONE;
 }
 
-static int client_ip(const struct request *request, struct script_text *out)
+static int host_of(const struct address *address, struct script_text *out)
 {
     static char text[ADDRESS_TEXT_MAX];
-    if (!request->remote || !request->remote->len)
+    if (!address || !address->len)
         return ACCESS_NONE;
-    return found(slice_of(text, address_format_host(request->remote, text)), out);
+    return found(slice_of(text, address_format_host(address, text)), out);
 }
 
 int script_request_text(intptr_t address, uint32_t generation, int field, struct script_text *out)
@@ -46,7 +46,9 @@ int script_request_text(intptr_t address, uint32_t generation, int field, struct
     case FIELD_HOST:
         return found(request->authority, out);
     case FIELD_IP:
-        return client_ip(request, out);
+        return host_of(request->remote, out);
+    case FIELD_LOCAL_IP:
+        return host_of(request->local, out);
     default:
         return ACCESS_INVALID;
     }
@@ -60,6 +62,8 @@ double script_request_number(intptr_t address, uint32_t generation, int field)
     switch (field) {
     case FIELD_PORT:
         return request->remote ? address_port(request->remote) : 0;
+    case FIELD_LOCAL_PORT:
+        return request->local ? address_port(request->local) : 0;
     case FIELD_ID:
         return (double)request->id;
     case FIELD_VERSION:

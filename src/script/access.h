@@ -38,6 +38,8 @@ enum script_field {
     FIELD_PORT,
     FIELD_ID,
     FIELD_VERSION,
+    FIELD_LOCAL_IP,
+    FIELD_LOCAL_PORT,
 };
 
 enum script_part { PART_HEADERS, PART_TRAILERS };

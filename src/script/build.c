@@ -1,5 +1,6 @@
 #include "script/build.h"
 
+#include "l4/conn.h"
 #include "net/address.h"
 #include "proxy/site.h"
 #include "proxy/upstream.h"
@@ -95,11 +96,12 @@ static int source(lua_State *L)
     return 1;
 }
 
-/* core.lua_step(function, label) */
+/* core.lua_step(function, label, of_connections) */
 static int lua_step(lua_State *L)
 {
     struct lua_run *run = build_alloc(L, sizeof(*run));
     run->script = script_of(L);
+    run->of_connections = lua_toboolean(L, 3);
     lua_pushvalue(L, 1);
     run->ref = luaL_ref(L, LUA_REGISTRYINDEX);
     build_step(L, &lua_layer, run, 2);
@@ -151,8 +153,8 @@ static int chain(lua_State *L)
     return 1;
 }
 
-/* core.listener({ address, ... }, options, chain, where, tls server or nil, on_client_hello or nil)
- */
+/* core.listener({ address, ... }, options, chain, where, tls server or nil, on_client_hello or nil,
+ * layer 4) */
 static int listener(lua_State *L)
 {
     struct site *site = build_site(L);
@@ -171,6 +173,8 @@ static int listener(lua_State *L)
     listener->config.tls = lua_touserdata(L, 5);
     if (lua_isfunction(L, 6))
         listener->config.tls_hello = script_hello_hook(L, 6);
+    if (lua_toboolean(L, 7))
+        listener->config.start = l4_connection_start;
     append(L, (void ***)&site->listeners, &site->listener_count, listener);
     return 0;
 }

@@ -1,10 +1,12 @@
 /* The built-in native layers as steps of chains. */
 #include "script/build.h"
 
+#include "l4/tcp_proxy.h"
 #include "proxy/access_log.h"
 #include "proxy/connect.h"
 #include "proxy/files.h"
 #include "proxy/router.h"
+#include "proxy/site.h"
 
 #include <string.h>
 
@@ -86,10 +88,24 @@ static int connect_step(lua_State *L)
     return 1;
 }
 
+static uint32_t timeout_at(lua_State *L, int index)
+{
+    return lua_isnoneornil(L, index) ? L4_TIMEOUT_UNSET : (uint32_t)luaL_checknumber(L, index);
+}
+
+/* core.tcp_proxy_step(upstream, label, idle_timeout_ms or nil, total_timeout_ms or nil) */
+static int tcp_proxy_step(lua_State *L)
+{
+    const struct site_upstream *entry = lua_touserdata(L, 1);
+    struct l4_tcp_proxy *proxy = build_alloc(L, sizeof(*proxy));
+    proxy->upstream = entry->upstream;
+    proxy->options = (struct l4_splice){timeout_at(L, 3), timeout_at(L, 4)};
+    build_step(L, &l4_tcp_proxy_layer, proxy, 2);
+    return 1;
+}
+
 const luaL_Reg builtin_functions[] = {
-    {"connect_step", connect_step},
-    {"files_step", files_step},
-    {"access_log_step", access_log_step},
-    {"router_step", router_step},
-    {NULL, NULL},
+    {"tcp_proxy_step", tcp_proxy_step}, {"connect_step", connect_step},
+    {"files_step", files_step},         {"access_log_step", access_log_step},
+    {"router_step", router_step},       {NULL, NULL},
 };

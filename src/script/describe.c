@@ -52,6 +52,8 @@ static void put_listener(struct tree *tree, const struct site_listener *listener
     put(tree, "listen");
     for (unsigned i = 0; i < listener->address_count; i++)
         put(tree, " %s", listener->addresses[i]);
+    if (listener->config.start)
+        put(tree, " layer 4");
     struct slice options = options_describe(&listener_options, &listener->config, tree->arena);
     put(tree, "%s%s%s   (%s)\n", options.len ? " {" : "", options.ptr, options.len ? "}" : "",
         listener->where);

@@ -54,7 +54,8 @@ static ml_response *lua_handle(void *self, ml_request *request, ml_next *next)
     };
     call_run(&call, true);
     if (call.state == CALL_RETURNED)
-        return call.response;
+        return call.response || !run->of_connections ? call.response
+                                                     : response_create(request, 200);
     if (coro_cancelled())
         return NULL;
     return response_create_error(request, 500, RESPONSE_LAYER_FAILED, SLICE("a layer failed"));

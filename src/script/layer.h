@@ -12,6 +12,7 @@
 struct lua_run {
     struct script *script;
     int ref; /* of the function(address, generation) that returns the response's address */
+    bool of_connections; /* its functions are layers of layer 4, which may give no response: 0 */
 };
 
 extern const ml_layer lua_layer;

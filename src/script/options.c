@@ -26,6 +26,7 @@ static const struct option of_listener[] = {
     LISTENER(OPTION_DURATION, "idle_timeout", idle_timeout_ms),
     LISTENER(OPTION_DURATION, "tunnel_idle_timeout", tunnel_idle_timeout_ms),
     LISTENER(OPTION_DURATION, "total_timeout", total_timeout_ms),
+    LISTENER(OPTION_DURATION, "setup_timeout", setup_timeout_ms),
     LISTENER(OPTION_BYTES, "request_line_max", request_line_max_bytes),
     LISTENER(OPTION_BYTES, "head_max", head_max_bytes),
     LISTENER(OPTION_COUNT, "headers_max", header_count_max),
@@ -140,6 +141,9 @@ static void print_scaled(char *out, size_t size, uint64_t value, const uint64_t 
     snprintf(out, size, "%llu%s", (unsigned long long)(value / *scales), *units);
 }
 
+static const char *const protocol_names[] = {
+    [UPSTREAM_H1] = "h1", [UPSTREAM_H2] = "h2", [UPSTREAM_TCP] = "tcp"};
+
 static void print_protocols(char *out, size_t size, uint32_t bits)
 {
     snprintf(out, size, "%s%s%s%s%s", bits & PROTOCOL_H1 ? "h1" : "",
@@ -168,7 +172,7 @@ static void print_value(char *out, size_t size, const struct option *option, con
         snprintf(out, size, "%u", *(const uint32_t *)field);
         break;
     case OPTION_PROTOCOL:
-        snprintf(out, size, "%s", *(const uint32_t *)field == UPSTREAM_H2 ? "h2" : "h1");
+        snprintf(out, size, "%s", protocol_names[*(const uint32_t *)field]);
         break;
     case OPTION_PROTOCOLS:
         print_protocols(out, size, *(const uint32_t *)field);

@@ -12,6 +12,7 @@
 #ifndef SCRIPT_RUN_H
 #define SCRIPT_RUN_H
 
+#include "l4/tcp_proxy.h"
 #include "proxy/chain.h"
 #include "script/state.h"
 
@@ -54,6 +55,8 @@ struct call {
     uint64_t bytes_max;
     struct response *response;
     struct slice bytes;
+    struct upstream *upstream;
+    struct l4_splice splice;
     int result; /* >= 0 or a negative errno */
 
     /* Before the first resume: pushes the function and its arguments, returns their number. */

@@ -78,10 +78,9 @@ static void take_values(struct script *script, lua_State *L)
 {
     assert(script);
     static const char *const names[VALUE_COUNT] = {
-        [VALUE_HANDLES] = "handles",
-        [VALUE_LOAD_SITE] = "load_site",
-        [VALUE_NEXT_CHUNK] = "next_chunk",
-        [VALUE_MAP_CHUNK] = "map_chunk",
+        [VALUE_HANDLES] = "handles",         [VALUE_LOAD_SITE] = "load_site",
+        [VALUE_NEXT_CHUNK] = "next_chunk",   [VALUE_MAP_CHUNK] = "map_chunk",
+        [VALUE_CONN_CLOSED] = "conn_closed",
     };
     for (unsigned i = 0; i < VALUE_COUNT; i++) {
         lua_getfield(L, -1, names[i]);

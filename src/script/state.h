@@ -27,10 +27,12 @@ struct thread {
 
 /* Values in the registry that C asks for. */
 enum script_value {
-    VALUE_HANDLES,    /* table: address of a request -> its handle */
-    VALUE_LOAD_SITE,  /* function(path): runs a site's script, returns what it asked for */
-    VALUE_NEXT_CHUNK, /* function(address, generation, index): next piece of an iterator's body */
-    VALUE_MAP_CHUNK,  /* function(address, generation, index, chunk, last): a mapped piece */
+    VALUE_HANDLES,     /* table: address of a request -> its handle */
+    VALUE_LOAD_SITE,   /* function(path): runs a site's script, returns what it asked for */
+    VALUE_NEXT_CHUNK,  /* function(address, generation, index): next piece of an iterator's body */
+    VALUE_MAP_CHUNK,   /* function(address, generation, index, chunk, last): a mapped piece */
+    VALUE_CONN_CLOSED, /* function(address, generation, reason, error, client_bytes, peer_bytes,
+                          seconds, peer): runs what waits for a connection's end */
     VALUE_COUNT
 };
 

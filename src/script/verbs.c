@@ -1,4 +1,5 @@
 /* What Lua can wait for. See struct verb in run.h. */
+#include "script/conn.h"
 #include "script/run.h"
 
 #include "base/clock.h"
@@ -197,5 +198,6 @@ const struct verb script_verbs[] = {
     {"read", take_body, perform_read, give_bytes},
     {"buffer", take_body, perform_buffer, give_bytes},
     {"reclaim", take_request, perform_reclaim, give_result},
+    {"splice", conn_take_splice, conn_perform_splice, give_response},
 };
 const unsigned script_verb_count = sizeof(script_verbs) / sizeof(script_verbs[0]);

@@ -44,11 +44,17 @@ struct listener_service {
     struct service service;
     struct site *site;
     const struct chain *chain;
+    bool layer4; /* the chain is one of connections */
 };
 
 static struct response *service_handle(struct service *service, struct request *request)
 {
-    return chain_run(((struct listener_service *)service)->chain, request);
+    const struct listener_service *self = (struct listener_service *)service;
+    /* On a connection that was kept over a reload which made its port one of layer 4. */
+    if (self->layer4 && request->version)
+        return response_create_error(request, 503, RESPONSE_OVERLOADED,
+                                     SLICE("this address does not speak HTTP any more"));
+    return chain_run(self->chain, request);
 }
 
 static void service_retain(struct service *service)
@@ -109,6 +115,7 @@ static void serve_with(struct acceptor *acceptor, struct site *site, struct site
         .service = {service_handle, service_retain, service_release},
         .site = site,
         .chain = &config->chain,
+        .layer4 = config->config.start != NULL,
     };
     http_server_set_service(&acceptor->server, &service->service, &config->config);
     acceptor_start(acceptor);

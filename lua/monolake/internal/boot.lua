@@ -9,4 +9,5 @@ return {
    load_site = site.load,
    next_chunk = body.next_chunk,
    map_chunk = body.map_chunk,
+   conn_closed = require("monolake.internal.conn").closed,
 }

@@ -3,7 +3,9 @@
 local core = require "monolake.core"
 local check = require "monolake.internal.check"
 local compose = require "monolake.internal.compose"
+local compose_connections = require "monolake.internal.compose_conn"
 local tls = require "monolake.internal.tls"
+local Upstream = require "monolake.internal.upstream"
 local Reply = require("monolake.internal.response").Reply
 
 local build = {}
@@ -94,10 +96,13 @@ Layer.__index = Layer
 
 --- Describes a native layer.
 --- @param label string for the summary tree
---- @param make fun(label: string): userdata makes the step when the chain is compiled
+--- @param make fun(label: string, kind: string): userdata makes the step when a chain of that kind
+--- ("http", "l4") is compiled
 --- @param level integer whose line is blamed for failures
-function build.layer(label, make, level)
-   return setmetatable({ label = label, make = make, where = check.where(level + 1) }, Layer)
+--- @param kind string|nil of chains in which it may stand: "http" (default), "l4" or "both"
+function build.layer(label, make, level, kind)
+   return setmetatable({ label = label, make = make, where = check.where(level + 1),
+      kind = kind or "http" }, Layer)
 end
 
 function build.is_layer(value)
@@ -137,18 +142,31 @@ local function append_list(out, list, where, append)
    end
 end
 
---- Appends layers in their order: { fn, label } for Lua, { step } for native ones.
+local KINDS = { http = "HTTP", l4 = "layer 4" }
+
+local function check_kind(layer, kind, where)
+   if layer.kind ~= kind and layer.kind ~= "both" then
+      error(("%s: %s is a layer of %s and cannot stand in a chain of %s"):format(where, layer.label,
+         KINDS[layer.kind], KINDS[kind]), 0)
+   end
+end
+
+--- Appends layers in their order to `out`, of which `kind` is that of the chain: { fn, label } for
+--- Lua, { step } for native ones.
 local function append(out, value, where)
    local kind = getmetatable(value)
    if type(value) == "function" then
       out[#out + 1] = { fn = value, label = function_label(value) }
    elseif kind == Layer then
-      local ok, step = pcall(value.make, value.label)
+      check_kind(value, out.kind, where)
+      local ok, step = pcall(value.make, value.label, out.kind)
       if not ok then
          local placed = type(step) ~= "string" or step:match "^[^\n:]+:%d+: "
          error(placed and step or (value.where .. ": " .. step), 0)
       end
       out[#out + 1] = { step = step }
+   elseif kind == Reply and out.kind ~= "http" then
+      error(where .. ": a response cannot stand in a chain of layer 4", 0)
    elseif kind == Reply and type(value.body) == "string" then
       out[#out + 1] = { step = reply_step(value) }
    elseif kind == Reply then
@@ -172,13 +190,16 @@ end
 --- Compiles layers to a native chain: every run of neighbouring functions becomes one step.
 --- @param value function|table a layer, a function, or a list of them
 --- @param where string "site.lua:7", for messages
+--- @param kind string|nil "http" (default) or "l4"
 --- @return userdata
-function build.chain(value, where)
-   local layers, steps, run = {}, {}, {}
+function build.chain(value, where, kind)
+   local layers, steps, run = { kind = kind or "http" }, {}, {}
+   local of_connections = layers.kind == "l4"
+   local join = of_connections and compose_connections or compose
    append(layers, value, where)
    local function end_run()
       if #run > 0 then
-         steps[#steps + 1] = core.lua_step(compose(run, current), run_label(run))
+         steps[#steps + 1] = core.lua_step(join(run, current), run_label(run), of_connections)
          run = {}
       end
    end
@@ -196,10 +217,10 @@ end
 
 -- --- Upstreams ---------------------------------------------------------------------------------
 
----@class monolake.Upstream
----@field name string
-local Upstream = {}
-Upstream.__index = Upstream
+local TCP = 2 -- UPSTREAM_TCP of src/proxy/upstream.h
+
+--- What peers are offered by ALPN, by the protocol that they are to speak.
+local OFFERS = { [0] = { "http/1.1" }, [1] = { "h2" }, [TCP] = {} }
 
 local BALANCE = { round_robin = true, least_conn = true, random = true, hash = true }
 
@@ -281,14 +302,13 @@ function build.upstream(options, level)
    local stand_ins = overrides.upstreams[name]
    local client
    if (secure or checked.tls) and not stand_ins then
-      local alpn = { checked.protocol == 1 and "h2" or "http/1.1" }
-      client = tls.client(checked.tls or {}, build.files_beside, alpn, level + 1)
+      client = tls.client(checked.tls or {}, build.files_beside, OFFERS[checked.protocol or 0], level + 1)
       check_proof(peers, checked.tls and checked.tls.name, level + 1)
    end
    for i = 1, stand_ins and #stand_ins or 0 do
       weights[i] = 1
    end
-   if stand_ins then
+   if stand_ins and checked.protocol ~= TCP then
       checked.protocol = nil -- they speak HTTP/1
    end
    peers = stand_ins or peers
@@ -339,9 +359,42 @@ function build.proxy(target, level)
    elseif getmetatable(target) ~= Upstream then
       target = build.upstream(target, level + 1)
    end
+   if target.options.protocol == TCP then
+      error(('proxy: upstream %q has the protocol "tcp", which is for layer 4'):format(target.name),
+         level + 1)
+   end
    local layer = build.layer("proxy " .. target.name, function(label)
       return core.proxy_step(target:open(), label)
    end, level + 1)
+   return layer
+end
+
+local function with_tcp(options)
+   local copy = { protocol = "tcp" }
+   for name, value in pairs(options) do
+      copy[name] = value
+   end
+   return copy
+end
+
+local SPLICE = { idle_timeout = "duration", total_timeout = "duration" }
+
+--- @param target monolake.Upstream|string|table
+--- @param options { idle_timeout: number|string|nil, total_timeout: number|string|nil }|nil
+--- @param level integer whose line is blamed, as for error()
+function build.tcp_proxy(target, options, level)
+   if getmetatable(target) ~= Upstream then
+      target = type(target) == "string" and { target } or target
+      if type(target) ~= "table" then
+         error("tcp_proxy: expected an upstream, an address or a table of peers, not " .. type(target),
+            level + 1)
+      end
+      target = build.upstream(with_tcp(target), level + 1)
+   end
+   local checked = check.options("tcp_proxy", options or {}, SPLICE, level + 1)
+   local layer = build.layer("tcp_proxy " .. target.name, function(label)
+      return core.tcp_proxy_step(target:open(), label, checked.idle_timeout, checked.total_timeout)
+   end, level + 1, "l4")
    return layer
 end
 
@@ -461,7 +514,7 @@ function build.certificate(options, level)
    return certificate
 end
 
-local LISTEN = { address = "any", chain = "any", tls = "table" }
+local LISTEN = { address = "any", chain = "any", l4 = "any", tls = "table" }
 for name, kind in pairs(option_kinds.listener) do
    LISTEN[name] = kind
 end
@@ -494,20 +547,23 @@ function build.listen(options, level)
       end
       addresses = stand_ins
    end
-   if checked.chain == nil then
+   if checked.chain == nil and checked.l4 == nil then
       error("listen: expected a chain", level + 1)
+   elseif checked.chain ~= nil and checked.l4 ~= nil then
+      error("listen: expected a chain for HTTP or one for layer 4 (l4), not both", level + 1)
    end
-   local where = check.where(level + 1)
+   local where, kind = check.where(level + 1), checked.l4 ~= nil and "l4" or "http"
    local server, on_hello
    if checked.tls then
-      local alpn = tls.alpn(checked.protocols)
+      local alpn = kind == "http" and tls.alpn(checked.protocols) or {}
       server, on_hello = tls.server(checked.tls, build.files_beside, alpn, level + 1)
    end
    if overrides.listen then
       server, on_hello = nil, nil -- specs send their requests in the clear, and by HTTP/1
       checked.protocols = nil
    end
-   core.listener(addresses, checked, build.chain(checked.chain, where), where, server, on_hello)
+   local chain = build.chain(kind == "l4" and checked.l4 or checked.chain, where, kind)
+   core.listener(addresses, checked, chain, where, server, on_hello, kind == "l4")
 end
 
 function build.options(options, level)

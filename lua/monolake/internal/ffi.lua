@@ -37,6 +37,9 @@ double script_body_address(intptr_t request, uint32_t generation, intptr_t messa
 int script_body_busy(intptr_t request, uint32_t generation);
 int script_body_stream(intptr_t request, uint32_t generation, intptr_t message, int index,
                        int map);
+int script_conn_state(intptr_t request, uint32_t generation, intptr_t response);
+int script_conn_end(intptr_t request, uint32_t generation, int reset);
+int script_conn_watch(intptr_t request, uint32_t generation);
 double script_now(void);
 double script_clock(void);
 ]]

@@ -1,0 +1,264 @@
+--- A connection of layer 4 as layers see it.
+---
+--- Places in a handle: 1 the address of its request, 2 its generation, 3 the site, 4 the address of
+--- the response of the last attempt to connect it, 5 the functions of on_close, 6 ctx. Nothing else is
+--- kept, so that whatever is asked for after its end raises an error.
+local ffi = require "ffi"
+local core = require "monolake.core"
+local C = require "monolake.internal.ffi"
+local Upstream = require "monolake.internal.upstream"
+local check = require "monolake.internal.check"
+local errors = require "monolake.internal.errors"
+local handles = require "monolake.internal.handles"
+local properties = require "monolake.internal.properties"
+local wait = require "monolake.internal.wait"
+
+local text_of = ffi.string
+local out = ffi.new "struct script_text"
+local raw_yield, splice_verb = wait.yield, wait.verbs.splice
+
+--- A connection of layer 4 as layers see it. After its end every access raises an error.
+---@class monolake.Conn
+---@field ip string the client's address; "unix:" for a unix socket
+---@field port integer the client's port
+---@field local_ip string the address that it has connected to
+---@field local_port integer
+---@field tls monolake.TLS|nil what the handshake agreed on; nil for a connection in the clear
+---@field id integer a number that no other connection or request of this worker has
+---@field ctx table free for the layers' own use
+local methods = {}
+local getters, setters = {}, {}
+
+local IP, PORT, ID, LOCAL_IP, LOCAL_PORT = 5, 6, 7, 9, 10
+local OVER = -1
+
+local function raise(code, level)
+   if code == OVER then
+      error("connection handle used after its connection ended", level + 1)
+   end
+   errors.raise_access(code, nil, level + 1)
+end
+
+local function text_getter(field)
+   return function(self)
+      local found = C.script_request_text(self[1], self[2], field, out)
+      if found > 0 then
+         return text_of(out.ptr, out.len)
+      elseif found < 0 then
+         raise(found, 3)
+      end
+      return nil
+   end
+end
+
+local function number_getter(field)
+   return function(self)
+      local number = C.script_request_number(self[1], self[2], field)
+      if number < 0 then
+         raise(number, 3)
+      end
+      return number
+   end
+end
+
+getters.ip = text_getter(IP)
+getters.port = number_getter(PORT)
+getters.local_ip = text_getter(LOCAL_IP)
+getters.local_port = number_getter(LOCAL_PORT)
+getters.id = number_getter(ID)
+
+function getters.tls(self)
+   local info = core.tls_info(self[1], self[2])
+   if info == false then
+      raise(OVER, 3)
+   end
+   rawset(self, "tls", info)
+   return info
+end
+
+function getters.ctx(self)
+   local ctx = self[6]
+   if not ctx then
+      ctx = {}
+      self[6] = ctx
+   end
+   return ctx
+end
+
+function setters.ctx(self, value)
+   if type(value) ~= "table" then
+      error("conn.ctx must be a table, not " .. type(value), 3)
+   end
+   self[6] = value
+end
+
+local Conn
+
+--- Raises an error unless it is a connection that may still be connected.
+local function check_open(self, what, level)
+   if getmetatable(self) ~= Conn then
+      error(("%s: expected the connection, not %s"):format(what, type(self)), level + 1)
+   end
+   local state = C.script_conn_state(self[1], self[2], self[4] or 0)
+   if state == 1 then
+      error(what .. ": the connection has a peer already", level + 1)
+   elseif state == 2 then
+      error(what .. ": the connection was closed by a layer", level + 1)
+   elseif state < 0 then
+      raise(state, level + 1)
+   end
+end
+
+--- True if the last attempt has connected it, else nil and why not.
+local function outcome(self)
+   local address = self[4]
+   local state = C.script_conn_state(self[1], self[2], address or 0)
+   if state == 1 then
+      return true
+   elseif state < 0 then
+      raise(state, 3)
+   elseif state == 2 then
+      return nil, "a layer has closed the connection"
+   elseif address and C.script_response_error(self[1], self[2], address, out) > 0 then
+      return nil, text_of(out.ptr, out.len)
+   end
+   return nil, "no layer has connected it to a peer"
+end
+
+--- Takes what an attempt has yielded: the address of a response, or nil and an error.
+local function settle(self, what, address, code)
+   if address then
+      self[4] = address
+   elseif code == -22 then
+      error(what .. " can be called only while its own layer is running", 3)
+   else
+      error(errors.cancelled, 0)
+   end
+end
+
+local SPLICE = { idle_timeout = "duration", total_timeout = "duration" }
+
+--- Connects to a peer of an upstream that was made by ml.upstream when the site was loaded. Bytes are
+--- carried both ways, by native code, as soon as the layers have returned. True, or nil and why no
+--- peer could be reached: then another upstream may be tried.
+---
+--- Options: `idle_timeout`, after which a connection on which nothing was received is reset (default:
+--- `tunnel_idle_timeout` of the listener), and `total_timeout` (none).
+---@param upstream monolake.Upstream
+---@param options { idle_timeout: number|string|nil, total_timeout: number|string|nil }|nil
+---@return true|nil, string|nil
+function methods:splice(upstream, options)
+   local native = getmetatable(upstream) == Upstream and upstream.opened[self[3]]
+   if not native then
+      error("splice: expected an upstream that was made while the site was loaded", 2)
+   end
+   local idle, total
+   if options then
+      local checked = check.options("splice", options, SPLICE, 2)
+      idle, total = checked.idle_timeout, checked.total_timeout
+   end
+   check_open(self, "splice", 2)
+   settle(self, "splice", raw_yield(splice_verb, self[1], native, idle, total))
+   return outcome(self)
+end
+
+local function finish(self, reset)
+   local code = C.script_conn_end(self[1], self[2], reset)
+   if code < 0 then
+      raise(code, 3)
+   end
+end
+
+--- Closes the connection (FIN) when the layers have returned; one that has a peer by then is cut at
+--- once.
+function methods:close()
+   finish(self, 0)
+end
+
+--- Resets the connection (RST) when the layers have returned; one that has a peer by then at once.
+function methods:reset()
+   finish(self, 1)
+end
+
+--- How a connection went.
+---@class monolake.ConnResult
+---@field reason string see `conn:on_close`
+---@field error string|nil of the system: "Connection reset by peer"
+---@field client_bytes integer carried from the client to the peer
+---@field peer_bytes integer and back
+---@field duration number seconds
+---@field peer string|nil its address
+
+--- Has `fn(conn, result)` called when the connection has ended; it may wait for up to a minute.
+--- Functions run in the order in which they were given.
+---
+--- `result.reason` is "ended" (both sides have said that they are done), "closed" or "reset" (by a
+--- layer, or no layer has connected it), "idle_timeout", "total_timeout", "setup_timeout",
+--- "client_failed", "peer_failed" (`result.error` says how), "connect_failed", "layer_failed" or
+--- "cancelled" (this server has ended it).
+---@param fn fun(conn: monolake.Conn, result: monolake.ConnResult)
+function methods:on_close(fn)
+   check.value("on_close", fn, "function", 2)
+   local code = C.script_conn_watch(self[1], self[2])
+   if code < 0 then
+      raise(code, 2)
+   end
+   local list = self[5]
+   if list then
+      list[#list + 1] = fn
+   else
+      self[5] = { fn }
+   end
+end
+
+Conn = properties("a connection", getters, setters, methods)
+
+Conn.check_open, Conn.settle, Conn.outcome = check_open, settle, outcome
+
+--- The handle of a connection; the same one for all layers.
+---@param address number
+---@param generation number
+---@param site table
+---@return monolake.Conn
+function Conn.of(address, generation, site)
+   local handle = handles[address]
+   if not handle or handle[2] ~= generation then
+      handle = setmetatable({ address, generation, site, false, false, false }, Conn)
+      handles[address] = handle
+   end
+   return handle
+end
+
+--- The address of the response that tells of the connection's fate, or 0: none was tried for.
+function Conn.response(self)
+   return self[4] or 0
+end
+
+--- The response to a failure of a layer.
+function Conn.fail(address, generation, why)
+   return C.script_response_fail(address, generation, 500, why, #why)
+end
+
+local function with_traceback(err)
+   return errors.is_failure(err) and err or debug.traceback(tostring(err), 2)
+end
+
+--- Runs the functions of on_close; called by src/script/conn.c.
+function Conn.closed(address, generation, reason, err, client_bytes, peer_bytes, duration, peer)
+   local self = handles[address]
+   if not self or self[2] ~= generation then
+      return
+   end
+   local result = { reason = reason, error = err, client_bytes = client_bytes, peer_bytes = peer_bytes,
+      duration = duration, peer = peer }
+   for _, fn in ipairs(self[5] or {}) do
+      local ok, problem = xpcall(fn, with_traceback, self, result)
+      if problem == errors.cancelled then
+         error(problem, 0)
+      elseif not ok then
+         core.log_failure(tostring(problem))
+      end
+   end
+end
+
+return Conn

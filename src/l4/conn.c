@@ -1,0 +1,289 @@
+#include "l4/conn.h"
+
+#include <errno.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "coro/coro.h"
+#include "tls/tls_stream.h"
+
+enum { LINGER_MS = 2000 }; /* how long a client that was sent a FIN may go on sending */
+
+static void arrival(struct connection *connection);
+static void drain(struct connection *connection);
+static void abort_connection(struct connection *connection);
+static void closed(struct connection *connection);
+
+static const struct exchange_codec l4_codec = {.send_interim = NULL};
+
+static const struct protocol layer4 = {
+    .arrival = arrival,
+    .drain = drain,
+    .abort = abort_connection,
+    .closed = closed,
+};
+
+struct l4_conn *l4_conn_of(const struct request *request)
+{
+    const struct exchange *exchange = request->exchange;
+    return exchange->codec == &l4_codec ? exchange->connection : NULL;
+}
+
+const char *l4_reason_name(enum l4_reason reason)
+{
+    static const char *const names[] = {
+        [L4_OPEN] = "open",
+        [L4_ENDED] = "ended",
+        [L4_CLOSED] = "closed",
+        [L4_RESET] = "reset",
+        [L4_IDLE] = "idle_timeout",
+        [L4_DEADLINE] = "total_timeout",
+        [L4_SETUP_DEADLINE] = "setup_timeout",
+        [L4_CLIENT_FAILED] = "client_failed",
+        [L4_PEER_FAILED] = "peer_failed",
+        [L4_CONNECT_FAILED] = "connect_failed",
+        [L4_LAYER_FAILED] = "layer_failed",
+        [L4_CANCELLED] = "cancelled",
+    };
+    return names[reason];
+}
+
+/* --- The end ---------------------------------------------------------------------------------- */
+
+/* Behind a FIN of ours: what the client still sends is dropped, until it ends or for a while. */
+static void lingered(struct timer *timer)
+{
+    struct connection *connection = timer->owner;
+    stream_close(&connection->stream);
+}
+
+static void linger(struct connection *connection)
+{
+    struct io *io = connection->server->io;
+    timer_init(&connection->idle, lingered, connection);
+    timer_start(io_timers(io), &connection->idle, io_now_ms(io) + LINGER_MS);
+    stream_shutdown(&connection->stream);
+    arrival(connection);
+}
+
+static void finish_main(void *arg)
+{
+    struct l4_conn *conn = arg;
+    conn->on_close->finish(conn, coro_self() != NULL);
+    exchange_end(conn->exchange);
+}
+
+/* The exchange's end, in two steps: what must see the streams, then what may wait. In between the
+ * caller closes the streams. */
+static bool begin_end(struct l4_conn *conn)
+{
+    conn->duration_us = clock_now_us() - conn->exchange->started_us;
+    conn->connection = NULL;
+    bool more = conn->on_close && conn->on_close->begin(conn);
+    conn->exchange->request.tls = NULL; /* it goes with the stream */
+    return more;
+}
+
+static void finish_end(struct l4_conn *conn, bool more)
+{
+    if (!more)
+        exchange_end(conn->exchange);
+    else if (coro_self() || !coro_start(finish_main, conn))
+        finish_main(conn);
+}
+
+static enum l4_reason reason_of(enum tunnel_reason reason)
+{
+    static const enum l4_reason reasons[] = {
+        [TUNNEL_ENDED] = L4_ENDED,
+        [TUNNEL_IDLE] = L4_IDLE,
+        [TUNNEL_DEADLINE] = L4_DEADLINE,
+        [TUNNEL_CLIENT_FAILED] = L4_CLIENT_FAILED,
+        [TUNNEL_PEER_FAILED] = L4_PEER_FAILED,
+        [TUNNEL_CANCELLED] = L4_CANCELLED,
+    };
+    return reasons[reason];
+}
+
+/* The tunnel closes both streams behind this. */
+static void tunnel_done(const struct tunnel_result *result, void *owner)
+{
+    struct l4_conn *conn = owner;
+    conn->tunnel = NULL;
+    conn->reason = conn->verdict ? conn->verdict : reason_of(result->reason);
+    conn->error = conn->verdict ? 0 : result->error;
+    conn->client_bytes = result->client_bytes;
+    conn->peer_bytes = result->peer_bytes;
+    conn->connection->state = NULL;
+    finish_end(conn, begin_end(conn));
+}
+
+void l4_conn_end(struct l4_conn *conn, enum l4_reason verdict)
+{
+    if (!conn->connection || conn->verdict)
+        return;
+    conn->verdict = verdict;
+    if (conn->tunnel)
+        tunnel_cancel(conn->tunnel);
+}
+
+/* --- The chain -------------------------------------------------------------------------------- */
+
+static bool start_tunnel(struct l4_conn *conn, struct response *response)
+{
+    struct connection *connection = conn->connection;
+    const struct listener_config *config = &connection->server->config;
+    struct io *io = connection->server->io;
+    int64_t deadline = DEADLINE_NEVER;
+    if (config->total_timeout_ms)
+        deadline = conn->exchange->started_us / 1000 + config->total_timeout_ms;
+    if (conn->total_timeout_ms && io_now_ms(io) + conn->total_timeout_ms < deadline)
+        deadline = io_now_ms(io) + conn->total_timeout_ms;
+    struct tunnel_options options = {.idle_timeout_ms = conn->idle_timeout_ms,
+                                     .deadline = deadline};
+    conn->tunnel = tunnel_start(&connection->stream, response->tunnel, &options, tunnel_done, conn);
+    if (!conn->tunnel) {
+        log_warn("no memory for a tunnel: its connections are closed");
+        return false;
+    }
+    response->tunnel = NULL;
+    return true;
+}
+
+/* Why a chain gave no peer to connect to. */
+static enum l4_reason failure_of(const struct l4_conn *conn, const struct response *response)
+{
+    if (conn->verdict)
+        return conn->verdict;
+    if (coro_cancelled())
+        return conn->connection->stream.end < 0 ? L4_CLIENT_FAILED : L4_CANCELLED;
+    if (conn->exchange->total_deadline <= clock_now_ms())
+        return L4_SETUP_DEADLINE;
+    if (!response || response->error == RESPONSE_LAYER_FAILED)
+        return L4_LAYER_FAILED;
+    return response->error == RESPONSE_OK ? L4_CLOSED : L4_CONNECT_FAILED;
+}
+
+/* Ends a connection that has no tunnel: layers that ended it get the end that they wanted, a
+ * failure is a reset, which no client takes for an answer. */
+static void end_without_peer(struct l4_conn *conn, const struct response *response)
+{
+    struct connection *connection = conn->connection;
+    conn->reason = failure_of(conn, response);
+    if (conn->reason == L4_CLIENT_FAILED)
+        conn->error = connection->stream.end;
+    bool more = begin_end(conn);
+    connection->coro = NULL;
+    connection->state = NULL;
+    if (conn->reason == L4_CLOSED)
+        linger(connection);
+    else
+        stream_abort(&connection->stream);
+    finish_end(conn, more);
+}
+
+static void conn_main(void *arg)
+{
+    struct l4_conn *conn = arg;
+    struct exchange *exchange = conn->exchange;
+    struct response *response = exchange->service->handle(exchange->service, &exchange->request);
+    bool connected = response && response->tunnel && !conn->verdict && !coro_cancelled() &&
+                     response->error == RESPONSE_OK;
+    if (connected && start_tunnel(conn, response))
+        conn->connection->coro = NULL;
+    else
+        end_without_peer(conn, response);
+}
+
+static int64_t setup_deadline(const struct l4_conn *conn)
+{
+    const struct listener_config *config = &conn->connection->server->config;
+    int64_t until = conn->exchange->total_deadline;
+    int64_t setup = io_now_ms(conn->exchange->io) + config->setup_timeout_ms;
+    return config->setup_timeout_ms && setup < until ? setup : until;
+}
+
+static void begin(struct l4_conn *conn, struct connection *connection)
+{
+    struct exchange *exchange = conn->exchange;
+    conn->connection = connection;
+    conn->remote = connection->stream.remote;
+    conn->local = connection->stream.local;
+    conn->idle_timeout_ms = connection->server->config.tunnel_idle_timeout_ms;
+    connection_begin_exchange(connection, exchange, &l4_codec, connection->coro);
+    exchange->connection = conn;
+    exchange->request.scheme = SLICE("");
+    exchange->request.remote = &conn->remote;
+    exchange->request.local = &conn->local;
+    exchange->total_deadline = setup_deadline(conn);
+}
+
+/* --- The protocol ----------------------------------------------------------------------------- */
+
+static void out_of_memory(struct timer *timer)
+{
+    struct connection *connection = timer->owner;
+    stream_abort(&connection->stream);
+}
+
+void l4_connection_start(struct connection *connection)
+{
+    struct io *io = connection->server->io;
+    struct exchange *exchange = exchange_begin(io);
+    struct l4_conn *conn = exchange ? arena_zalloc(&exchange->arena, sizeof(*conn)) : NULL;
+    connection->protocol = &layer4;
+    connection->state = conn;
+    connection->coro = conn ? coro_start(conn_main, conn) : NULL;
+    timer_init(&connection->idle, out_of_memory, connection);
+    if (connection->coro) {
+        conn->exchange = exchange;
+        connection->stream.watch_hangup = true;
+        begin(conn, connection);
+        return;
+    }
+    log_warn("no memory for another connection of layer 4: it is closed");
+    connection->state = NULL;
+    if (exchange)
+        exchange_end(exchange);
+    timer_start(io_timers(io), &connection->idle, io_now_ms(io)); /* whoever called goes on first */
+}
+
+/* No coroutine reads, and no tunnel does. */
+static void arrival(struct connection *connection)
+{
+    struct stream *stream = &connection->stream;
+    if (connection->coro) {
+        /* What the client says waits for the peer, its FIN too, but one that is gone needs none. */
+        if (stream->end < 0)
+            coro_cancel(connection->coro);
+        return;
+    }
+    while (stream->first)
+        io_buf_release(stream->io, stream_take(stream));
+    if (stream->end == STREAM_OPEN)
+        return;
+    timer_stop(&connection->idle);
+    stream_close(stream);
+}
+
+/* Tunnels have the grace period to end by themselves: nothing can be said to their ends. */
+static void drain(struct connection *connection)
+{
+    (void)connection;
+}
+
+static void abort_connection(struct connection *connection)
+{
+    struct l4_conn *conn = connection->state;
+    if (conn && conn->tunnel)
+        tunnel_cancel(conn->tunnel);
+    else if (connection->coro)
+        coro_cancel(connection->coro);
+    else
+        stream_abort(&connection->stream);
+}
+
+static void closed(struct connection *connection)
+{
+    timer_stop(&connection->idle);
+}

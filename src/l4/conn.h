@@ -1,0 +1,84 @@
+/*
+ * A connection of layer 4: one more protocol of the server. It is an exchange without a message,
+ * whose chain ends with a stream to a peer; then the two are pumped (net/tunnel.h) and nothing
+ * holds a stack any more.
+ *
+ *   accept, TLS ──▶ [coroutine: the chain] ──peer──▶ tunnel ──▶ end: log line, on_close
+ *                          └──none, failed──▶ FIN or RST ─────────▲
+ *
+ * A struct l4_conn lives in the arena of its exchange, which outlives the connection's stream.
+ */
+#ifndef L4_CONN_H
+#define L4_CONN_H
+
+#include "http/connection.h"
+#include "http/exchange.h"
+#include "net/tunnel.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Why a connection has ended; l4_reason_name. */
+enum l4_reason {
+    L4_OPEN,           /* it has not */
+    L4_ENDED,          /* both sides said FIN */
+    L4_CLOSED,         /* a layer closed it, or no layer connected it to a peer */
+    L4_RESET,          /* a layer reset it */
+    L4_IDLE,           /* nothing was received for the idle time */
+    L4_DEADLINE,       /* the total time was over */
+    L4_SETUP_DEADLINE, /* the chain took longer than it may */
+    L4_CLIENT_FAILED,
+    L4_PEER_FAILED,
+    L4_CONNECT_FAILED, /* no peer could be reached */
+    L4_LAYER_FAILED,
+    L4_CANCELLED, /* this server ends */
+};
+
+struct l4_conn;
+
+/* Hears of the end, once. */
+struct l4_close_hook {
+    /* On the main stack or in a coroutine, while the streams are still there; must not wait. True
+     * if there is more to do, which `finish` does. */
+    bool (*begin)(struct l4_conn *conn);
+    /* The rest, in a coroutine; may suspend. The streams may be gone. Without `may_wait`, which is
+     * when memory is exhausted, it is given up. */
+    void (*finish)(struct l4_conn *conn, bool may_wait);
+};
+
+struct l4_conn {
+    struct exchange *exchange;     /* whose arena it lives in */
+    struct connection *connection; /* NULL once it is being closed */
+    struct tunnel *tunnel;         /* under way, or NULL */
+    struct l4_close_hook *on_close;
+    struct address remote; /* of the client; kept beyond its stream */
+    struct address local;
+
+    /* What layers have decided on. */
+    struct slice peer; /* address of the one that was connected to, as text; NULL ptr: none */
+    uint32_t idle_timeout_ms;  /* of the tunnel; 0: none */
+    uint32_t total_timeout_ms; /* of the tunnel; 0: none but the listener's */
+    enum l4_reason verdict;    /* L4_CLOSED, L4_RESET or L4_OPEN */
+
+    /* The end. */
+    enum l4_reason reason;
+    int error;             /* negative errno of a failure, else 0 */
+    uint64_t client_bytes; /* from the client to the peer */
+    uint64_t peer_bytes;   /* and back */
+    int64_t duration_us;
+};
+
+/* Starts layer 4 on a connection: for listener_config.start. */
+void l4_connection_start(struct connection *connection);
+
+/* The connection of layer 4 that a request stands for, or NULL for one of HTTP. */
+struct l4_conn *l4_conn_of(const struct request *request);
+
+/* Ends it by FIN (L4_CLOSED) or RST (L4_RESET): a tunnel at once, else when the chain has returned.
+ */
+void l4_conn_end(struct l4_conn *conn, enum l4_reason verdict);
+
+/* "ended", "idle_timeout", ...: for logs and scripts. */
+const char *l4_reason_name(enum l4_reason reason);
+
+#endif

@@ -1,0 +1,122 @@
+#include "proxy/dial.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "http/exchange.h"
+#include "io/wait.h"
+#include "proxy/pick.h"
+
+enum { FAILURES_LOGGED_PER_S = 10 };
+
+/* One search for a peer that takes the connection; on the caller's stack. */
+struct dialing {
+    struct upstream *upstream;
+    struct request *request;
+    struct tried tried;
+    struct upstream_peer *entry; /* of the present attempt */
+    struct slice why;            /* the last failure */
+};
+
+static void note_failure(struct dialing *dialing, const char *why)
+{
+    const char *peer = dialing->entry ? dialing->entry->peer->text : NULL;
+    dialing->why =
+        arena_printf(dialing->request->arena, "upstream \"%s\"%s%s: %s",
+                     dialing->upstream->config.name, peer ? ", peer " : "", peer ? peer : "", why);
+    static struct log_limit limit;
+    uint32_t suppressed;
+    if (dialing->why.ptr && log_limit_pass(&limit, FAILURES_LOGGED_PER_S, &suppressed))
+        log_warn("connection %llu: %s%s", (unsigned long long)dialing->request->id,
+                 dialing->why.ptr, suppressed ? " (and more like it)" : "");
+}
+
+static int64_t attempt_deadline(const struct dialing *dialing)
+{
+    int64_t until = io_now_ms(dialing->upstream->io) + dialing->upstream->config.connect_timeout_ms;
+    int64_t total = dialing->request->exchange->total_deadline;
+    return until < total ? until : total;
+}
+
+static bool out_of_time(const struct dialing *dialing)
+{
+    return dialing->request->exchange->total_deadline <= io_now_ms(dialing->upstream->io);
+}
+
+/* Returns 0 when there is a peer to try. */
+static int choose(struct dialing *dialing)
+{
+    struct upstream *upstream = dialing->upstream;
+    int index =
+        upstream_pick(upstream, dialing->request, &dialing->tried, attempt_deadline(dialing));
+    if (index >= 0) {
+        dialing->entry = &upstream->balancer.peers[index];
+        return 0;
+    }
+    if (index == PICK_NO_PEER)
+        return -ECONNREFUSED; /* all were tried, and why it failed was noted */
+    dialing->entry = NULL;
+    if (index != -ECANCELED)
+        note_failure(dialing, "no connection became free in time (connections_max)");
+    return index;
+}
+
+/* Is it ourselves who cannot connect, whoever the peer is? */
+static bool own_fault(int error)
+{
+    return error == -EMFILE || error == -ENFILE || error == -ENOMEM || error == -ENOBUFS;
+}
+
+static const char *reason(int error)
+{
+    switch (error) {
+    case -EPROTO:
+        return "the TLS handshake failed";
+    case -EMFILE:
+    case -ENFILE:
+        return "no file descriptor is left: raise the limit (ulimit -n)";
+    default:
+        return strerror(-error);
+    }
+}
+
+/* Decides on what follows a failed attempt: true if another one does. */
+static bool try_again(struct dialing *dialing, int error, unsigned *attempts)
+{
+    struct upstream *upstream = dialing->upstream;
+    if (error == -EAGAIN) { /* others have taken the room that the peer had */
+        wait_sleep(upstream->io, io_now_ms(upstream->io) + PICK_ROOM_LOOK_MS);
+        return !out_of_time(dialing);
+    }
+    if (out_of_time(dialing)) {
+        note_failure(dialing, "the time to connect was over");
+        return false;
+    }
+    note_failure(dialing, reason(error));
+    if (own_fault(error))
+        return false;
+    peer_failed(dialing->entry->peer, &upstream->config);
+    return (*attempts)++ < upstream->config.retries &&
+           pick_remember(upstream, &dialing->tried, dialing->entry, dialing->request->arena);
+}
+
+int upstream_dial(struct upstream *upstream, struct request *request, struct stream **out,
+                  struct slice *why)
+{
+    struct dialing dialing = {.upstream = upstream, .request = request};
+    unsigned attempts = 0;
+    int result;
+    int error = 0; /* of the last attempt */
+    do {
+        result = choose(&dialing);
+        if (result < 0)
+            break;
+        result = error = peer_connect_stream(dialing.entry->peer, &upstream->config, out,
+                                             attempt_deadline(&dialing));
+        if (result == 0)
+            peer_succeeded(dialing.entry->peer);
+    } while (result < 0 && result != -ECANCELED && try_again(&dialing, result, &attempts));
+    *why = dialing.why;
+    return result == -ECONNREFUSED && error ? error : result;
+}
