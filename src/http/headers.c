@@ -113,10 +113,10 @@ struct header *headers_find_id(const struct headers *headers, enum header_id id,
     return NULL;
 }
 
-struct header *headers_find(const struct headers *headers, struct slice name,
-                            const struct header *from)
+/* The next field of that name, whose id is known. */
+static struct header *find(const struct headers *headers, enum header_id id, struct slice name,
+                           const struct header *from)
 {
-    enum header_id id = header_id_of(name);
     if (id != HEADER_OTHER)
         return headers_find_id(headers, id, from);
     for (uint32_t i = index_behind(headers, from); i < headers->count; i++) {
@@ -126,6 +126,12 @@ struct header *headers_find(const struct headers *headers, struct slice name,
             return header;
     }
     return NULL;
+}
+
+struct header *headers_find(const struct headers *headers, struct slice name,
+                            const struct header *from)
+{
+    return find(headers, header_id_of(name), name, from);
 }
 
 struct slice headers_get(const struct headers *headers, struct slice name)
@@ -158,12 +164,13 @@ unsigned headers_remove_id(struct headers *headers, enum header_id id)
 
 int headers_set(struct headers *headers, struct slice name, struct slice value)
 {
-    struct header *first = headers_find(headers, name, NULL);
+    enum header_id id = header_id_of(name);
+    struct header *first = find(headers, id, name, NULL);
     if (!first)
-        return headers_add(headers, name, value);
+        return headers_add_id(headers, id, name, value);
     first->name = name;
     first->value = value;
-    for (struct header *header = first; (header = headers_find(headers, name, header));)
+    for (struct header *header = first; (header = find(headers, id, name, header));)
         header->removed = true;
     return 0;
 }

@@ -96,15 +96,17 @@ static int source(lua_State *L)
     return 1;
 }
 
-/* core.lua_step(function, label, of_connections) */
+/* core.lua_step(function, recover, label, of_connections); see lua/monolake/internal/compose.lua */
 static int lua_step(lua_State *L)
 {
     struct lua_run *run = build_alloc(L, sizeof(*run));
     run->script = script_of(L);
-    run->of_connections = lua_toboolean(L, 3);
+    run->of_connections = lua_toboolean(L, 4);
     lua_pushvalue(L, 1);
     run->ref = luaL_ref(L, LUA_REGISTRYINDEX);
-    build_step(L, &lua_layer, run, 2);
+    lua_pushvalue(L, 2);
+    run->recover_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    build_step(L, &lua_layer, run, 3);
     return 1;
 }
 

@@ -29,6 +29,16 @@ static int push_run(struct call *call, lua_State *L)
     return 2;
 }
 
+static int push_recover(struct call *call, lua_State *L, lua_State *failed)
+{
+    const struct lua_run *run = call->owner;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, run->recover_ref);
+    lua_pushnumber(L, (lua_Number)(uintptr_t)call->request);
+    lua_pushnumber(L, call->request->generation);
+    script_push_error(L, failed);
+    return 4;
+}
+
 static void take_response(struct call *call, lua_State *L)
 {
     call->response = (struct response *)(uintptr_t)lua_tonumber(L, 1);
@@ -49,6 +59,7 @@ static ml_response *lua_handle(void *self, ml_request *request, ml_next *next)
         .next = next,
         .deadline = exchange->total_deadline,
         .push = push_run,
+        .recover = push_recover,
         .finish = take_response,
         .owner = run,
     };
@@ -65,6 +76,7 @@ static void lua_destroy(void *self)
 {
     struct lua_run *run = self;
     luaL_unref(run->script->L, LUA_REGISTRYINDEX, run->ref);
+    luaL_unref(run->script->L, LUA_REGISTRYINDEX, run->recover_ref);
 }
 
 const ml_layer lua_layer = {

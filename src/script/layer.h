@@ -11,7 +11,8 @@
 /* A run of neighbouring Lua functions, composed to one by lua/compose.lua. */
 struct lua_run {
     struct script *script;
-    int ref; /* of the function(address, generation) that returns the response's address */
+    int ref;         /* of the function(address, generation) that returns the response's address */
+    int recover_ref; /* of the one that does so for (address, generation, error, traceback) */
     bool of_connections; /* its functions are layers of layer 4, which may give no response: 0 */
 };
 

@@ -60,6 +60,33 @@ static void log_failure(struct call *call, lua_State *L)
     lua_pop(call->script->L, 1);
 }
 
+void script_push_error(lua_State *L, lua_State *failed)
+{
+    lua_pushvalue(failed, -1);
+    lua_xmove(failed, L, 1);
+    luaL_traceback(L, failed, NULL, 0);
+}
+
+static void resume(struct call *call, int count);
+
+/* The call's function has failed: something else answers in its place, or the call fails. */
+static void failed(struct call *call, lua_State *L)
+{
+    struct thread *thread = call->thread;
+    struct thread *other =
+        call->recover && !is_cancellation(L) ? script_take_thread(call->script) : NULL;
+    if (!other) {
+        log_failure(call, L);
+        end(call, CALL_FAILED);
+        return;
+    }
+    int count = call->recover(call, other->L, L);
+    call->recover = NULL;
+    script_drop_thread(call->script, thread);
+    call->thread = other;
+    resume(call, count);
+}
+
 static void resume(struct call *call, int count)
 {
     lua_State *L = call->thread->L;
@@ -75,8 +102,7 @@ static void resume(struct call *call, int count)
     } else {
         if (status == LUA_YIELD)
             lua_pushliteral(L, "attempt to yield outside a coroutine of the script's own");
-        log_failure(call, L);
-        end(call, CALL_FAILED);
+        failed(call, L);
     }
 }
 

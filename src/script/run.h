@@ -61,14 +61,20 @@ struct call {
 
     /* Before the first resume: pushes the function and its arguments, returns their number. */
     int (*push)(struct call *call, lua_State *L);
+    /* After the function has failed, once: pushes what takes its place, and its arguments, returns
+     * their number; the failed coroutine has the error on top. NULL: the call fails. */
+    int (*recover)(struct call *call, lua_State *L, lua_State *failed);
     /* After the function has returned: reads its results. NULL: they are not wanted. */
     void (*finish)(struct call *call, lua_State *L);
-    void *owner; /* for push and finish */
+    void *owner; /* for push, recover and finish */
 };
 
 /* Runs the call to its end, or, if it may not wait, to its first wait: then the state is
  * CALL_WAITING and a later call_run goes on. A failure was logged. */
 void call_run(struct call *call, bool may_wait);
+
+/* For `recover`: pushes the error of the failed coroutine, then its traceback. */
+void script_push_error(lua_State *L, lua_State *failed);
 
 /* Gives up a call that is not at its end. */
 void call_abandon(struct call *call);

@@ -199,7 +199,8 @@ function build.chain(value, where, kind)
    append(layers, value, where)
    local function end_run()
       if #run > 0 then
-         steps[#steps + 1] = core.lua_step(join(run, current), run_label(run), of_connections)
+         local handle, recover = join(run, current)
+         steps[#steps + 1] = core.lua_step(handle, recover, run_label(run), of_connections)
          run = {}
       end
    end

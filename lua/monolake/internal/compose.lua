@@ -1,5 +1,10 @@
 --- Composes neighbouring Lua layers to one function, once, when a site is loaded: `next` between them
 --- is then a plain call, and nothing is made per request but the handles.
+---
+--- The first layer runs unprotected: its error ends the coroutine, and src/script/run.c asks `recover`
+--- for the answer. For LuaJIT compiles what comes behind a wait, but not a return out of a pcall that
+--- was begun before it; with one layer, the usual case, there is none. Layers behind the first are
+--- protected, since those before them go on with the response to their failure.
 local core = require "monolake.core"
 local Request = require "monolake.internal.request"
 local Response = require "monolake.internal.response"
@@ -93,6 +98,7 @@ local function settle(ok, value, req, site, label)
    return fail(req, value, site, label)
 end
 
+--- `next` of the layer before this one.
 local function edge(layer, next, site, label)
    return function(req)
       local ok, res = xpcall(layer, with_traceback, req, next)
@@ -103,15 +109,36 @@ local function edge(layer, next, site, label)
    end
 end
 
+--- What src/script/layer.c calls: both return the response's address.
 --- @param layers { fn: function, label: string }[]
 --- @param site table whose on_error answers for failures
---- @return fun(address: number, generation: number): number what src/script/layer.c calls
+--- @return fun(address: number, generation: number): number
+--- @return fun(address: number, generation: number, err: any, traceback: string): number recovers from
+---         an error of the former
 return function(layers, site)
-   local run = native_next
-   for i = #layers, 1, -1 do
-      run = edge(layers[i].fn, run, site, layers[i].label)
+   local next = native_next
+   for i = #layers, 2, -1 do
+      next = edge(layers[i].fn, next, site, layers[i].label)
    end
-   return function(address, generation)
-      return run(Request.of(address, generation))[3]
+   local first, label = layers[1].fn, layers[1].label
+
+   local function run(address, generation)
+      local req = Request.of(address, generation)
+      local res = first(req, next)
+      if getmetatable(res) ~= Response or res[2] ~= generation or res[1] ~= address then
+         res = accept(req, res, label)
+      end
+      return res[3]
    end
+
+   local function recover(address, generation, err, traceback)
+      local trouble = err
+      if not errors.is_failure(err) and getmetatable(err) ~= Trouble then
+         local text = type(err) == "string" and err or tostring(err)
+         trouble = trouble_of(text, err, text .. "\n" .. traceback)
+      end
+      return fail(Request.of(address, generation), trouble, site, label)[3]
+   end
+
+   return run, recover
 end

@@ -8,11 +8,6 @@ local wait = require "monolake.internal.wait"
 local raw_yield, next_verb = wait.yield, wait.verbs.next
 local cancelled = errors.cancelled
 
---- A failure that is none of the script's (its client is gone, its time is over) needs no traceback.
-local function with_traceback(err)
-   return errors.is_failure(err) and err or debug.traceback(tostring(err), 2)
-end
-
 --- The native rest of the chain.
 local function native_next(conn)
    Conn.check_open(conn, "next", 2)
@@ -28,30 +23,33 @@ local function edge(layer, next)
    end
 end
 
-local function fail(address, generation, err)
-   if err == cancelled then
-      error(cancelled, 0)
-   end
-   local text = errors.is_failure(err) and err.message or err
-   core.log_failure(text)
-   return Conn.fail(address, generation, text)
-end
-
 --- @param layers { fn: function, label: string }[]
 --- @param site table
 --- @return fun(address: number, generation: number): number the address of the response that carries
 --- the peer or tells of a failure, or 0: what src/script/layer.c calls
+--- @return fun(address: number, generation: number, err: any, traceback: string): number recovers from
+--- an error of the former
 return function(layers, site)
-   local run = native_next
+   local first = native_next
    for i = #layers, 1, -1 do
-      run = edge(layers[i].fn, run)
+      first = edge(layers[i].fn, first)
    end
-   return function(address, generation)
+
+   local function run(address, generation)
       local conn = Conn.of(address, generation, site)
-      local ok, err = xpcall(run, with_traceback, conn)
-      if ok then
-         return Conn.response(conn)
-      end
-      return (fail(address, generation, err))
+      first(conn)
+      return Conn.response(conn)
    end
+
+   --- A failure that is none of the script's (its client is gone, its time is over) needs no traceback.
+   local function recover(address, generation, err, traceback)
+      if err == cancelled then
+         error(cancelled, 0)
+      end
+      local text = errors.is_failure(err) and err.message or tostring(err) .. "\n" .. traceback
+      core.log_failure(text)
+      return (Conn.fail(address, generation, text))
+   end
+
+   return run, recover
 end

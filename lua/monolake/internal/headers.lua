@@ -130,7 +130,8 @@ function Headers.__index(self, name)
    end
    local found = C.script_header_get(self[1], self[2], self[3], self[4], name, #name, value_out)
    if found > 0 then
-      return text_of(value_out.ptr, value_out.len)
+      local value = text_of(value_out.ptr, value_out.len)
+      return value
    elseif found < 0 then
       raise(found)
    end
