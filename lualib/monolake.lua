@@ -191,9 +191,11 @@ function ml.files(options)
    return layer
 end
 
---- A layer that writes a line to a log for every request that passes it, when the request has ended.
---- Options: `path` of the log ("stdout"; or "stderr", or a file, which lies beside the script if the
---- path is relative) and `format`: "combined" as of Apache and nginx, or "json". A string is the path.
+--- A layer that writes a line to a log for every request that passes it, when the request has ended, or
+--- in a chain of layer 4 for every connection. Options: `path` of the log ("stdout"; or "stderr", or a
+--- file, which lies beside the script if the path is relative) and `format`: "combined" as of Apache and
+--- nginx, or "json"; of connections "text" (client, time, address, peer, bytes from the client, bytes
+--- from the peer, seconds, reason) or "json". A string is the path.
 --- SIGUSR1 opens the files anew. Lines that cannot be written at once (a full disk, a reader that
 --- stalls) are dropped and counted in the error log; they hold nobody up.
 ---@param options { path: string, format: string }|string|nil

@@ -13,6 +13,7 @@ local certificates = require "spec.support.certificates"
 local http = require "spec.support.http"
 local process = require "spec.support.process"
 local program = require "spec.support.program"
+local relay = require "spec.support.relay"
 local socket = require "spec.support.socket"
 local sys = require "spec.support.sys"
 local tasks = require "spec.support.tasks"
@@ -21,7 +22,8 @@ local tls_socket = require "spec.support.tls_socket"
 local busted = require "busted"
 
 local t = {
-   http = http, process = process, program = program, socket = socket, sys = sys, tasks = tasks,
+   http = http, process = process, program = program, relay = relay, socket = socket, sys = sys,
+   tasks = tasks,
    certificates = certificates, tls_socket = tls_socket,
    head = http.head, chunk = http.chunk,
    start_task = tasks.start, eventually = tasks.eventually,

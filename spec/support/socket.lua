@@ -72,6 +72,8 @@ function Socket:try_fill(seconds, max)
          self:fail "receiving failed"
       elseif not tasks.wait(self.fd, "read", seconds) then
          return nil, "timeout"
+      elseif not self.fd then -- another task has closed it meanwhile
+         return nil, "closed"
       end
    end
    return false

@@ -1,6 +1,6 @@
 #include "l4/conn.h"
 
-#include <errno.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -73,6 +73,11 @@ static void finish_main(void *arg)
     exchange_end(conn->exchange);
 }
 
+static struct slice error_text(int error)
+{
+    return slice_from_cstr(strerrordesc_np(-error));
+}
+
 /* The exchange's end, in two steps: what must see the streams, then what may wait. In between the
  * caller closes the streams. */
 static bool begin_end(struct l4_conn *conn)
@@ -111,7 +116,8 @@ static void tunnel_done(const struct tunnel_result *result, void *owner)
     struct l4_conn *conn = owner;
     conn->tunnel = NULL;
     conn->reason = conn->verdict ? conn->verdict : reason_of(result->reason);
-    conn->error = conn->verdict ? 0 : result->error;
+    if (conn->reason == L4_CLIENT_FAILED || conn->reason == L4_PEER_FAILED)
+        conn->why = error_text(result->error);
     conn->client_bytes = result->client_bytes;
     conn->peer_bytes = result->peer_bytes;
     conn->connection->state = NULL;
@@ -139,6 +145,8 @@ static bool start_tunnel(struct l4_conn *conn, struct response *response)
         deadline = conn->exchange->started_us / 1000 + config->total_timeout_ms;
     if (conn->total_timeout_ms && io_now_ms(io) + conn->total_timeout_ms < deadline)
         deadline = io_now_ms(io) + conn->total_timeout_ms;
+    if (!connection->stream.first) /* the server may be the one to speak first */
+        tls_stream_flush(response->tunnel);
     struct tunnel_options options = {.idle_timeout_ms = conn->idle_timeout_ms,
                                      .deadline = deadline};
     conn->tunnel = tunnel_start(&connection->stream, response->tunnel, &options, tunnel_done, conn);
@@ -171,7 +179,9 @@ static void end_without_peer(struct l4_conn *conn, const struct response *respon
     struct connection *connection = conn->connection;
     conn->reason = failure_of(conn, response);
     if (conn->reason == L4_CLIENT_FAILED)
-        conn->error = connection->stream.end;
+        conn->why = error_text(connection->stream.end);
+    else if (response && response->error != RESPONSE_OK)
+        conn->why = response->error_text;
     bool more = begin_end(conn);
     connection->coro = NULL;
     connection->state = NULL;
@@ -232,17 +242,16 @@ void l4_connection_start(struct connection *connection)
     struct exchange *exchange = exchange_begin(io);
     struct l4_conn *conn = exchange ? arena_zalloc(&exchange->arena, sizeof(*conn)) : NULL;
     connection->protocol = &layer4;
-    connection->state = conn;
-    connection->coro = conn ? coro_start(conn_main, conn) : NULL;
     timer_init(&connection->idle, out_of_memory, connection);
-    if (connection->coro) {
+    connection->coro = conn ? coro_start(conn_main, conn) : NULL;
+    if (conn && connection->coro) {
+        connection->state = conn;
         conn->exchange = exchange;
         connection->stream.watch_hangup = true;
         begin(conn, connection);
         return;
     }
     log_warn("no memory for another connection of layer 4: it is closed");
-    connection->state = NULL;
     if (exchange)
         exchange_end(exchange);
     timer_start(io_timers(io), &connection->idle, io_now_ms(io)); /* whoever called goes on first */

@@ -62,7 +62,7 @@ struct l4_conn {
 
     /* The end. */
     enum l4_reason reason;
-    int error;             /* negative errno of a failure, else 0 */
+    struct slice why;      /* what went wrong; NULL ptr: nothing did */
     uint64_t client_bytes; /* from the client to the peer */
     uint64_t peer_bytes;   /* and back */
     int64_t duration_us;

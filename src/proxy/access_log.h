@@ -9,12 +9,18 @@
 #include "monolake.h"
 
 struct io;
-struct access_log;
+struct log_sink;
 
 enum access_log_format {
     ACCESS_LOG_COMBINED, /* as Apache and nginx write it; the size is that of the body */
     ACCESS_LOG_JSON,     /* an object a line: time, id, remote, method, target, host, protocol,
                             status, bytes (head included), duration_ms, referer, user_agent, error */
+    ACCESS_LOG_TEXT,     /* of layer 4, see l4/access_log.h, which has JSON of its own, too */
+};
+
+struct access_log {
+    struct log_sink *sink; /* NULL in a site that is only checked */
+    enum access_log_format format;
 };
 
 /* Makes an access log in a site's arena, which releases it; target as in log_sink_open. With `io`

@@ -301,6 +301,7 @@ static int connect_h1(struct peer *peer, struct h1_client **client, int64_t dead
     if (result < 0)
         return result;
     *client = opener.client;
+    assert(*client);
     (*client)->owner = peer;
     (*client)->on_closed = client_closed;
     return 0;

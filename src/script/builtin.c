@@ -1,6 +1,7 @@
 /* The built-in native layers as steps of chains. */
 #include "script/build.h"
 
+#include "l4/access_log.h"
 #include "l4/tcp_proxy.h"
 #include "proxy/access_log.h"
 #include "proxy/connect.h"
@@ -36,18 +37,23 @@ static int router_step(lua_State *L)
     return 1;
 }
 
-/* core.access_log_step(format, path, label) */
+/* core.access_log_step(format, path, label, kind of chain) */
 static int access_log_step(lua_State *L)
 {
+    static const char *const formats[] = {[ACCESS_LOG_COMBINED] = "combined",
+                                          [ACCESS_LOG_JSON] = "json",
+                                          [ACCESS_LOG_TEXT] = "text",
+                                          [ACCESS_LOG_TEXT + 1] = NULL};
     struct script *script = script_of(L);
-    bool json = strcmp(luaL_checkstring(L, 1), "json") == 0;
+    int format = luaL_checkoption(L, 1, NULL, formats);
+    bool of_connections = strcmp(luaL_checkstring(L, 4), "l4") == 0;
     const char *error = NULL;
-    struct access_log *log = access_log_create(
-        &build_site(L)->arena, script->probe ? NULL : script->io,
-        json ? ACCESS_LOG_JSON : ACCESS_LOG_COMBINED, luaL_checkstring(L, 2), &error);
+    struct access_log *log =
+        access_log_create(&build_site(L)->arena, script->probe ? NULL : script->io,
+                          (enum access_log_format)format, luaL_checkstring(L, 2), &error);
     if (!log)
         return luaL_error(L, "%s", error);
-    build_step(L, &access_log_layer, log, 3);
+    build_step(L, of_connections ? &l4_access_log_layer : &access_log_layer, log, 3);
     return 1;
 }
 

@@ -1,7 +1,6 @@
 #include "script/conn.h"
 
 #include <errno.h>
-#include <string.h>
 
 #include "base/clock.h"
 #include "l4/conn.h"
@@ -45,6 +44,14 @@ struct closing {
     struct call call;
 };
 
+static void push_text(lua_State *L, struct slice text)
+{
+    if (text.ptr)
+        lua_pushlstring(L, text.ptr, text.len);
+    else
+        lua_pushnil(L);
+}
+
 static int push_closed(struct call *call, lua_State *L)
 {
     const struct l4_conn *conn = call->owner;
@@ -52,17 +59,11 @@ static int push_closed(struct call *call, lua_State *L)
     lua_pushnumber(L, (lua_Number)(uintptr_t)call->request);
     lua_pushnumber(L, call->request->generation);
     lua_pushstring(L, l4_reason_name(conn->reason));
-    if (conn->error)
-        lua_pushstring(L, strerror(-conn->error));
-    else
-        lua_pushnil(L);
+    push_text(L, conn->why);
     lua_pushnumber(L, (lua_Number)conn->client_bytes);
     lua_pushnumber(L, (lua_Number)conn->peer_bytes);
     lua_pushnumber(L, (lua_Number)conn->duration_us / 1e6);
-    if (conn->peer.ptr)
-        lua_pushlstring(L, conn->peer.ptr, conn->peer.len);
-    else
-        lua_pushnil(L);
+    push_text(L, conn->peer);
     return 8;
 }
 

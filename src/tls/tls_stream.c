@@ -207,6 +207,12 @@ static void flush(struct stream *stream)
     stream_write_start(stream, &tls->flush);
 }
 
+void tls_stream_flush(struct stream *stream)
+{
+    if (stream->filter == &tls_filter)
+        flush(stream);
+}
+
 /* Decrypts what is there into buffers for the reader. Returns what tls_read gave last. */
 static ssize_t decrypt(struct stream *stream, struct tls_session *session)
 {

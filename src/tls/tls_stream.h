@@ -26,6 +26,11 @@ int tls_stream_accept(struct stream *stream, struct tls_server *server, struct t
 int tls_stream_connect(struct stream *stream, struct tls_client *client, const char *name,
                        struct tls_memory *memory, char *error, int64_t deadline);
 
+/* Sends what the handshake has left to say, which otherwise goes along with the first bytes that
+ * are written: for a client that may have none, as the server speaks first. Nothing if there is no
+ * TLS. */
+void tls_stream_flush(struct stream *stream);
+
 /* The session of a stream, for tls_describe; NULL if it is in the clear. */
 const struct tls_session *tls_stream_session(const struct stream *stream);
 

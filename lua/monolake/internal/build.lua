@@ -428,7 +428,10 @@ end
 
 -- --- Access logs -------------------------------------------------------------------------------
 
-local ACCESS_LOG = { format = { combined = true, json = true }, path = "text" }
+local ACCESS_LOG = { format = { combined = true, json = true, text = true }, path = "text" }
+
+--- What kind of chain a format is for; json has a form for either.
+local FORMAT_KINDS = { combined = "http", text = "l4" }
 
 --- @param options table|string|nil
 function build.access_log(options, level)
@@ -436,13 +439,14 @@ function build.access_log(options, level)
       options = { path = options }
    end
    local checked = check.options("access_log", options or {}, ACCESS_LOG, level + 1)
-   local path, format = checked.path or "stdout", checked.format or "combined"
+   local path, format = checked.path or "stdout", checked.format
    if path ~= "stdout" and path ~= "stderr" then
       path = build.beside(path)
    end
-   local layer = build.layer(("access_log %s (%s)"):format(path, format), function(label)
-      return core.access_log_step(format, path, label)
-   end, level + 1)
+   local title = "access_log " .. path .. (format and (" (%s)"):format(format) or "")
+   local layer = build.layer(title, function(label, kind)
+      return core.access_log_step(format or (kind == "l4" and "text" or "combined"), path, label, kind)
+   end, level + 1, FORMAT_KINDS[format] or "both")
    return layer
 end
 

@@ -183,7 +183,7 @@ end
 --- How a connection went.
 ---@class monolake.ConnResult
 ---@field reason string see `conn:on_close`
----@field error string|nil of the system: "Connection reset by peer"
+---@field error string|nil what went wrong: "Connection reset by peer"
 ---@field client_bytes integer carried from the client to the peer
 ---@field peer_bytes integer and back
 ---@field duration number seconds
@@ -194,7 +194,7 @@ end
 ---
 --- `result.reason` is "ended" (both sides have said that they are done), "closed" or "reset" (by a
 --- layer, or no layer has connected it), "idle_timeout", "total_timeout", "setup_timeout",
---- "client_failed", "peer_failed" (`result.error` says how), "connect_failed", "layer_failed" or
+--- "client_failed", "peer_failed", "connect_failed", "layer_failed" (`result.error` says how) or
 --- "cancelled" (this server has ended it).
 ---@param fn fun(conn: monolake.Conn, result: monolake.ConnResult)
 function methods:on_close(fn)
