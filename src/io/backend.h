@@ -27,12 +27,28 @@ struct io_backend {
 extern const struct io_backend uring_backend;
 extern const struct io_backend epoll_backend;
 
+/* The pipes of pipe.h. */
+struct pipepool {
+    struct io_pipe *free; /* empty ones; owned */
+    uint32_t free_count;
+    uint32_t count;      /* pipes that exist */
+    uint32_t pipe_bytes; /* capacity that is asked for */
+    int64_t retry_ms;    /* before then none is opened */
+    bool lacking;        /* none was to be had when last asked for */
+};
+
+void pipepool_init(struct pipepool *pool, uint32_t pipe_bytes);
+
+/* Closes every pipe; none may be in use. */
+void pipepool_fini(struct pipepool *pool);
+
 struct io {
     const struct io_backend *backend;
     void *impl; /* the back end's own; owned by it */
     struct timer_wheel timers;
     int64_t now_ms;
     struct bufpool pool;
+    struct pipepool pipes;
     struct timer trim;    /* armed while the pool may have blocks to spare */
     struct list deferred; /* operations whose end is reported in the next turn */
     struct list parked;   /* receives that wait for a buffer */

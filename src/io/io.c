@@ -29,6 +29,7 @@ int io_create(struct io **io, const struct io_options *options)
     list_init(&created->parked);
     bufpool_init(&created->pool, options->buffer_bytes ? options->buffer_bytes : BUFFER_BYTES,
                  options->buffer_max_bytes ? options->buffer_max_bytes : BUFFER_MAX_BYTES);
+    pipepool_init(&created->pipes, options->pipe_bytes);
     int result = choose_backend(created, options);
     if (result < 0) {
         free(created);
@@ -43,6 +44,7 @@ void io_destroy(struct io *io)
     assert(io->in_flight == 0);
     io->backend->destroy(io);
     timer_stop(&io->trim);
+    pipepool_fini(&io->pipes);
     bufpool_fini(&io->pool);
     free(io);
 }

@@ -88,6 +88,7 @@ struct io_options {
     uint32_t buffer_bytes;     /* one receive buffer; 0: 32768 */
     uint64_t buffer_max_bytes; /* all receive buffers of this worker; 0: 256 MiB */
     uint32_t entries;          /* io_uring submission entries; 0: 4096 */
+    uint32_t pipe_bytes;       /* one pipe of those that bytes are spliced through; 0: 524288 */
 };
 
 /* Opens a loop. With IO_KIND_AUTO io_uring is tried first, and epoll is taken (and logged, with the

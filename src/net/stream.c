@@ -45,8 +45,8 @@ static void look_for_reset(struct timer *timer)
 {
     struct stream *stream = timer->owner;
     struct tcp_info info;
-    if (!stream->watch_hangup || !get_tcp_info(stream, &info))
-        return;
+    if (!stream->watch_hangup || stream->shut || !get_tcp_info(stream, &info))
+        return; /* with both FINs said, the connection is closed without a reset */
     if (info.tcpi_state != TCP_CLOSED) {
         timer_start(io_timers(stream->io), timer, io_now_ms(stream->io) + HANGUP_CHECK_MS);
         return;
@@ -120,22 +120,21 @@ static void recv_done(struct io_op *op, int result, struct io_buf *buf, bool mor
         if (stream->queued >= queue_max(stream))
             io_cancel(stream->io, &stream->recv);
     } else if (stream->end == STREAM_OPEN) {
-        if (result == 0)
-            end_at_eof(stream);
-        else if (result < 0 && result != -ECANCELED)
-            /* -ETIMEDOUT is for our own deadlines; the kernel's means that the peer is gone. */
-            stream->end = result == -ETIMEDOUT ? -ECONNRESET : result;
+        if (result <= 0 && result != -ECANCELED)
+            stream_received_end(stream, result);
         else
             arm(stream);
     }
-    /* Only what a reader can see is news: not the end of a stopped receive, nor half a record. */
-    if (stream->bytes_in != bytes_before || (stream->end != STREAM_OPEN) != ended_before)
+    /* Only what a reader can see is news: not the end of a stopped receive, unless somebody waits
+     * for that, nor half a record. */
+    if (stream->bytes_in != bytes_before || (stream->end != STREAM_OPEN) != ended_before ||
+        (stream->paused && !more))
         notify(stream);
 }
 
 static void arm(struct stream *stream)
 {
-    if (!stream->started || stream->closing || stream->end != STREAM_OPEN ||
+    if (!stream->started || stream->paused || stream->closing || stream->end != STREAM_OPEN ||
         stream->queued >= queue_max(stream) || io_op_in_flight(&stream->recv))
         return;
     stream->recv =
@@ -174,6 +173,27 @@ void stream_start(struct stream *stream)
 {
     stream->started = true;
     arm(stream);
+}
+
+void stream_pause(struct stream *stream)
+{
+    stream->paused = true;
+    if (io_op_in_flight(&stream->recv))
+        io_cancel(stream->io, &stream->recv);
+}
+
+void stream_resume(struct stream *stream)
+{
+    stream->paused = false;
+    arm(stream);
+}
+
+void stream_received_end(struct stream *stream, int result)
+{
+    if (result == 0)
+        end_at_eof(stream);
+    else /* -ETIMEDOUT is for our own deadlines; the kernel's means that the peer is gone. */
+        stream->end = result == -ETIMEDOUT ? -ECONNRESET : result;
 }
 
 int stream_wait_readable(struct stream *stream, int64_t deadline)
@@ -240,7 +260,7 @@ struct send_wait {
     int reason;            /* why an early end was asked for */
 };
 
-static uint64_t bytes_acknowledged(const struct stream *stream)
+uint64_t stream_bytes_acknowledged(const struct stream *stream)
 {
     struct tcp_info info;
     return get_tcp_info(stream, &info) ? info.tcpi_bytes_acked : 0;
@@ -275,7 +295,7 @@ static int64_t next_check(const struct send_wait *wait)
 static void send_timer(struct timer *timer)
 {
     struct send_wait *wait = timer->owner;
-    uint64_t acknowledged = bytes_acknowledged(wait->write.stream);
+    uint64_t acknowledged = stream_bytes_acknowledged(wait->write.stream);
     if (io_now_ms(wait->write.stream->io) >= wait->deadline || acknowledged == wait->acknowledged) {
         end_early(wait, -ETIMEDOUT);
         return;

@@ -81,6 +81,7 @@ struct stream {
     uint32_t queued;        /* buffers in that list */
     int end;                /* STREAM_OPEN, STREAM_EOF, or the negative error that ended it */
     bool started;           /* stream_start was called */
+    bool paused;            /* stream_pause was called */
     bool watch_hangup;      /* after an end, hear of a reset too (reported as an arrival) */
     bool closing;           /* stream_close was called */
     bool reset;             /* close with RST */
@@ -113,6 +114,17 @@ int stream_connect(struct stream *stream, struct io *io, const struct address *t
 /* Arms receiving; arrivals are queued. */
 void stream_start(struct stream *stream);
 
+/* Stops receiving, so that others may take bytes from the descriptor. It is over, which is reported
+ * as an arrival, when `recv` is no longer in flight; until then bytes may still be queued. */
+void stream_pause(struct stream *stream);
+
+/* Receives again. */
+void stream_resume(struct stream *stream);
+
+/* Whoever took bytes from a paused stream's descriptor has met its end: 0 for FIN, or a negative
+ * errno. */
+void stream_received_end(struct stream *stream, int result);
+
 /* Waits until something is queued. Returns 1 (stream->first is readable), 0 at the end of the
  * stream, or a negative errno. With DEADLINE_NOW it never suspends: -ETIMEDOUT if nothing is there.
  */
@@ -137,6 +149,9 @@ int stream_write_start(struct stream *stream, struct stream_write *write);
 
 /* Asks for an early end: done is called, with -ECANCELED unless it is through already. */
 void stream_write_cancel(struct stream_write *write);
+
+/* What the peer's TCP has acknowledged; 0 of other sockets. */
+uint64_t stream_bytes_acknowledged(const struct stream *stream);
 
 /* Puts a filter in between; what is queued runs through it. To be called when nothing is being
  * sent. The stream frees the state, through the filter. */

@@ -1,47 +1,13 @@
-#include "net/tunnel.h"
+#include "net/tunnel_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
 
-enum { PIECES_MAX = 8 }; /* received buffers sent on at once */
-
-/* One way through the tunnel. */
-struct direction {
-    struct tunnel *tunnel;
-    struct stream *from;
-    struct stream *to;
-    struct stream_write write;
-    struct iovec iov[PIECES_MAX];
-    struct io_buf *held; /* being sent; owned */
-    uint64_t bytes;      /* sent on */
-    bool busy;           /* the write is under way */
-    bool shut;           /* the FIN has been carried over */
-};
-
-struct tunnel {
-    struct io *io;
-    struct direction out; /* client to peer */
-    struct direction back;
-    struct tunnel_options options;
-    struct timer timer;
-    int64_t moved_ms; /* when something was last received */
-    struct tunnel_result result;
-    bool ending;
-    void (*done)(const struct tunnel_result *result, void *owner);
-    void *owner;
-};
-
-static void pump(struct direction *direction);
-
-static void release_held(struct direction *direction)
+static bool busy(const struct direction *direction)
 {
-    while (direction->held) {
-        struct io_buf *buf = direction->held;
-        direction->held = buf->next;
-        io_buf_release(direction->tunnel->io, buf);
-    }
+    return direction->send || tunnel_splice_busy(direction);
 }
 
 /* Closes both streams once no send refers to their buffers any more. A failed side makes the other
@@ -49,16 +15,19 @@ static void release_held(struct direction *direction)
 static void finish(struct timer *timer)
 {
     struct tunnel *tunnel = timer->owner;
-    if (tunnel->out.busy || tunnel->back.busy)
+    if (busy(&tunnel->out) || busy(&tunnel->back))
         return;
     struct stream *client = tunnel->out.from;
     struct stream *peer = tunnel->out.to;
     bool clean = tunnel->result.reason == TUNNEL_ENDED;
+    tunnel_splice_free(&tunnel->out);
+    tunnel_splice_free(&tunnel->back);
     tunnel->result.client_bytes = tunnel->out.bytes;
     tunnel->result.peer_bytes = tunnel->back.bytes;
     if (tunnel->done)
         tunnel->done(&tunnel->result, tunnel->owner);
     free(tunnel);
+    client->tunnel = peer->tunnel = NULL;
     if (clean) {
         stream_close(client);
         stream_close(peer);
@@ -76,6 +45,14 @@ static void finish_soon(struct tunnel *tunnel)
     timer_start(io_timers(tunnel->io), &tunnel->timer, io_now_ms(tunnel->io));
 }
 
+static void stop(struct direction *direction)
+{
+    direction->from->on_arrival = NULL;
+    if (direction->send)
+        stream_write_cancel(&direction->send->write);
+    tunnel_splice_cancel(direction);
+}
+
 static void end(struct tunnel *tunnel, enum tunnel_reason reason, int error)
 {
     if (tunnel->ending)
@@ -83,47 +60,27 @@ static void end(struct tunnel *tunnel, enum tunnel_reason reason, int error)
     tunnel->ending = true;
     tunnel->result.reason = reason;
     tunnel->result.error = error;
-    tunnel->out.from->on_arrival = NULL;
-    tunnel->back.from->on_arrival = NULL;
-    if (tunnel->out.busy)
-        stream_write_cancel(&tunnel->out.write);
-    if (tunnel->back.busy)
-        stream_write_cancel(&tunnel->back.write);
+    stop(&tunnel->out);
+    stop(&tunnel->back);
     finish_soon(tunnel);
 }
 
-static void end_failed(struct tunnel *tunnel, const struct stream *failed, int error)
+bool tunnel_ending(struct tunnel *tunnel)
 {
+    if (tunnel->ending)
+        finish_soon(tunnel);
+    return tunnel->ending;
+}
+
+void tunnel_fail(struct direction *direction, const struct stream *failed, int error)
+{
+    struct tunnel *tunnel = direction->tunnel;
     end(tunnel, failed == tunnel->out.from ? TUNNEL_CLIENT_FAILED : TUNNEL_PEER_FAILED, error);
 }
 
-static void sent(struct stream_write *write, int result)
+void tunnel_moved(struct tunnel *tunnel)
 {
-    struct direction *direction = write->owner;
-    struct tunnel *tunnel = direction->tunnel;
-    direction->busy = false;
-    release_held(direction);
-    if (result > 0)
-        direction->bytes += (uint64_t)result;
-    if (tunnel->ending)
-        finish_soon(tunnel);
-    else if (result < 0)
-        end_failed(tunnel, direction->to, result);
-    else
-        pump(direction);
-}
-
-static unsigned gather(struct direction *direction)
-{
-    unsigned count = 0;
-    struct io_buf **tail = &direction->held;
-    while (count < PIECES_MAX && direction->from->first) {
-        struct io_buf *buf = stream_take(direction->from);
-        direction->iov[count++] = (struct iovec){buf->data, buf->len};
-        *tail = buf;
-        tail = &buf->next;
-    }
-    return count;
+    tunnel->moved_ms = io_now_ms(tunnel->io);
 }
 
 /* Carries the end of one side over to the other. */
@@ -131,10 +88,10 @@ static void carry_end(struct direction *direction)
 {
     struct tunnel *tunnel = direction->tunnel;
     if (direction->from->end < 0) {
-        end_failed(tunnel, direction->from, direction->from->end);
+        tunnel_fail(direction, direction->from, direction->from->end);
         return;
     }
-    if (direction->from->end != STREAM_EOF || direction->shut)
+    if (direction->shut)
         return;
     direction->shut = true;
     stream_shutdown(direction->to);
@@ -142,29 +99,41 @@ static void carry_end(struct direction *direction)
         end(tunnel, TUNNEL_ENDED, 0);
 }
 
-static void pump(struct direction *direction)
+/* Nothing is queued: splices as soon as nothing is being received either, which is an arrival. */
+static void turn_to_splice(struct direction *direction)
 {
-    if (direction->busy || direction->tunnel->ending)
+    if (io_op_in_flight(&direction->from->recv))
+        return;
+    if (tunnel_splice_start(direction) < 0) {
+        direction->streak_bytes = 0;
+        stream_resume(direction->from);
+    }
+}
+
+void tunnel_pump(struct direction *direction)
+{
+    struct stream *from = direction->from;
+    if (direction->send || direction->splice || direction->tunnel->ending)
         return; /* what has arrived waits until the other side has taken what is on its way */
-    unsigned count = gather(direction);
-    if (!count) {
-        carry_end(direction);
+    int result = tunnel_copy(direction);
+    if (result < 0) {
+        tunnel_fail(direction, direction->to, result);
         return;
     }
-    direction->write = (struct stream_write){
-        .iov = direction->iov, .count = count, .done = sent, .owner = direction};
-    int result = stream_write_start(direction->to, &direction->write);
-    direction->busy = result == 0;
-    if (result < 0) {
-        release_held(direction);
-        end_failed(direction->tunnel, direction->to, result);
-    }
+    if (!from->paused && from->end == STREAM_OPEN && tunnel_splice_pays(direction))
+        stream_pause(from);
+    if (result > 0)
+        return;
+    if (from->end != STREAM_OPEN)
+        carry_end(direction);
+    else if (from->paused)
+        turn_to_splice(direction);
 }
 
 static void arrival(struct tunnel *tunnel, struct direction *direction)
 {
-    tunnel->moved_ms = io_now_ms(tunnel->io);
-    pump(direction);
+    tunnel_moved(tunnel);
+    tunnel_pump(direction);
 }
 
 static void client_arrival(struct stream *stream)
@@ -187,16 +156,32 @@ static int64_t next_check(const struct tunnel *tunnel)
     return idle_at < tunnel->options.deadline ? idle_at : tunnel->options.deadline;
 }
 
+/* A slow reader is not a dead one: while a send waits, what TCP has acknowledged counts. */
+static bool taken_slowly(struct tunnel *tunnel)
+{
+    uint64_t acknowledged =
+        stream_bytes_acknowledged(tunnel->out.from) + stream_bytes_acknowledged(tunnel->out.to);
+    bool more = acknowledged != tunnel->acknowledged;
+    tunnel->acknowledged = acknowledged;
+    return more && (tunnel->out.send || tunnel->back.send);
+}
+
 static void check_time(struct timer *timer)
 {
     struct tunnel *tunnel = timer->owner;
     int64_t now = io_now_ms(tunnel->io);
-    if (now >= tunnel->options.deadline)
+    bool idle = now >= next_check(tunnel);
+    if (now >= tunnel->options.deadline) {
         end(tunnel, TUNNEL_DEADLINE, -ETIMEDOUT);
-    else if (now >= next_check(tunnel))
+        return;
+    }
+    if (idle && !taken_slowly(tunnel)) {
         end(tunnel, TUNNEL_IDLE, -ETIMEDOUT);
-    else
-        timer_start(io_timers(tunnel->io), timer, next_check(tunnel));
+        return;
+    }
+    if (idle)
+        tunnel_moved(tunnel);
+    timer_start(io_timers(tunnel->io), timer, next_check(tunnel));
 }
 
 static void begin(struct timer *timer)
@@ -204,8 +189,8 @@ static void begin(struct timer *timer)
     struct tunnel *tunnel = timer->owner;
     timer_init(&tunnel->timer, check_time, tunnel);
     timer_start(io_timers(tunnel->io), &tunnel->timer, next_check(tunnel));
-    pump(&tunnel->out);
-    pump(&tunnel->back);
+    tunnel_pump(&tunnel->out);
+    tunnel_pump(&tunnel->back);
 }
 
 struct tunnel *tunnel_start(struct stream *client, struct stream *peer,
@@ -228,7 +213,7 @@ struct tunnel *tunnel_start(struct stream *client, struct stream *peer,
     client->tunnel = peer->tunnel = tunnel;
     client->on_arrival = client_arrival;
     peer->on_arrival = peer_arrival;
-    client->watch_hangup = peer->watch_hangup = false;
+    client->watch_hangup = peer->watch_hangup = true;
     /* What is queued already moves at the next turn, when the caller is done with the streams. */
     timer_init(&tunnel->timer, begin, tunnel);
     timer_start(io_timers(tunnel->io), &tunnel->timer, io_now_ms(tunnel->io));

@@ -1,7 +1,8 @@
 /*
  * A tunnel: bytes pumped both ways between two streams until both have ended, as a state machine
  * without a coroutine stack. Carries half-closes over, never receives what the other side cannot
- * take, ends when nothing moves for the idle time.
+ * take, ends when nothing moves for the idle time. A direction copies its bytes (tunnel_copy.c), or
+ * while much flows between plain sockets has the kernel hand them on (tunnel_splice.c).
  *
  *   each direction:  reading ──bytes──▶ sending ──▶ reading ... ──FIN──▶ shut
  *   both shut, an error on either side, or idle ─▶ done(result) ─▶ both streams closed
@@ -11,10 +12,12 @@
 
 #include "net/stream.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct tunnel_options {
-    uint32_t idle_timeout_ms; /* 0: none; nothing received on either side for so long */
+    bool copy_only;           /* never splice (tunnel_splice.c) */
+    uint32_t idle_timeout_ms; /* 0: none; nothing moved either way for so long */
     int64_t deadline;         /* DEADLINE_NEVER: none; of the whole tunnel */
 };
 

@@ -44,11 +44,14 @@ void loop_turn_idle(void);
 void loop_run_coroutines(void);
 
 /* Turns the loop until the condition holds; fails when it does not in good time. */
-#define turn_until(condition)                                                                      \
+#define turn_until(condition) turn_often_until(100, condition)
+
+/* The same with turns of at most wait_ms, where it is for the test to do the next step. */
+#define turn_often_until(wait_ms, condition)                                                       \
     do {                                                                                           \
         int64_t give_up_ms = clock_now_ms() + PATIENCE_MS;                                         \
         while (!(condition)) {                                                                     \
-            loop_turn(100);                                                                        \
+            loop_turn(wait_ms);                                                                    \
             if (clock_now_ms() > give_up_ms)                                                       \
                 fail_msg("never came true: %s", #condition);                                       \
         }                                                                                          \
