@@ -38,6 +38,7 @@ struct param {
 
 struct exchange;
 struct stream;
+struct thrift_message;
 struct tls_session;
 
 struct request {
@@ -61,6 +62,7 @@ struct request {
     const struct address *remote; /* the client; borrowed from the connection */
     const struct address *local;
     const struct tls_session *tls; /* of the client's connection; NULL if it is in the clear */
+    struct thrift_message *thrift; /* what it is in Thrift; NULL: a request of HTTP */
     uint64_t id;                   /* unique in this worker; never 0 */
     struct arena *arena;           /* of the exchange */
     struct exchange *exchange;     /* owner */
@@ -87,9 +89,10 @@ struct response {
     struct headers headers;
     struct headers trailers; /* filled when the body has ended */
     struct body body;
-    struct stream *tunnel;   /* 101 or CONNECT: the upstream's stream, taken over; else NULL */
-    struct request *request; /* what it answers */
-    struct arena *arena;     /* of the exchange */
+    struct stream *tunnel; /* 101 or CONNECT: the upstream's stream, taken over; else NULL */
+    struct thrift_message *thrift; /* what it is in Thrift, or NULL */
+    struct request *request;       /* what it answers */
+    struct arena *arena;           /* of the exchange */
 };
 
 /* A response without fields or body, in the request's arena; NULL when memory is exhausted. */
