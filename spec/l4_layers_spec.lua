@@ -150,7 +150,7 @@ t.on_both_backends("layers of connections", function(backend)
    t.it("hear that nobody could be reached", function()
       expect_reset "nobody"
       await "nobody next=nil why=upstream \"nobody\", peer 127.0.0.1:%d+: Connection refused"
-      await "nobody id=%d+ .* why=connect_failed error=none in=0 out=0 peer=none"
+      await "nobody id=%d+ .* why=connect_failed error=upstream .*: Connection refused in=0 out=0 peer=none"
    end)
 
    t.it("may not wait for ever", function()

@@ -69,7 +69,7 @@ static void linger(struct connection *connection)
 static void finish_main(void *arg)
 {
     struct l4_conn *conn = arg;
-    conn->on_close->finish(conn, coro_self() != NULL);
+    conn->on_close->finish(conn, true);
     exchange_end(conn->exchange);
 }
 
@@ -91,10 +91,11 @@ static bool begin_end(struct l4_conn *conn)
 
 static void finish_end(struct l4_conn *conn, bool more)
 {
-    if (!more)
-        exchange_end(conn->exchange);
-    else if (coro_self() || !coro_start(finish_main, conn))
-        finish_main(conn);
+    if (more && coro_start(finish_main, conn)) /* the present one may be cancelled */
+        return;
+    if (more)
+        conn->on_close->finish(conn, false);
+    exchange_end(conn->exchange);
 }
 
 static enum l4_reason reason_of(enum tunnel_reason reason)
