@@ -24,6 +24,15 @@ struct io_backend {
     void (*close_fd)(struct io *io, int fd);
 };
 
+/* What lies before a datagram in its buffer, behind it room for the address and for the control
+ * messages, in this order: as the kernel writes it for io_uring (struct io_uring_recvmsg_out). */
+struct datagram_head {
+    uint32_t name_len;
+    uint32_t control_len;
+    uint32_t payload_len;
+    uint32_t flags; /* MSG_TRUNC, MSG_CTRUNC */
+};
+
 extern const struct io_backend uring_backend;
 extern const struct io_backend epoll_backend;
 
@@ -49,10 +58,12 @@ struct io {
     int64_t now_ms;
     struct bufpool pool;
     struct pipepool pipes;
-    struct timer trim;    /* armed while the pool may have blocks to spare */
-    struct list deferred; /* operations whose end is reported in the next turn */
-    struct list parked;   /* receives that wait for a buffer */
-    uint64_t in_flight;   /* operations */
+    struct bufpool datagrams;     /* larger ones: each takes any datagram whole */
+    struct timer trim;            /* armed while the pools may have blocks to spare */
+    struct list deferred;         /* operations whose end is reported in the next turn */
+    struct list parked;           /* receives that wait for a buffer */
+    struct list parked_datagrams; /* as these, of datagrams */
+    uint64_t in_flight;           /* operations */
     struct io_stats stats;
 };
 
@@ -72,14 +83,23 @@ static inline void io_finish(struct io *io, struct io_op *op, int result)
 static inline void io_report(struct io *io, struct io_op *op, int result, struct io_buf *buf)
 {
     io->stats.completions++;
-    io->stats.buffers_held += buf != NULL;
+    if (buf && buf->datagram)
+        io->stats.datagrams_held++;
+    else
+        io->stats.buffers_held += buf != NULL;
     op->done(op, result, buf, true);
 }
 
 /* Has the end reported in the next turn. */
 void io_defer(struct io *io, struct io_op *op, int result);
 
-/* A receive found no buffer: it waits in io->parked until the back end takes it up again. */
+/* Bytes before a datagram in its buffer. */
+static inline size_t io_datagram_head_bytes(const struct io_op *op)
+{
+    return sizeof(struct datagram_head) + op->msg.msg_namelen + op->msg.msg_controllen;
+}
+
+/* A receive found no buffer: it waits among the parked until the back end takes it up again. */
 void io_park(struct io *io, struct io_op *op);
 
 /* Does a failed accept concern only the connection that was to be accepted? */

@@ -90,6 +90,7 @@ static struct io_buf *add_block(struct bufpool *pool)
     if (!buf)
         return NULL;
     buf->base = (char *)(buf + 1);
+    buf->datagram = pool->datagrams;
     pool->count++;
     return buf;
 }

@@ -19,6 +19,7 @@ struct bufpool {
     uint64_t count;        /* blocks that exist */
     uint64_t count_max;    /* at least 1 */
     uint32_t buffer_bytes; /* capacity of one */
+    bool datagrams;        /* marks its buffers as such */
 };
 
 void bufpool_init(struct bufpool *pool, uint32_t buffer_bytes, uint64_t total_bytes_max);

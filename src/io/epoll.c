@@ -23,10 +23,12 @@
 #include <unistd.h>
 
 enum {
-    EVENTS_MAX = 256,   /* fetched by one epoll_wait */
-    RECV_BURST = 4,     /* receives on one descriptor in one turn */
-    ACCEPT_BURST = 64,  /* accepted connections of one listener in one turn */
-    SLOTS_FIRST = 1024, /* descriptors that the table holds at first */
+    EVENTS_MAX = 256,    /* fetched by one epoll_wait */
+    RECV_BURST = 4,      /* receives on one descriptor in one turn */
+    DATAGRAM_BURST = 8,  /* of DATAGRAM_BATCH at a time */
+    DATAGRAM_BATCH = 32, /* datagrams that one call of the kernel receives or sends */
+    ACCEPT_BURST = 64,   /* accepted connections of one listener in one turn */
+    SLOTS_FIRST = 1024,  /* descriptors that the table holds at first */
 };
 
 #define HANGUP_EVENTS (EPOLLRDHUP | EPOLLHUP | EPOLLERR)
@@ -48,6 +50,7 @@ struct epoll {
     struct slot *slots;
     size_t slot_count;
     struct list runnable; /* operations that may make progress */
+    struct list unsent;   /* datagrams, until the kernel is entered next */
     struct epoll_event events[EVENTS_MAX];
 };
 
@@ -65,6 +68,8 @@ static void forget(struct slot *slot);
 static void note_event(struct epoll *epoll, const struct epoll_event *event);
 static void perform(struct io *io, struct io_op *op);
 static bool try_send(struct io_op *op);
+static bool try_send_to(struct io_op *op);
+static void send_datagrams(struct io *io, struct epoll *epoll);
 
 const struct io_backend epoll_backend = {
     .name = "epoll",
@@ -89,6 +94,7 @@ static int create(struct io *io, const struct io_options *options)
         return result;
     }
     list_init(&epoll->runnable);
+    list_init(&epoll->unsent);
     io->impl = epoll;
     return 0;
 }
@@ -108,11 +114,11 @@ static void make_runnable(struct epoll *epoll, struct io_op *op)
 }
 
 /* Receives that waited for a buffer go on, no more at a time than there are buffers. */
-static void unpark(struct io *io, struct epoll *epoll)
+static void unpark(struct epoll *epoll, struct list *parked, const struct bufpool *pool)
 {
-    uint64_t room = io->pool.free_count + (io->pool.count_max - io->pool.count);
-    while (room-- && !list_empty(&io->parked)) {
-        struct io_op *op = container_of(io->parked.next, struct io_op, state.link);
+    uint64_t room = pool->free_count + (pool->count_max - pool->count);
+    while (room-- && !list_empty(parked)) {
+        struct io_op *op = container_of(parked->next, struct io_op, state.link);
         list_remove(&op->state.link);
         op->state.parked = false;
         make_runnable(epoll, op);
@@ -134,7 +140,9 @@ static int poll_kernel(struct io *io, struct epoll *epoll, int64_t wait_ms)
 static int turn(struct io *io, int64_t wait_ms)
 {
     struct epoll *epoll = io->impl;
-    unpark(io, epoll);
+    unpark(epoll, &io->parked, &io->pool);
+    unpark(epoll, &io->parked_datagrams, &io->datagrams);
+    send_datagrams(io, epoll);
     /* While there is work at hand the kernel is asked in every second turn only. */
     bool work = !list_empty(&epoll->runnable) || !list_empty(&io->deferred);
     int result = 0;
@@ -263,6 +271,15 @@ static void submit(struct io *io, struct io_op *op)
     case IO_OP_READ:
         submit_read(io, op);
         break;
+    case IO_OP_RECV_FROM:
+        submit_in(io, slot, op);
+        break;
+    case IO_OP_SEND_TO:
+        if (slot->out)
+            append(&slot->out, op);
+        else
+            list_push_back(&((struct epoll *)io->impl)->unsent, &op->state.link);
+        break;
     }
 }
 
@@ -276,7 +293,7 @@ static void leave_slot(struct epoll *epoll, struct io_op *op)
     take_out(&slot->polls, op);
     if (op->kind == IO_OP_POLL)
         unwatch_if_idle(epoll, op->fd);
-    else if (slot->out && op->kind == IO_OP_SEND)
+    else if (slot->out && (op->kind == IO_OP_SEND || op->kind == IO_OP_SEND_TO))
         make_runnable(epoll, slot->out);
 }
 
@@ -485,6 +502,126 @@ static bool try_send(struct io_op *op)
     }
 }
 
+/* --- Datagrams -------------------------------------------------------------------------------- */
+
+/* Lays a buffer out as the kernel does for io_uring: see struct datagram_head. */
+static void aim(const struct io_op *op, struct io_buf *buf, const struct bufpool *pool,
+                struct mmsghdr *message, struct iovec *iov)
+{
+    size_t head = io_datagram_head_bytes(op);
+    char *name = buf->base + sizeof(struct datagram_head);
+    buf->data = buf->base + head;
+    *iov = (struct iovec){buf->data, pool->buffer_bytes - head};
+    message->msg_hdr = (struct msghdr){
+        .msg_name = op->msg.msg_namelen ? name : NULL,
+        .msg_namelen = op->msg.msg_namelen,
+        .msg_control = op->msg.msg_controllen ? name + op->msg.msg_namelen : NULL,
+        .msg_controllen = op->msg.msg_controllen,
+        .msg_iov = iov,
+        .msg_iovlen = 1,
+    };
+}
+
+static void report_datagram(struct io *io, struct io_op *op, struct io_buf *buf,
+                            const struct mmsghdr *message)
+{
+    const struct datagram_head head = {
+        .name_len = message->msg_hdr.msg_namelen,
+        .control_len = (uint32_t)message->msg_hdr.msg_controllen,
+        .payload_len = message->msg_len,
+        .flags = (uint32_t)message->msg_hdr.msg_flags,
+    };
+    memcpy(buf->base, &head, sizeof(head));
+    buf->len = message->msg_len;
+    io_report(io, op, (int)buf->len, buf);
+}
+
+/* One call; returns as recv_once does. */
+static bool recv_batch(struct io *io, struct io_op *op)
+{
+    struct epoll *epoll = io->impl;
+    struct io_buf *bufs[DATAGRAM_BATCH];
+    struct mmsghdr messages[DATAGRAM_BATCH];
+    struct iovec iovs[DATAGRAM_BATCH];
+    int room = 0;
+    while (room < DATAGRAM_BATCH && (bufs[room] = bufpool_get(&io->datagrams))) {
+        aim(op, bufs[room], &io->datagrams, &messages[room], &iovs[room]);
+        room++;
+    }
+    if (room == 0) {
+        io->stats.buffer_waits++;
+        io_park(io, op);
+        return false;
+    }
+    int count = recvmmsg(op->fd, messages, (unsigned)room, MSG_DONTWAIT, NULL);
+    int error = count < 0 ? errno : 0;
+    for (int i = room; i-- > (count < 0 ? 0 : count);)
+        bufpool_put(&io->datagrams, bufs[i]);
+    if (error == EAGAIN || (count >= 0 && count < room))
+        slot_of(epoll, op->fd)->readable = false;
+    else if (error && error != EINTR)
+        end(io, op, -error);
+    for (int i = 0; i < count; i++) /* those behind a cancellation, too: they have been taken */
+        report_datagram(io, op, bufs[i], &messages[i]);
+    return error == EINTR || (count == room && readable_still(epoll, op));
+}
+
+/* True if the operation has ended, with op->state.result. */
+static bool try_send_to(struct io_op *op)
+{
+    ssize_t count;
+    do
+        count = sendmsg(op->fd, &op->msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (count < 0 && errno == EINTR);
+    op->state.result = count < 0 ? -errno : (int)count;
+    return op->state.result != -EAGAIN;
+}
+
+/* The first datagrams of the list that go to one descriptor. */
+static unsigned gather(struct list *unsent, struct io_op **ops, struct mmsghdr *messages)
+{
+    unsigned count = 0;
+    for (struct list *node = unsent->next; node != unsent && count < DATAGRAM_BATCH;
+         node = node->next) {
+        struct io_op *op = container_of(node, struct io_op, state.link);
+        if (count && op->fd != ops[0]->fd)
+            break;
+        ops[count] = op;
+        messages[count++] = (struct mmsghdr){.msg_hdr = op->msg};
+    }
+    return count;
+}
+
+/* The socket is full: those that may wait for it do so, in their order. */
+static void wait_to_send(struct io *io, struct io_op **ops, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        list_remove(&ops[i]->state.link);
+        if (ops[i]->msg.msg_flags & MSG_DONTWAIT)
+            io_defer(io, ops[i], -EAGAIN);
+        else
+            wait_writable(io, slot_of(io->impl, ops[i]->fd), ops[i]);
+    }
+}
+
+static void send_datagrams(struct io *io, struct epoll *epoll)
+{
+    struct io_op *ops[DATAGRAM_BATCH];
+    struct mmsghdr messages[DATAGRAM_BATCH];
+    while (!list_empty(&epoll->unsent)) {
+        unsigned count = gather(&epoll->unsent, ops, messages);
+        int sent = sendmmsg(ops[0]->fd, messages, count, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent < 0 && errno == EAGAIN)
+            wait_to_send(io, ops, count);
+        else if (sent < 0)
+            io_defer(io, ops[0], -errno);
+        for (int i = 0; i < sent; i++)
+            io_defer(io, ops[i], (int)messages[i].msg_len);
+    }
+}
+
 static void perform_connect(struct io *io, struct io_op *op)
 {
     int error = 0;
@@ -515,5 +652,12 @@ static void perform(struct io *io, struct io_op *op)
         break;
     case IO_OP_READ:
         break; /* never waits */
+    case IO_OP_RECV_FROM:
+        perform_in(io, op, recv_batch, DATAGRAM_BURST);
+        break;
+    case IO_OP_SEND_TO:
+        if (try_send_to(op))
+            end(io, op, op->state.result);
+        break;
     }
 }

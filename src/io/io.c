@@ -9,8 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BUFFER_BYTES = 32 * 1024, TRIM_EVERY_MS = 1000, SCARCE_PART = 4 };
-#define BUFFER_MAX_BYTES (UINT64_C(256) << 20)
+enum {
+    BUFFER_BYTES = 32 * 1024,
+    DATAGRAM_BYTES = 65536 + sizeof(struct datagram_head) + IO_DATAGRAM_ROOM,
+    TRIM_EVERY_MS = 1000,
+    SCARCE_PART = 4,
+};
+#define BUFFER_MAX_BYTES   (UINT64_C(256) << 20)
+#define DATAGRAM_MAX_BYTES (UINT64_C(64) << 20)
 
 static int choose_backend(struct io *io, const struct io_options *options);
 static int64_t wait_bound_ms(const struct io *io, int wait_ms);
@@ -27,9 +33,13 @@ int io_create(struct io **io, const struct io_options *options)
     timer_init(&created->trim, trim_pool, created);
     list_init(&created->deferred);
     list_init(&created->parked);
+    list_init(&created->parked_datagrams);
     bufpool_init(&created->pool, options->buffer_bytes ? options->buffer_bytes : BUFFER_BYTES,
                  options->buffer_max_bytes ? options->buffer_max_bytes : BUFFER_MAX_BYTES);
     pipepool_init(&created->pipes, options->pipe_bytes);
+    bufpool_init(&created->datagrams, DATAGRAM_BYTES,
+                 options->datagram_max_bytes ? options->datagram_max_bytes : DATAGRAM_MAX_BYTES);
+    created->datagrams.datagrams = true;
     int result = choose_backend(created, options);
     if (result < 0) {
         free(created);
@@ -46,6 +56,7 @@ void io_destroy(struct io *io)
     timer_stop(&io->trim);
     pipepool_fini(&io->pipes);
     bufpool_fini(&io->pool);
+    bufpool_fini(&io->datagrams);
     free(io);
 }
 
@@ -65,6 +76,9 @@ int io_turn(struct io *io, int wait_ms)
 void io_submit(struct io *io, struct io_op *op)
 {
     assert(!op->state.in_flight && op->done);
+    assert(op->kind != IO_OP_RECV_FROM ||
+           ((op->msg.msg_namelen | op->msg.msg_controllen) % 8 == 0 &&
+            op->msg.msg_namelen + op->msg.msg_controllen <= IO_DATAGRAM_ROOM));
     list_init(&op->state.link);
     op->state.peer = NULL;
     op->state.sent = 0;
@@ -86,6 +100,22 @@ void io_cancel(struct io *io, struct io_op *op)
 void io_close_fd(struct io *io, int fd)
 {
     io->backend->close_fd(io, fd);
+}
+
+struct io_datagram io_datagram_of(const struct io_op *op, const struct io_buf *buf)
+{
+    struct datagram_head head;
+    char *at = buf->base + sizeof(head);
+    memcpy(&head, buf->base, sizeof(head));
+    struct io_datagram datagram = {.truncated = head.flags & MSG_TRUNC};
+    if (op->msg.msg_namelen) {
+        datagram.source = (const struct sockaddr *)at;
+        datagram.source_len =
+            head.name_len < op->msg.msg_namelen ? head.name_len : op->msg.msg_namelen;
+    }
+    datagram.control.msg_control = at + op->msg.msg_namelen;
+    datagram.control.msg_controllen = head.control_len;
+    return datagram;
 }
 
 struct io_buf *io_buf_take(struct io *io)
@@ -142,9 +172,11 @@ void io_buf_release(struct io *io, struct io_buf *buf)
         free(buf);
         return;
     }
-    io->stats.buffers_held--;
-    bufpool_put(&io->pool, buf);
-    if (io->pool.free_count > BUFPOOL_KEEP && !timer_armed(&io->trim))
+    struct bufpool *pool = buf->datagram ? &io->datagrams : &io->pool;
+    uint64_t *held = buf->datagram ? &io->stats.datagrams_held : &io->stats.buffers_held;
+    (*held)--;
+    bufpool_put(pool, buf);
+    if (pool->free_count > BUFPOOL_KEEP && !timer_armed(&io->trim))
         timer_start(&io->timers, &io->trim, io->now_ms + TRIM_EVERY_MS);
 }
 
@@ -182,7 +214,8 @@ void io_defer(struct io *io, struct io_op *op, int result)
 void io_park(struct io *io, struct io_op *op)
 {
     op->state.parked = true;
-    list_push_back(&io->parked, &op->state.link);
+    list_push_back(op->kind == IO_OP_RECV_FROM ? &io->parked_datagrams : &io->parked,
+                   &op->state.link);
 }
 
 bool io_accept_transient(int error)
@@ -278,6 +311,7 @@ static void report_deferred(struct io *io)
 static void trim_pool(struct timer *timer)
 {
     struct io *io = timer->owner;
-    if (bufpool_trim(&io->pool))
+    bool again = bufpool_trim(&io->pool);
+    if (bufpool_trim(&io->datagrams) || again)
         timer_start(&io->timers, timer, io->now_ms + TRIM_EVERY_MS);
 }

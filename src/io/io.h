@@ -31,6 +31,7 @@ struct io_buf {
     char *data;          /* first byte not yet consumed */
     uint32_t len;        /* bytes from data */
     bool compact;        /* of exact size, not of the pool */
+    bool datagram;       /* of the pool of datagrams */
     struct io_buf *next; /* for the holder's queue */
     char *base;          /* start of the block; private to the pool */
 };
@@ -45,6 +46,12 @@ enum io_op_kind {
     IO_OP_POLL, /* one-shot poll(2) events; result is the ready mask, in which POLLERR, POLLHUP and
                    POLLRDHUP may be set unasked */
     IO_OP_READ, /* one pread(2) of a regular file; result is the byte count */
+    IO_OP_RECV_FROM, /* multishot: result is the length of a datagram, which may be 0, with `buf`;
+                        io_datagram_of tells where it came from. An error that the network reported
+                        (ECONNREFUSED) ends the operation, not the socket */
+    IO_OP_SEND_TO,   /* one datagram, `msg`; those of one turn are handed to the kernel together. A
+                        full socket is waited for, or with MSG_DONTWAIT in msg_flags ends it with
+                        -EAGAIN */
 };
 
 struct io_op {
@@ -52,7 +59,11 @@ struct io_op {
     enum io_op_kind kind;
     int fd;
     union {
-        struct msghdr msg; /* SEND: iovecs are consumed (changed) as they are sent */
+        struct msghdr msg; /* SEND: iovecs are consumed (changed) as they are sent. SEND_TO: they
+                              are not. RECV_FROM: msg_namelen and msg_controllen say how much room
+                              there is to be for addresses and control messages, each a
+                              multiple of 8, at most IO_DATAGRAM_ROOM together; nothing else is
+                              looked at */
         struct {
             const struct sockaddr *address;
             socklen_t address_len;
@@ -65,8 +76,9 @@ struct io_op {
             int64_t offset;
         } read;
     };
-    /* Result: >= 0 or a negative errno. `buf` is non-NULL only for RECV with result > 0 and then
-     * belongs to the callee. `more`: the operation stays in flight; otherwise it has ended. */
+    /* Result: >= 0 or a negative errno. `buf` is non-NULL only for RECV with result > 0, and for
+     * RECV_FROM with result >= 0, and then belongs to the callee. `more`: the operation stays in
+     * flight; otherwise it has ended. */
     void (*done)(struct io_op *op, int result, struct io_buf *buf, bool more);
     void *owner; /* for the caller's use */
 
@@ -83,12 +95,23 @@ struct io_op {
     } state;
 };
 
+enum { IO_DATAGRAM_ROOM = 256 };
+
+/* What is known of a datagram beside its bytes; points into its buffer. */
+struct io_datagram {
+    const struct sockaddr *source; /* NULL if none was asked for */
+    socklen_t source_len;
+    struct msghdr control; /* its control messages only, for CMSG_FIRSTHDR */
+    bool truncated;        /* it was longer than a buffer */
+};
+
 struct io_options {
     enum io_kind kind;
-    uint32_t buffer_bytes;     /* one receive buffer; 0: 32768 */
-    uint64_t buffer_max_bytes; /* all receive buffers of this worker; 0: 256 MiB */
-    uint32_t entries;          /* io_uring submission entries; 0: 4096 */
-    uint32_t pipe_bytes;       /* one pipe of those that bytes are spliced through; 0: 524288 */
+    uint32_t buffer_bytes;       /* one receive buffer; 0: 32768 */
+    uint64_t buffer_max_bytes;   /* all receive buffers of this worker; 0: 256 MiB */
+    uint64_t datagram_max_bytes; /* all buffers of datagrams; 0: 64 MiB */
+    uint32_t entries;            /* io_uring submission entries; 0: 4096 */
+    uint32_t pipe_bytes;         /* one pipe of those that bytes are spliced through; 0: 524288 */
 };
 
 /* Opens a loop. With IO_KIND_AUTO io_uring is tried first, and epoll is taken (and logged, with the
@@ -123,6 +146,10 @@ void io_close_fd(struct io *io, int fd);
 /* Gives a receive buffer back to the pool. */
 void io_buf_release(struct io *io, struct io_buf *buf);
 
+/* What lies before a datagram that this operation received, until its buffer is given back or its
+ * data are moved. */
+struct io_datagram io_datagram_of(const struct io_op *op, const struct io_buf *buf);
+
 /* An empty buffer of the pool to fill, of io_buf_bytes; NULL at its bound. */
 struct io_buf *io_buf_take(struct io *io);
 uint32_t io_buf_bytes(const struct io *io);
@@ -151,6 +178,7 @@ struct io_stats {
     uint64_t buffers_allocated; /* blocks that exist now */
     uint64_t buffers_held;      /* of these, owned by callers */
     uint64_t buffer_waits;      /* times a receive had to wait for a buffer */
+    uint64_t datagrams_held;    /* buffers of datagrams that are owned by callers */
 };
 struct io_stats io_stats(const struct io *io);
 

@@ -21,15 +21,17 @@
 
 enum {
     ENTRIES = 4096,       /* submission entries unless the options say otherwise */
-    BUFFER_GROUP = 0,     /* the only one */
-    RING_BUFFERS = 1024,  /* entries of the buffer ring, a power of two */
+    RING_BUFFERS = 1024,  /* entries of a buffer ring, a power of two */
     RING_FILL_MIN = 64,   /* buffers kept in it at first: few, so that they stay in the cache */
     FILL_DECAY_MS = 5000, /* after so long without starving, half as many are enough */
     NO_OP = 0,            /* user data of requests whose completion nobody waits for */
 };
 
-struct uring {
-    struct io_uring ring;
+/* Buffers that the kernel may fill: a group for streams and one for datagrams, which is made when
+ * it is first needed. */
+struct buffer_ring {
+    uint16_t group;
+    struct bufpool *pool; /* whose buffers they are */
     struct io_uring_buf_ring *slots;
     struct io_buf *buffers[RING_BUFFERS]; /* by buffer id; the kernel has them */
     uint16_t free_ids[RING_BUFFERS];
@@ -37,6 +39,12 @@ struct uring {
     uint32_t filled;    /* buffers that the kernel has */
     uint32_t fill_goal; /* how many it is to have: doubled when they ran out */
     int64_t fill_changed_ms;
+};
+
+struct uring {
+    struct io_uring ring;
+    struct buffer_ring streams;
+    struct buffer_ring *datagrams; /* NULL: none were received yet */
 };
 
 static int create(struct io *io, const struct io_options *options);
@@ -47,9 +55,11 @@ static void cancel(struct io *io, struct io_op *op);
 static void close_fd(struct io *io, int fd);
 
 static int open_ring(struct uring *uring, uint32_t entries);
-static int open_buffer_ring(struct uring *uring);
-static void refill(struct io *io, struct uring *uring);
-static void rearm_parked(struct io *io, struct uring *uring);
+static int open_buffer_ring(struct io *io, struct uring *uring, struct buffer_ring *ring,
+                            struct bufpool *pool, uint16_t group);
+static void close_buffer_ring(struct buffer_ring *ring);
+static void refill(struct io *io, struct buffer_ring *ring);
+static void rearm_parked(struct io *io, struct list *parked, const struct buffer_ring *ring);
 static int enter(struct uring *uring, int64_t wait_ms);
 static void complete(struct io *io, struct io_op *op, int result, uint32_t flags);
 
@@ -70,7 +80,7 @@ static int create(struct io *io, const struct io_options *options)
         return -ENOMEM;
     int result = open_ring(uring, options->entries ? options->entries : ENTRIES);
     if (result == 0) {
-        result = open_buffer_ring(uring);
+        result = open_buffer_ring(io, uring, &uring->streams, &io->pool, 0);
         if (result < 0)
             io_uring_queue_exit(&uring->ring);
     }
@@ -78,10 +88,6 @@ static int create(struct io *io, const struct io_options *options)
         free(uring);
         return result;
     }
-    uring->fill_goal = RING_FILL_MIN;
-    uring->fill_changed_ms = io->now_ms;
-    for (uint32_t id = RING_BUFFERS; id-- > 0;)
-        uring->free_ids[uring->free_id_count++] = (uint16_t)id;
     io->impl = uring;
     return 0;
 }
@@ -91,20 +97,28 @@ static void destroy(struct io *io)
     struct uring *uring = io->impl;
     io_uring_submit(&uring->ring); /* closes may be waiting */
     io_uring_queue_exit(&uring->ring);
-    for (uint32_t id = 0; id < RING_BUFFERS; id++)
-        if (uring->buffers[id])
-            bufpool_put(&io->pool, uring->buffers[id]);
-    free(uring->slots);
+    close_buffer_ring(&uring->streams);
+    if (uring->datagrams)
+        close_buffer_ring(uring->datagrams);
+    free(uring->datagrams);
     free(uring);
+}
+
+/* Gives the kernel buffers, and takes up the receives that wait for them. */
+static void feed(struct io *io, struct buffer_ring *ring, struct list *parked, int64_t *wait_ms)
+{
+    refill(io, ring);
+    rearm_parked(io, parked, ring);
+    if (!list_empty(parked) && ring->filled)
+        *wait_ms = 0; /* more may be armed at once, in the next turn */
 }
 
 static int turn(struct io *io, int64_t wait_ms)
 {
     struct uring *uring = io->impl;
-    refill(io, uring);
-    rearm_parked(io, uring);
-    if (!list_empty(&io->parked) && uring->filled)
-        wait_ms = 0; /* more may be armed at once, in the next turn */
+    feed(io, &uring->streams, &io->parked, &wait_ms);
+    if (uring->datagrams)
+        feed(io, uring->datagrams, &io->parked_datagrams, &wait_ms);
     int result = enter(uring, wait_ms);
     io->stats.turns++;
     io_tick(io);
@@ -136,52 +150,81 @@ static int open_ring(struct uring *uring, uint32_t entries)
     return 0;
 }
 
-static int open_buffer_ring(struct uring *uring)
+static int open_buffer_ring(struct io *io, struct uring *uring, struct buffer_ring *ring,
+                            struct bufpool *pool, uint16_t group)
 {
     size_t bytes = RING_BUFFERS * sizeof(struct io_uring_buf);
-    uring->slots = aligned_alloc((size_t)sysconf(_SC_PAGESIZE), bytes);
-    if (!uring->slots)
+    ring->slots = aligned_alloc((size_t)sysconf(_SC_PAGESIZE), bytes);
+    if (!ring->slots)
         return -ENOMEM;
-    memset(uring->slots, 0, bytes);
-    io_uring_buf_ring_init(uring->slots);
+    memset(ring->slots, 0, bytes);
+    io_uring_buf_ring_init(ring->slots);
     struct io_uring_buf_reg registration = {
-        .ring_addr = (uintptr_t)uring->slots,
+        .ring_addr = (uintptr_t)ring->slots,
         .ring_entries = RING_BUFFERS,
-        .bgid = BUFFER_GROUP,
+        .bgid = group,
     };
     int result = io_uring_register_buf_ring(&uring->ring, &registration, 0);
+    if (result < 0) {
+        free(ring->slots);
+        return result;
+    }
+    ring->group = group;
+    ring->pool = pool;
+    ring->fill_goal = RING_FILL_MIN;
+    ring->fill_changed_ms = io->now_ms;
+    for (uint32_t id = RING_BUFFERS; id-- > 0;)
+        ring->free_ids[ring->free_id_count++] = (uint16_t)id;
+    return 0;
+}
+
+/* The kernel knows of it no longer. */
+static void close_buffer_ring(struct buffer_ring *ring)
+{
+    for (uint32_t id = 0; id < RING_BUFFERS; id++)
+        if (ring->buffers[id])
+            bufpool_put(ring->pool, ring->buffers[id]);
+    free(ring->slots);
+}
+
+static int open_datagrams(struct io *io, struct uring *uring)
+{
+    struct buffer_ring *ring = calloc(1, sizeof(*ring));
+    int result = ring ? open_buffer_ring(io, uring, ring, &io->datagrams, 1) : -ENOMEM;
     if (result < 0)
-        free(uring->slots);
+        free(ring);
+    else
+        uring->datagrams = ring;
     return result;
 }
 
-static void refill(struct io *io, struct uring *uring)
+static void refill(struct io *io, struct buffer_ring *ring)
 {
     int added = 0;
-    if (uring->fill_goal > RING_FILL_MIN && io->now_ms - uring->fill_changed_ms > FILL_DECAY_MS) {
-        uring->fill_goal /= 2;
-        uring->fill_changed_ms = io->now_ms;
+    if (ring->fill_goal > RING_FILL_MIN && io->now_ms - ring->fill_changed_ms > FILL_DECAY_MS) {
+        ring->fill_goal /= 2;
+        ring->fill_changed_ms = io->now_ms;
     }
-    while (uring->filled < uring->fill_goal) {
-        struct io_buf *buf = bufpool_get(&io->pool);
+    while (ring->filled < ring->fill_goal) {
+        struct io_buf *buf = bufpool_get(ring->pool);
         if (!buf)
             break;
-        uint16_t id = uring->free_ids[--uring->free_id_count];
-        uring->buffers[id] = buf;
-        uring->filled++;
-        io_uring_buf_ring_add(uring->slots, buf->base, io->pool.buffer_bytes, id, RING_BUFFERS - 1,
-                              added++);
+        uint16_t id = ring->free_ids[--ring->free_id_count];
+        ring->buffers[id] = buf;
+        ring->filled++;
+        io_uring_buf_ring_add(ring->slots, buf->base, ring->pool->buffer_bytes, id,
+                              RING_BUFFERS - 1, added++);
     }
     if (added)
-        io_uring_buf_ring_advance(uring->slots, added);
+        io_uring_buf_ring_advance(ring->slots, added);
 }
 
 /* No more are armed at a time than there are buffers for, or they would only come back. */
-static void rearm_parked(struct io *io, struct uring *uring)
+static void rearm_parked(struct io *io, struct list *parked, const struct buffer_ring *ring)
 {
-    uint32_t room = uring->filled;
-    while (room-- && !list_empty(&io->parked)) {
-        struct io_op *op = container_of(io->parked.next, struct io_op, state.link);
+    uint32_t room = ring->filled;
+    while (room-- && !list_empty(parked)) {
+        struct io_op *op = container_of(parked->next, struct io_op, state.link);
         list_remove(&op->state.link);
         op->state.parked = false;
         submit(io, op);
@@ -223,10 +266,8 @@ static struct io_uring_sqe *next_sqe(struct uring *uring)
     return sqe;
 }
 
-static void prepare_send(struct io_uring_sqe *sqe, const struct io_op *op)
+static void prepare_message(struct io_uring_sqe *sqe, const struct io_op *op, int flags)
 {
-    /* Waiting for all of it spares further entries when the socket's buffer fills up. */
-    const int flags = MSG_NOSIGNAL | MSG_WAITALL;
     const struct msghdr *msg = &op->msg;
     if (msg->msg_iovlen == 1 && !msg->msg_controllen && !msg->msg_namelen)
         io_uring_prep_send(sqe, op->fd, msg->msg_iov->iov_base, msg->msg_iov->iov_len, flags);
@@ -243,6 +284,26 @@ static void prepare_accept(struct io_uring_sqe *sqe, const struct io_op *op)
         io_uring_prep_multishot_accept(sqe, op->fd, NULL, NULL, flags);
 }
 
+/* False if memory for the buffers is missing: the failure is reported. */
+static bool prepare_recv_from(struct io *io, struct io_uring_sqe *sqe, struct io_op *op)
+{
+    struct uring *uring = io->impl;
+    if (!uring->datagrams) {
+        int result = open_datagrams(io, uring);
+        if (result < 0) {
+            io_uring_prep_nop(sqe);
+            io_uring_sqe_set_data64(sqe, NO_OP);
+            io_defer(io, op, result);
+            return false;
+        }
+        refill(io, uring->datagrams);
+    }
+    io_uring_prep_recvmsg_multishot(sqe, op->fd, &op->msg, 0);
+    sqe->flags |= IOSQE_BUFFER_SELECT;
+    sqe->buf_group = uring->datagrams->group;
+    return true;
+}
+
 static void submit(struct io *io, struct io_op *op)
 {
     struct io_uring_sqe *sqe = next_sqe(io->impl);
@@ -253,10 +314,11 @@ static void submit(struct io *io, struct io_op *op)
     case IO_OP_RECV:
         io_uring_prep_recv_multishot(sqe, op->fd, NULL, 0, 0);
         sqe->flags |= IOSQE_BUFFER_SELECT;
-        sqe->buf_group = BUFFER_GROUP;
+        sqe->buf_group = ((struct uring *)io->impl)->streams.group;
         break;
     case IO_OP_SEND:
-        prepare_send(sqe, op);
+        /* Waiting for all of it spares further entries when the socket's buffer fills up. */
+        prepare_message(sqe, op, MSG_NOSIGNAL | MSG_WAITALL);
         break;
     case IO_OP_CONNECT:
         io_uring_prep_connect(sqe, op->fd, op->connect.address, op->connect.address_len);
@@ -267,6 +329,13 @@ static void submit(struct io *io, struct io_op *op)
     case IO_OP_READ:
         io_uring_prep_read(sqe, op->fd, op->read.data, (unsigned)op->read.len,
                            (uint64_t)op->read.offset);
+        break;
+    case IO_OP_RECV_FROM:
+        if (!prepare_recv_from(io, sqe, op))
+            return;
+        break;
+    case IO_OP_SEND_TO:
+        prepare_message(sqe, op, MSG_NOSIGNAL | (op->msg.msg_flags & MSG_DONTWAIT));
         break;
     }
     io_uring_sqe_set_data(sqe, op);
@@ -314,34 +383,48 @@ static void complete_accept(struct io *io, struct io_op *op, int result, bool mo
         rearm(io, op);
 }
 
-static struct io_buf *take_buffer(struct uring *uring, uint32_t flags)
+/* The buffer that came with a completion, or NULL. */
+static struct io_buf *take_buffer(struct buffer_ring *ring, uint32_t flags)
 {
+    if (!(flags & IORING_CQE_F_BUFFER))
+        return NULL;
     uint16_t id = (uint16_t)(flags >> IORING_CQE_BUFFER_SHIFT);
-    struct io_buf *buf = uring->buffers[id];
+    struct io_buf *buf = ring->buffers[id];
     assert(buf);
-    uring->buffers[id] = NULL;
-    uring->free_ids[uring->free_id_count++] = id;
-    uring->filled--;
+    ring->buffers[id] = NULL;
+    ring->free_ids[ring->free_id_count++] = id;
+    ring->filled--;
     return buf;
 }
 
 /* The ring ran empty: the receive waits until it is refilled, which is before the next entry unless
  * the pool is at its bound. */
-static void starve(struct io *io, struct uring *uring, struct io_op *op)
+static void starve(struct io *io, struct buffer_ring *ring, struct io_op *op)
 {
-    if (!bufpool_any(&io->pool)) {
+    if (!bufpool_any(ring->pool)) {
         io->stats.buffer_waits++;
-    } else if (uring->fill_goal < RING_BUFFERS && uring->filled == 0) {
-        uring->fill_goal *= 2;
-        uring->fill_changed_ms = io->now_ms;
+    } else if (ring->fill_goal < RING_BUFFERS && ring->filled == 0) {
+        ring->fill_goal *= 2;
+        ring->fill_changed_ms = io->now_ms;
     }
     io_park(io, op);
 }
 
+/* A receive has stopped without anything received. */
+static void recv_stopped(struct io *io, struct buffer_ring *ring, struct io_op *op, int result)
+{
+    if (result == -ENOBUFS && !op->state.cancelled)
+        starve(io, ring, op);
+    else if (result == -ENOBUFS || result == -EINTR)
+        rearm(io, op);
+    else
+        io_finish(io, op, result);
+}
+
 static void complete_recv(struct io *io, struct io_op *op, int result, uint32_t flags)
 {
-    struct uring *uring = io->impl;
-    struct io_buf *buf = flags & IORING_CQE_F_BUFFER ? take_buffer(uring, flags) : NULL;
+    struct buffer_ring *ring = &((struct uring *)io->impl)->streams;
+    struct io_buf *buf = take_buffer(ring, flags);
     if (result > 0) {
         assert(buf); /* every receive selects one */
         buf->len = (uint32_t)result;
@@ -351,13 +434,27 @@ static void complete_recv(struct io *io, struct io_op *op, int result, uint32_t 
         return;
     }
     if (buf)
-        bufpool_put(&io->pool, buf);
-    if (result == -ENOBUFS && !op->state.cancelled)
-        starve(io, uring, op);
-    else if (result == -ENOBUFS || result == -EINTR)
-        rearm(io, op);
-    else
-        io_finish(io, op, result);
+        bufpool_put(ring->pool, buf);
+    recv_stopped(io, ring, op, result);
+}
+
+static void complete_recv_from(struct io *io, struct io_op *op, int result, uint32_t flags)
+{
+    struct buffer_ring *ring = ((struct uring *)io->impl)->datagrams;
+    struct io_buf *buf = take_buffer(ring, flags);
+    if (result >= 0) {
+        size_t head = io_datagram_head_bytes(op);
+        assert(buf && (size_t)result >= head); /* there is room for any */
+        buf->data = buf->base + head;
+        buf->len = (uint32_t)((size_t)result - head);
+        io_report(io, op, (int)buf->len, buf);
+        if (!(flags & IORING_CQE_F_MORE))
+            rearm(io, op);
+        return;
+    }
+    if (buf)
+        bufpool_put(ring->pool, buf);
+    recv_stopped(io, ring, op, result);
 }
 
 static void complete_send(struct io *io, struct io_op *op, int result)
@@ -389,6 +486,9 @@ static void complete(struct io *io, struct io_op *op, int result, uint32_t flags
         break;
     case IO_OP_SEND:
         complete_send(io, op, result);
+        break;
+    case IO_OP_RECV_FROM:
+        complete_recv_from(io, op, result, flags);
         break;
     default:
         io_finish(io, op, result);
