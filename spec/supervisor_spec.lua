@@ -267,6 +267,11 @@ t.on_both_backends("a worker that is killed", function(backend)
             ffi.cdef "int getpid(void);"
             ml.listen { address = "127.0.0.1:0", chain = { ml.router {
                ["/loop"] = function() while true do end end,
+               ["/interpreted"] = function()
+                  while true do
+                     jit.off(function() end) -- nothing that is compiled
+                  end
+               end,
                ["/"] = function() return ml.text(tostring(ffi.C.getpid())) end,
             } } }
          ]] }
@@ -277,9 +282,33 @@ t.on_both_backends("a worker that is killed", function(backend)
          assert.equal(survivor, ask(by_pid[survivor]))
       end
       by_pid[victim]:expect_close()
+      running:await_log "worker %d has not reacted for %d+ ms: does a layer loop%? It is interrupted"
+      running:await_log "at request %d+: GET a/loop"
       running:await_log "worker %d has not reacted for %d+ ms: does a layer loop%? It is killed"
-      assert.is_nil(connections(running, 2)[victim])
+      by_pid = connections(running, 2)
+      assert.is_nil(by_pid[victim])
       assert.equal(survivor, ask(by_pid[survivor]))
+      local offset = #running:log()
+      victim = next(by_pid)
+      assert.equal(500, by_pid[victim]:exchange("GET /interpreted HTTP/1.1\nHost: a").status)
+      assert.matches("site.lua:8: the script did not finish within 200 ms: does it loop%?\nstack traceback:",
+         running:log(offset))
+      assert.equal(victim, ask(by_pid[victim]))
+   end)
+
+   t.it("says where it stood when it crashes", function()
+      local running = start(nil, { io = backend })
+      local victim = running:workers()[1]
+      local client = running:connect()
+      client:exchange "GET / HTTP/1.1\nHost: a" -- it serves
+      sys.kill(victim, sys.SIGSEGV)
+      client:expect_close()
+      running:await_log("%(pid " .. victim .. "%) was ended by signal")
+      if not running:log():find "AddressSanitizer" then
+         running:await_log "crashed: Segmentation fault.*monolake%-lua%(.*was ended by signal 11"
+      end
+      assert.not_equal(victim, ask_anew(running))
+      stop(running)
    end)
 
    t.it("comes back with the script that serves, whatever has become of its files", function()

@@ -1,6 +1,7 @@
 #include "http/exchange.h"
 
 #include "base/clock.h"
+#include "coro/coro.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -85,6 +86,15 @@ void exchange_reclaim_body(struct exchange *exchange)
     exchange->body_user = NULL;
     if (user)
         exchange->end_body_use(user);
+}
+
+const struct exchange *exchange_running(void)
+{
+    const struct coro *coro = coro_self();
+    for (struct list *node = active.next; coro && node != &active; node = node->next)
+        if (container_of(node, struct exchange, link)->coro == coro)
+            return container_of(node, struct exchange, link);
+    return NULL;
 }
 
 uint32_t exchange_active_count(void)

@@ -63,6 +63,9 @@ void exchange_end(struct exchange *exchange);
  * early response. To be called before the body is read, replaced or sent once more. May suspend. */
 void exchange_reclaim_body(struct exchange *exchange);
 
+/* The one whose coroutine runs, or NULL. */
+const struct exchange *exchange_running(void);
+
 /* How many are active in this worker. */
 uint32_t exchange_active_count(void);
 

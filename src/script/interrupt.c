@@ -5,7 +5,9 @@
 #include <sys/time.h>
 
 static lua_State *interrupted; /* NULL: none */
+static const struct request *interrupted_request;
 static uint32_t allowed_ms;
+static volatile sig_atomic_t armed;
 
 /* Pushes "file:line: " of the innermost function that is Lua. */
 static void push_place(lua_State *L)
@@ -35,8 +37,34 @@ static void raise_error(lua_State *L, lua_Debug *activation)
 static void arm(int signal_number)
 {
     (void)signal_number;
-    if (interrupted)
-        lua_sethook(interrupted, raise_error, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
+    if (!interrupted)
+        return;
+    armed = true;
+    lua_sethook(interrupted, raise_error, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
+}
+
+void interrupt_watch(lua_State *L, const struct request *request)
+{
+    lua_State *before = interrupted;
+    interrupted = L;
+    interrupted_request = request;
+    if (!armed)
+        return;
+    armed = false;
+    if (before)
+        lua_sethook(before, NULL, 0, 0); /* it has come to its end by itself */
+}
+
+const struct request *interrupt_request(void)
+{
+    return interrupted_request;
+}
+
+bool interrupt_running(uint32_t time_max_ms)
+{
+    allowed_ms = time_max_ms;
+    arm(0);
+    return interrupted;
 }
 
 static void set_timer(uint32_t time_ms)

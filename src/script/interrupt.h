@@ -1,9 +1,14 @@
-/* Ends a script that runs too long: a timer's signal arms a hook, which raises an error in it. */
+/* Ends a script that runs too long: a signal arms a hook, which raises an error in it. */
 #ifndef SCRIPT_INTERRUPT_H
 #define SCRIPT_INTERRUPT_H
 
 #include <lua.h>
+#include <stdbool.h>
 #include <stdint.h>
+
+struct request;
+
+/* For the script of a site while it is loaded: a timer's signal. */
 
 /* After time_max_ms raises an error in what this state runs. Turns the state's compiler off, as
  * compiled loops look for no hook. A script may still catch the error or turn the compiler on: who
@@ -12,5 +17,15 @@ void interrupt_begin(lua_State *L, uint32_t time_max_ms);
 
 /* Lets it run on undisturbed. */
 void interrupt_end(void);
+
+/* For layers. Says which state runs one now, for which request; NULL: none does any more. */
+void interrupt_watch(lua_State *L, const struct request *request);
+
+/* The request whose layer runs, or NULL. */
+const struct request *interrupt_request(void);
+
+/* Raises an error in the layer that runs, which has had so much time, as soon as the interpreter is
+ * at it: not in compiled code. False: none runs. To be called by a handler of a signal. */
+bool interrupt_running(uint32_t time_max_ms);
 
 #endif

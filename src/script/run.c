@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "coro/coro.h"
+#include "script/interrupt.h"
 
 #include <assert.h>
 
@@ -90,7 +91,9 @@ static void failed(struct call *call, lua_State *L)
 static void resume(struct call *call, int count)
 {
     lua_State *L = call->thread->L;
+    interrupt_watch(L, call->request);
     int status = lua_resume(L, count);
+    interrupt_watch(NULL, NULL);
     if (status == 0) {
         if (call->finish)
             call->finish(call, L);

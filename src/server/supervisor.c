@@ -58,7 +58,7 @@ static void hear(struct supervisor *supervisor, unsigned index)
             log_error("worker %u cannot load the site: %s", index, message->text);
         break;
     case CONTROL_PONG:
-        slot->pinged_ms = 0;
+        slot->pinged_ms = slot->asked_ms = 0;
         break;
     default:
         log_error("control message %d is not for the supervisor", message->kind);

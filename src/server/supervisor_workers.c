@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "server/last_words.h"
 #include "server/worker.h"
 
 enum {
@@ -61,6 +62,7 @@ static void child_main(struct supervisor *supervisor, unsigned index, int contro
         .source_count = supervisor->serving.file_count,
         .generation = supervisor->generation,
         .control = control,
+        .script_timeout_ms = supervisor->options->script_timeout_ms,
         .listeners = listeners,
         .listener_count = supervisor->bounds.count,
     };
@@ -96,7 +98,7 @@ static void start_worker(struct supervisor *supervisor, unsigned index)
     slot->control = sockets[0];
     slot->generation = 0;
     slot->restart_ms = 0;
-    slot->pinged_ms = 0;
+    slot->pinged_ms = slot->asked_ms = 0;
     slot->next_ping_ms = slot->started_ms + PING_EVERY_MS;
 }
 
@@ -111,8 +113,11 @@ static bool starting(const struct worker_slot *slot)
     return slot->pid && !slot->generation;
 }
 
+/* When one that was pinged is to be asked for its last words, or has had the time for them. */
 static int64_t silent_until(const struct supervisor *supervisor, const struct worker_slot *slot)
 {
+    if (slot->asked_ms)
+        return slot->asked_ms + LAST_WORDS_MS;
     return slot->pinged_ms + PONG_WITHIN_MS + supervisor->options->script_timeout_ms;
 }
 
@@ -124,10 +129,11 @@ static void ping(struct supervisor *supervisor, unsigned index, int64_t now)
         slot->next_ping_ms = now + PING_EVERY_MS;
         control_send(slot->control, CONTROL_PING, 0, NULL, -1);
     } else if (slot->pinged_ms && now >= silent_until(supervisor, slot)) {
-        log_error("worker %u has not reacted for %lld ms: does a layer loop? It is killed", index,
-                  (long long)(now - slot->pinged_ms));
-        kill(slot->pid, SIGKILL);
-        slot->pinged_ms = now; /* once is enough */
+        bool last = slot->asked_ms;
+        log_error("worker %u has not reacted for %lld ms: does a layer loop? It is %s", index,
+                  (long long)(now - slot->pinged_ms), last ? "killed" : "interrupted");
+        kill(slot->pid, last ? SIGKILL : LAST_WORDS_SIGNAL);
+        slot->asked_ms = now;
     }
 }
 

@@ -19,6 +19,7 @@
 #include "script/script.h"
 #include "server/acceptor.h"
 #include "server/control.h"
+#include "server/last_words.h"
 #include "server/sources.h"
 
 enum { ABORT_WAIT_MS = 1000 }; /* for cancelled exchanges to end */
@@ -327,6 +328,7 @@ static void settle_process(const struct worker_options *options)
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     pin(options->cpu);
+    last_words_prepare(options->script_timeout_ms);
 }
 
 static int start(struct worker *worker)

@@ -26,8 +26,9 @@ struct worker_options {
     const struct script_source *sources;
     unsigned source_count;
     enum io_kind io;
-    uint64_t generation; /* to begin with */
-    int control;         /* its end of the control socket */
+    uint64_t generation;        /* to begin with */
+    int control;                /* its end of the control socket */
+    uint32_t script_timeout_ms; /* how long a layer may hold it up */
     const struct worker_listener *listeners;
     unsigned listener_count;
 };

@@ -1,0 +1,19 @@
+/*
+ * What a worker says before it ends against its will, and when it is asked why it does not react:
+ * which request it is at, where the program stands, and, from Lua that is not compiled, an error
+ * in the script that holds it up.
+ */
+#ifndef SERVER_LAST_WORDS_H
+#define SERVER_LAST_WORDS_H
+
+#include <signal.h>
+#include <stdint.h>
+
+/* The supervisor's question; whoever does not react to it within LAST_WORDS_MS is killed. */
+enum { LAST_WORDS_SIGNAL = SIGXCPU, LAST_WORDS_MS = 500 };
+
+/* Sets up the handlers, in a worker. `script_time_ms` is how long a layer may hold it up; for the
+ * message. */
+void last_words_prepare(uint32_t script_time_ms);
+
+#endif
