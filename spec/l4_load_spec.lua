@@ -1,0 +1,117 @@
+--- Many connections of layer 4, and many bytes. Short versions by default, the full ones with
+--- SPEC_LOAD=full, which print their figures.
+local t = require "spec.support"
+
+local process, program, sys = t.process, t.program, t.sys
+
+local FULL = t.full_load
+local TUNNELS = FULL and 5000 or 500
+local BULK_MIB = FULL and 20480 or 256
+local IDLE_BYTES_MAX = 16384 -- of a worker for a tunnel on which nothing moves
+local SECONDS = (FULL and 600 or 20) * t.tasks.patience
+
+-- A sanitizer's runtime keeps freed memory for a while.
+local MEASURES_MEMORY = not (os.getenv "MONOLAKE_BUILD" or ""):find "asan"
+
+local SITE = [[
+   local ml = require "monolake"
+   ml.listen { address = "127.0.0.1:0", l4 = ml.tcp_proxy { "${origin}", name = "plain" } }
+   ml.listen { address = "127.0.0.1:0", l4 = {
+      ml.access_log "access.log",
+      function(conn, next)
+         conn.ctx.name = "kept"
+         conn:on_close(function() end)
+         next(conn)
+      end,
+      ml.tcp_proxy { "${origin}", name = "scripted" },
+   } }
+]]
+
+local function note(text, ...)
+   if FULL then
+      io.stderr:write("\n   ", text:format(...), "\n")
+   end
+end
+
+t.on_both_backends("load of layer 4", function(backend)
+   local parts = {}
+
+   --- Starts a script in spec/support; ended behind the spec.
+   local function start_part(script, ...)
+      local part = process.start({ "luajit", "spec/support/" .. script, ... }, process.directory())
+      parts[#parts + 1] = part
+      return part
+   end
+
+   after_each(function()
+      for _, part in ipairs(parts) do
+         if not part:has_ended() then
+            part:signal(sys.SIGKILL)
+         end
+      end
+      parts = {}
+   end)
+
+   local function reported(part, name)
+      return t.eventually(name .. " of the load", function()
+         local value = part:stdout():match("%f[%w]" .. name .. " ([^\n]+)\n")
+         if not value and part:has_ended() then
+            error("the load ended: " .. part:stderr() .. part:stdout())
+         end
+         return value
+      end, SECONDS)
+   end
+
+   local function start(origin)
+      return program.start { io = backend, site = SITE, listeners = 2, values = { origin = origin } }
+   end
+
+   local function close_and_stop(running)
+      for _, part in ipairs(parts) do
+         part:signal(sys.SIGKILL)
+      end
+      running:stop()
+   end
+
+   for number, kind in ipairs { "plain", "scripted" } do
+      t.it(("holds idle %s tunnels in little memory"):format(kind), function()
+         local echo = start_part("tunnels.lua", "echo")
+         local running = start(reported(echo, "listening"))
+         local address, stop = running.addresses[number], running:path "stop"
+         local first_stop = running:path "first stop"
+         process.write_file(first_stop, "")
+         reported(start_part("tunnels.lua", "hold", address, "50", first_stop), "alive")
+         local before_kib = running:rss_kib()
+         local holder = start_part("tunnels.lua", "hold", address, tostring(TUNNELS), stop)
+         reported(holder, "held")
+         local bytes = (running:rss_kib() - before_kib) * 1024 / TUNNELS
+         note("%d idle %s tunnels (%s): %.0f bytes each", TUNNELS, kind, backend, bytes)
+         if MEASURES_MEMORY then
+            assert.is_true(bytes < IDLE_BYTES_MAX, ("%.0f bytes for each tunnel"):format(bytes))
+         end
+         process.write_file(stop, "")
+         assert.equal(tostring(TUNNELS), reported(holder, "alive"))
+         close_and_stop(running)
+      end)
+   end
+
+   t.it("carries much with flat memory", function()
+      local source = start_part("bodies.lua", "origin", "100000")
+      local running = start(reported(source, "listening"))
+      local function carry(mib)
+         local reader = start_part("bodies.lua", "read", running.address, tostring(mib * 1048576), "100000")
+         assert.equal(("%.0f true"):format(mib * 1048576), reported(reader, "result"))
+         return tonumber(reported(reader, "seconds"))
+      end
+      carry(64)
+      local before_kib = running:rss_kib()
+      local seconds = carry(BULK_MIB)
+      local after_kib = running:rss_kib()
+      note("%d MiB in %.1f s (%s): RSS %d KiB before, %d KiB after", BULK_MIB, seconds, backend, before_kib,
+         after_kib)
+      if MEASURES_MEMORY then
+         assert.is_true(after_kib - before_kib < 4096, ("%d KiB became %d KiB"):format(before_kib, after_kib))
+      end
+      close_and_stop(running)
+   end)
+end)
