@@ -1,4 +1,4 @@
--- The plain proxy, one with the hook, and those of TLS and HTTP/2.
+-- The plain proxy, one with the hook, those of TLS and HTTP/2, and one of layer 4.
 local ml = require "monolake"
 local origin = ml.upstream { "127.0.0.1:@origin@", idle_max = 512, idle_timeout = 600 }
 local grpc_origin = ml.upstream { "127.0.0.1:@grpc_origin@", protocol = "h2" }
@@ -39,4 +39,9 @@ ml.listen {
    address = "127.0.0.1:@grpc_port@",
    tls = tls,
    chain = { ml.proxy(grpc_origin) },
+}
+
+ml.listen {
+   address = "127.0.0.1:@l4_port@",
+   l4 = ml.tcp_proxy { "127.0.0.1:@tcp_origin@", name = "tcp_origin", protocol = "tcp" },
 }

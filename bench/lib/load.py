@@ -26,6 +26,11 @@ def h2load(scheme, *options):
         f"{scheme}://127.0.0.1:{port}{path}"]
 
 
+def tcp_load(mode, connections=CONNECTIONS):
+    return lambda port, path, seconds: [
+        f"{BUILD}/bench/tcp_load", str(port), mode, str(connections), f"{seconds:g}"]
+
+
 def counted(requests, seconds, output):
     if requests == 0:
         raise SystemExit("the load made no request:\n" + output)
@@ -45,11 +50,12 @@ def parse_wrk(output):
     return result
 
 
-def parse_handshakes(output):
+def parse_ours(output):
+    """What bench/handshakes and bench/tcp_load print; bulk has no latency."""
     words = output.split()
     said = dict(zip(words[::2], words[1::2]))
     result = counted(int(said["requests"]), float(said["seconds"]), output)
-    return result | {key: float(said[key]) for key in ("p50_us", "p99_us")}
+    return result | {key: float(said[key]) for key in ("p50_us", "p99_us") if key in said}
 
 
 def parse_h2load(output):

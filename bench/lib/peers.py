@@ -13,11 +13,12 @@ from workloads import GRPC_BODY, GRPC_PATH, WORKLOADS
 PROXY_CPU, LOAD_CPU = 0, 1
 STARTING_SECONDS_MAX = 10
 DESCRIPTORS = 16384
-LISTENERS = ("port", "hook_port", "tls_port", "h2c_port", "grpc_port")
+LISTENERS = ("port", "hook_port", "tls_port", "h2c_port", "grpc_port", "l4_port")
 PLAIN = ("128 B", "16 KiB", "1 MiB")
 HOOK = ("Lua hook",)
 TLS = ("HTTPS 128 B", "HTTPS 16 KiB", "TLS handshake", "TLS resumed", "h2 128 B", "gRPC unary")
 H2C = ("h2c 128 B",)
+L4 = ("L4 messages", "L4 bulk", "L4 connects")
 NGINX = ["-p", "{folder}", "-e", "stderr", "-c", "{conf}"]
 
 
@@ -27,12 +28,12 @@ def monolake(*options):
 
 # name: program, its arguments, the configuration (a file in bench/conf), workloads
 PEERS = {
-    "monolake-lua": (*monolake("--io", "io_uring"), PLAIN + HOOK + TLS + H2C),
-    "monolake-lua (epoll)": (*monolake("--io", "epoll"), PLAIN + HOOK + TLS + H2C),
+    "monolake-lua": (*monolake("--io", "io_uring"), PLAIN + HOOK + TLS + H2C + L4),
+    "monolake-lua (epoll)": (*monolake("--io", "epoll"), PLAIN + HOOK + TLS + H2C + L4),
     "monolake-lua (GnuTLS)": (*monolake("--io", "io_uring", "--tls", "gnutls"), TLS),
-    "nginx": ("nginx", NGINX, "nginx.conf", PLAIN + TLS + H2C),
+    "nginx": ("nginx", NGINX, "nginx.conf", PLAIN + TLS + H2C + L4),
     "nginx + Lua": ("nginx", NGINX, "nginx-lua.conf", HOOK),
-    "HAProxy": ("haproxy", ["-db", "-f", "{conf}"], "haproxy.cfg", PLAIN + TLS + H2C),
+    "HAProxy": ("haproxy", ["-db", "-f", "{conf}"], "haproxy.cfg", PLAIN + TLS + H2C + L4),
     "HAProxy + Lua": ("haproxy", ["-db", "-f", "{conf}"], "haproxy-lua.cfg", HOOK),
     "nghttpx": ("nghttpx", ["--conf={conf}"], "nghttpx.conf", TLS + H2C),
     "bare forwarder": ("{build}/bench/floor", ["{port}", "{origin}"], None, PLAIN),
@@ -85,8 +86,9 @@ class Process:
             tree |= more
 
 
-def start_origin():
-    origin = Process([f"{BUILD}/bench/origin", "0"], LOAD_CPU, stdout=subprocess.PIPE)
+def start_origin(program="origin"):
+    """One of ours, which prints its port."""
+    origin = Process([f"{BUILD}/bench/{program}", "0"], LOAD_CPU, stdout=subprocess.PIPE)
     origin.port = int(origin.process.stdout.readline())
     return origin
 
@@ -122,12 +124,12 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start(name, folder, origin_port, grpc_origin_port):
+def start(name, folder, origin_port, grpc_origin_port, tcp_origin_port):
     """Starts a proxy and waits until it accepts. None if the program is not there."""
     program, arguments, template, workloads = PEERS[name]
     ports = {listener: free_port() for listener in LISTENERS}
     values = ports | {"build": BUILD, "folder": folder, "origin": origin_port, "grpc_origin": grpc_origin_port,
-                      "conf": ""}
+                      "tcp_origin": tcp_origin_port, "conf": ""}
     program = shutil.which(program.format(**values))
     if not program:
         print(f"{name}: not found, left out")

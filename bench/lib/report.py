@@ -17,6 +17,10 @@ LOADS = {
            "OpenSSL as the others do, unless GnuTLS is named.",
     "HTTP/2": "h2load with 16 connections of 32 streams each, over TLS as above (h2) or in the clear (h2c), to an "
               "origin of HTTP/1.1; gRPC: calls with a message of 16 bytes each way to an origin of HTTP/2 (nghttpd).",
+    "L4": "TCP, by bench/tcp_load. Messages: 64 connections, a request is 96 bytes there and back. Bulk: 8 connections "
+          "that read without end, a request is 10^6 bytes, so that us/request is ms of CPU per GB; nginx with buffers "
+          "of 64 KiB, HAProxy with splicing. Connects: 64 in flight, a request is a connection with one message there "
+          "and back.",
 }
 
 
@@ -151,8 +155,8 @@ def versions():
     with open("/proc/sys/net/ipv4/tcp_congestion_control", encoding="utf-8") as file:
         congestion = file.read().strip()
     lines = [f"- {model}, {os.cpu_count()} cores; Linux {platform.release()}; TCP congestion control {congestion}"]
-    packages = ("nginx", "libnginx-mod-http-lua", "haproxy", "nghttp2-proxy", "libluajit2-5.1-2", "liburing2",
-                "libssl3", "libgnutls30", "libnghttp2-14", "wrk", "nghttp2-client")
+    packages = ("nginx", "libnginx-mod-http-lua", "libnginx-mod-stream", "haproxy", "nghttp2-proxy",
+                "libluajit2-5.1-2", "liburing2", "libssl3", "libgnutls30", "libnghttp2-14", "wrk", "nghttp2-client")
     lines.append("- Debian packages: " + ", ".join(f"{name} {debian_version(name)}" for name in packages))
     commit = first_line("git", "-C", os.path.dirname(__file__), "rev-parse", "--short", "HEAD")
     lines.append(f"- monolake-lua at {commit}; {first_line('gcc', '--version')}")

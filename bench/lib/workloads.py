@@ -14,6 +14,7 @@ TLS_VERSION, TLS_CIPHER = "TLSv1.3", "TLS_AES_128_GCM_SHA256"
 GRPC_PATH = "/bench.Echo/Unary"
 GRPC_OPTIONS = ("-d", load.GRPC_FILE, "-H", "content-type: application/grpc", "-H", "te: trailers")
 GRPC_BODY = b"\0\0\0\0\x10" + b"\x0a\x0e" + b"unary message!" # a frame that is not compressed, with one field
+BULK_CYCLE = 251 # bulk of the TCP origin counts up to it
 TIMEOUT_SECONDS = 10
 
 
@@ -84,12 +85,12 @@ def check_https(peer, workload, origin):
     check_answer(peer, workload, origin, *fetch(connection, workload.path))
 
 
-def check_handshakes(peer, workload, _origin):
-    """The load itself looks at each handshake and answer, and ends with an error if one is wrong."""
+def check_by_load(peer, workload, _origin):
+    """The load itself looks at each answer, and ends with an error if one is wrong."""
     command = workload.command(peer.ports[workload.listener], workload.path, 0.5)
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
-        fail(peer, "handshakes", result.stderr.split("\n")[0] or result.stdout)
+        fail(peer, " ".join(command[1:]), result.stderr.split("\n")[0] or result.stdout)
 
 
 def fetch_h2(peer, workload, *options):
@@ -126,7 +127,22 @@ def http_1(path, body_bytes, listener="port", check=check_plain):
 
 
 def handshake(mode):
-    return Workload("TLS", "tls_port", "/128", 128, load.handshakes(mode), load.parse_handshakes, check_handshakes)
+    return Workload("TLS", "tls_port", "/128", 128, load.handshakes(mode), load.parse_ours, check_by_load)
+
+
+def check_bulk(peer, workload, origin):
+    """Every byte of the first megabytes, too."""
+    check_by_load(peer, workload, origin)
+    with socket.create_connection(("127.0.0.1", peer.ports[workload.listener]), timeout=TIMEOUT_SECONDS) as connection:
+        connection.sendall(b"b")
+        with connection.makefile("rb") as answer:
+            got = answer.read(BULK_CYCLE * 100_000)
+    if got != bytes(range(BULK_CYCLE)) * 100_000:
+        fail(peer, "bulk as the origin sends it", f"{len(got)} bytes")
+
+
+def layer_4(mode, body_bytes, check=check_by_load, **options):
+    return Workload("L4", "l4_port", mode, body_bytes, load.tcp_load(mode, **options), load.parse_ours, check)
 
 
 WORKLOADS = {
@@ -142,5 +158,8 @@ WORKLOADS = {
     "h2c 128 B": Workload("HTTP/2", "h2c_port", "/128", 128, load.h2load("http"), load.parse_h2load, check_h2),
     "gRPC unary": Workload("HTTP/2", "grpc_port", GRPC_PATH, len(GRPC_BODY),
                            load.h2load("https", *GRPC_OPTIONS), load.parse_h2load, check_grpc),
+    "L4 messages": layer_4("messages", 96),
+    "L4 bulk": layer_4("bulk", 10**6, check_bulk, connections=8),
+    "L4 connects": layer_4("connects", 96),
 }
 GROUPS = list(dict.fromkeys(workload.group for workload in WORKLOADS.values()))
