@@ -174,10 +174,10 @@ t.on_both_backends("the life of connections of layer 4", function(backend)
          { json["local"], json.peer, json.client_bytes, json.peer_bytes, json.reason })
       assert.is_nil(json.error)
 
-      client = running:connect()
-      origin:accept():reset()
+      client, peer = tunnel(running)
+      peer:reset()
       client:expect_close()
-      assert.matches(" 0 0 0%.%d%d%d peer_failed \"Connection reset by peer\"\n$",
+      assert.matches(" 0 5 0%.%d%d%d peer_failed \"Connection reset by peer\"\n$",
          line_of("text.log", "peer_failed"))
       json = require("cjson").decode(line_of("json.log", "peer_failed"))
       assert.equal("Connection reset by peer", json.error)
