@@ -9,6 +9,12 @@
 #include "http/exchange.h"
 #include "script/interrupt.h"
 
+#ifdef WITH_ASAN
+enum { HANDLES_CRASHES = false }; /* the sanitizer has more to say */
+#else
+enum { HANDLES_CRASHES = true };
+#endif
+
 enum { STACK_BYTES = 64 * 1024, FRAMES_MAX = 64, WORDS_SECONDS_MAX = 2 };
 
 static const int crashes[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
@@ -88,9 +94,8 @@ void last_words_prepare(uint32_t time_ms)
     void *frame;
     backtrace(&frame, 1); /* its first call allocates: not to be done in a handler */
     script_time_ms = time_ms;
-#ifndef WITH_ASAN /* which has more to say */
-    handle_crashes();
-#endif
+    if (HANDLES_CRASHES)
+        handle_crashes();
     struct sigaction action = {.sa_handler = asked, .sa_flags = SA_RESTART};
     sigaction(LAST_WORDS_SIGNAL, &action, NULL);
 }
