@@ -273,9 +273,7 @@ static void expect_million(unsigned family, size_t bytes_max)
         struct cidr_prefix prefix = {.family = (uint8_t)family};
         prefix.len = (uint8_t)(family == CIDR_V4 ? 20 + random64() % 13 : 32 + random64() % 97);
         prefix.bits[0] = random64();
-        if (family == CIDR_V4)
-            prefix.bits[0] &= UINT64_MAX << (64 - prefix.len);
-        else if (prefix.len <= 64)
+        if (prefix.len <= 64)
             prefix.bits[0] &= UINT64_MAX << (64 - prefix.len);
         else
             prefix.bits[1] = random64() & UINT64_MAX << (128 - prefix.len);

@@ -31,6 +31,7 @@ struct connection {
     const struct protocol *protocol;
     struct coro *coro; /* that sets it up or serves it, or NULL */
     struct timer idle; /* armed while there is nothing to serve */
+    uint64_t source;   /* of limits_source, where it is counted; 0: nowhere */
     void *state;       /* of the protocol, where it has some beyond this; or NULL */
 };
 

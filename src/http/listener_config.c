@@ -16,6 +16,8 @@ void listener_config_init(struct listener_config *config)
         .h2_streams_max = 128,
         .h2_limits = {.resets_max = 200, .faults_max = 100, .control_max = 1000},
         .server_name = "monolake-lua",
+        .source_prefix_v4_bits = 32,
+        .source_prefix_v6_bits = 64,
         .setup_timeout_ms = 60000,
     };
 }

@@ -6,6 +6,7 @@
 
 #include <stdint.h>
 
+struct cidr_sets;
 struct connection;
 struct tls_hello_hook;
 struct tls_server;
@@ -41,6 +42,14 @@ struct listener_config {
     /* Serves its connections, behind TLS if there is any, in place of HTTP (NULL). Called from the
      * loop before or after the stream has started; must not close the stream at once. */
     void (*start)(struct connection *connection);
+    const struct cidr_sets *allow; /* none but these clients; NULL: all; the generation's, as is */
+    const struct cidr_sets *deny;  /* whom to refuse even then, or NULL */
+    uint32_t connections_per_source; /* 0: no bound; all workers together, as are those below */
+    uint32_t source_prefix_v4_bits;  /* 32: addresses that share so many bits are one source */
+    uint32_t source_prefix_v6_bits;  /* 64 */
+    uint32_t connections_total_max;  /* 0: no bound; others wait in the kernel's queue, */
+    uint32_t accept_rate;            /* 0: no bound; connections a second; as do others here */
+    uint32_t accept_burst;           /* 0: a second's worth; how many of them at once */
     uint32_t setup_timeout_ms; /* 60,000: layer 4, start of the chain to the peer's connection */
 };
 

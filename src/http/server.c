@@ -8,14 +8,22 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "coro/coro.h"
+#include "http/admission.h"
 #include "http/connection.h"
 #include "tls/tls_stream.h"
 
 void http_server_init(struct http_server *server, struct io *io)
 {
     *server = (struct http_server){.io = io};
+    server->limits_listener = LIMITS_NONE;
     list_init(&server->connections);
     listener_config_init(&server->config);
+}
+
+void http_server_share(struct http_server *server, const struct limits *limits, const char *name)
+{
+    server->limits = *limits;
+    server->limits_listener = limits_listener(limits, name);
 }
 
 void http_server_set_service(struct http_server *server, struct service *service,
@@ -37,16 +45,30 @@ static void connection_arrival(struct stream *stream)
     connection->protocol->arrival(connection);
 }
 
+static void count_connections(struct http_server *server, int difference)
+{
+    server->connection_count += (uint32_t)difference;
+    limits_add_connections(&server->limits, server->limits_listener, difference);
+}
+
 static void connection_closed(struct stream *stream)
 {
     struct connection *connection = stream->owner;
     connection->protocol->closed(connection);
     list_remove(&connection->link);
-    connection->server->connection_count--;
+    admission_leave(connection);
+    count_connections(connection->server, -1);
     free(connection);
 }
 
-static void init_stream(struct connection *connection, int fd)
+static void get_remote(int fd, struct address *remote)
+{
+    remote->len = sizeof(struct sockaddr_un);
+    if (getpeername(fd, &remote->any, &remote->len) != 0)
+        remote->len = 0;
+}
+
+static void init_stream(struct connection *connection, int fd, const struct address *remote)
 {
     struct http_server *server = connection->server;
     struct stream *stream = &connection->stream;
@@ -54,9 +76,8 @@ static void init_stream(struct connection *connection, int fd)
     stream->owner = connection;
     stream->on_arrival = connection_arrival;
     stream->on_closed = connection_closed;
-    stream->remote.len = stream->local.len = sizeof(struct sockaddr_un);
-    if (getpeername(fd, &stream->remote.any, &stream->remote.len) != 0)
-        stream->remote.len = 0;
+    stream->remote = *remote;
+    stream->local.len = sizeof(struct sockaddr_un);
     if (getsockname(fd, &stream->local.any, &stream->local.len) != 0)
         stream->local.len = 0;
     if (stream->local.any.sa_family != AF_UNIX) {
@@ -82,19 +103,36 @@ static void start_protocol(struct connection *connection)
         h2_connection_start(connection);
 }
 
+/* A reset leaves nothing to wait for, neither here nor in the kernel. */
+static void refuse(struct http_server *server, int fd)
+{
+    struct linger at_once = {.l_onoff = 1};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+    io_close_fd(server->io, fd);
+}
+
 void http_server_accept(struct http_server *server, int fd)
 {
+    struct address remote;
+    uint64_t source;
+    get_remote(fd, &remote);
+    if (!admission_check(server, &remote, &source)) {
+        refuse(server, fd);
+        return;
+    }
     struct connection *connection = h1_connection_create();
     if (!connection) {
         log_warn("no memory for another connection: it is closed");
+        limits_give_source(&server->limits, source);
         io_close_fd(server->io, fd);
         return;
     }
     connection->server = server;
+    connection->source = source;
     list_push_back(&server->connections, &connection->link);
-    server->connection_count++;
+    count_connections(server, 1);
     server->accepted++;
-    init_stream(connection, fd);
+    init_stream(connection, fd, &remote);
     start_protocol(connection);
     stream_start(&connection->stream);
 }

@@ -9,6 +9,7 @@
 #include "http/exchange.h"
 #include "http/listener_config.h"
 #include "io/io.h"
+#include "net/limits.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -20,9 +21,13 @@ struct http_server {
     struct list connections;
     uint32_t connection_count;
     bool draining;
-    uint64_t accepted; /* connections */
-    uint64_t requests; /* complete heads */
-    uint64_t refused;  /* heads that were answered with an error of ours */
+    struct limits limits;       /* counts that all workers share */
+    int limits_listener;        /* its place there */
+    uint64_t accepted;          /* connections */
+    uint64_t denied;            /* refused: by allow and deny */
+    uint64_t over_source_limit; /* refused: too many of their source */
+    uint64_t requests;          /* complete heads */
+    uint64_t refused;           /* heads that were answered with an error of ours */
     uint64_t handshakes_failed;
     uint64_t h2_calmed; /* HTTP/2 connections that were closed for what they made us do */
 };
@@ -33,7 +38,10 @@ void http_server_init(struct http_server *server, struct io *io);
 void http_server_set_service(struct http_server *server, struct service *service,
                              const struct listener_config *config);
 
-/* Takes over an accepted descriptor. */
+/* Counts it among all workers as the listener of that name; before the first connection. */
+void http_server_share(struct http_server *server, const struct limits *limits, const char *name);
+
+/* Takes over an accepted descriptor. A client that may not connect is reset. */
 void http_server_accept(struct http_server *server, int fd);
 
 /* Tells every client that its connection closes, as soon as its protocol can say so; a connection

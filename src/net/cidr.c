@@ -351,7 +351,7 @@ static int grow_family(struct growing *growing, struct trie *trie,
     trie->all = count && prefixes[0].len == 0;
     if (!count || trie->all)
         return 0;
-    growing->leaves = malloc(count * sizeof(*growing->leaves));
+    growing->leaves = calloc(count, sizeof(*growing->leaves));
     int result = growing->leaves ? add_nodes(growing, 1) : -ENOMEM;
     if (result == 0)
         result = grow(growing, 0, 0, count);
@@ -486,6 +486,14 @@ int cidr_set_contains_text(const struct cidr_set *set, struct slice text)
     return family < 0 ? family : contains_bits(set, (enum cidr_family)family, bits);
 }
 
+bool cidr_sets_contain(const struct cidr_sets *sets, const struct address *address)
+{
+    for (unsigned i = 0; i < sets->count; i++)
+        if (cidr_set_contains(sets->sets[i], address))
+            return true;
+    return false;
+}
+
 /* --- The block -------------------------------------------------------------------------------- */
 
 size_t cidr_set_count(const struct cidr_set *set)
@@ -501,13 +509,18 @@ size_t cidr_set_bytes(const struct cidr_set *set)
     return set->bytes;
 }
 
-struct cidr_set *cidr_set_copy(struct slice block)
+bool cidr_is_block(struct slice bytes)
 {
     struct cidr_set head;
-    if (block.len < sizeof(head))
-        return NULL;
-    memcpy(&head, block.ptr, sizeof(head));
-    if (head.magic != SET_MAGIC || head.bytes != block.len)
+    if (bytes.len < sizeof(head))
+        return false;
+    memcpy(&head, bytes.ptr, sizeof(head));
+    return head.magic == SET_MAGIC && head.bytes == bytes.len;
+}
+
+struct cidr_set *cidr_set_copy(struct slice block)
+{
+    if (!cidr_is_block(block))
         return NULL;
     struct cidr_set *set = malloc(block.len);
     if (set)

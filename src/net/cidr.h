@@ -59,11 +59,22 @@ bool cidr_set_contains(const struct cidr_set *set, const struct address *address
 /* The same for an address as text, without a port. 1, 0, or -EINVAL if it is none. */
 int cidr_set_contains_text(const struct cidr_set *set, struct slice text);
 
+/* Several sets as one. */
+struct cidr_sets {
+    const struct cidr_set *const *sets;
+    unsigned count;
+};
+
+bool cidr_sets_contain(const struct cidr_sets *sets, const struct address *address);
+
 /* Prefixes that are left. */
 size_t cidr_set_count(const struct cidr_set *set);
 
 /* Bytes of the block that begins at `set`. */
 size_t cidr_set_bytes(const struct cidr_set *set);
+
+/* Do these bytes begin like such a block? */
+bool cidr_is_block(struct slice bytes);
 
 /* A copy of such a block (from another process of this program), at any alignment; NULL if it is
  * none or memory is exhausted. */

@@ -16,7 +16,7 @@ enum {
 };
 
 /* A crowd of clients that say nothing must not take what the requests of others need. */
-static uint32_t client_connections_max(void)
+uint32_t acceptors_connections_max(void)
 {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur > UINT32_MAX)
@@ -24,9 +24,10 @@ static uint32_t client_connections_max(void)
     return (uint32_t)(limit.rlim_cur - limit.rlim_cur / 4);
 }
 
-void acceptors_init(struct acceptors *acceptors, struct io *io)
+void acceptors_init(struct acceptors *acceptors, struct io *io, const struct limits *limits)
 {
-    *acceptors = (struct acceptors){.io = io, .connections_max = client_connections_max()};
+    *acceptors = (struct acceptors){
+        .io = io, .limits = *limits, .connections_max = acceptors_connections_max()};
     list_init(&acceptors->list);
 }
 
@@ -54,10 +55,10 @@ static void resume_accepting(struct timer *timer)
     acceptor_start(timer->owner);
 }
 
-static void pause_accepting(struct acceptor *acceptor)
+static void pause_accepting(struct acceptor *acceptor, int64_t pause_ms)
 {
     struct io *io = acceptor->all->io;
-    timer_start(io_timers(io), &acceptor->resume, io_now_ms(io) + ACCEPT_PAUSE_MS);
+    timer_start(io_timers(io), &acceptor->resume, io_now_ms(io) + pause_ms);
 }
 
 static uint32_t left(uint32_t max, uint32_t used)
@@ -65,15 +66,56 @@ static uint32_t left(uint32_t max, uint32_t used)
     return used < max ? max - used : 0;
 }
 
-/* How many connections may be accepted. */
+static uint32_t lesser(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* How many more connections may be open. */
 static uint32_t room(const struct acceptor *acceptor)
 {
     const struct acceptors *all = acceptor->all;
-    uint32_t max = acceptor->server.config.connections_max;
-    uint32_t of_process = left(all->connections_max, acceptors_connections(all));
-    uint32_t of_listener =
-        max ? left(max, acceptor->server.connection_count) : all->connections_max;
-    return of_process < of_listener ? of_process : of_listener;
+    const struct http_server *server = &acceptor->server;
+    const struct listener_config *config = &server->config;
+    uint32_t possible = left(all->connections_max, acceptors_connections(all));
+    if (config->connections_max)
+        possible = lesser(possible, left(config->connections_max, server->connection_count));
+    if (config->connections_total_max)
+        possible =
+            lesser(possible, left(config->connections_total_max,
+                                  limits_connections(&server->limits, server->limits_listener)));
+    return possible;
+}
+
+static uint32_t burst(const struct listener_config *config)
+{
+    return config->accept_burst ? config->accept_burst : config->accept_rate;
+}
+
+/* How many may be accepted now by the rate. */
+static uint32_t rate_left(const struct acceptor *acceptor)
+{
+    const struct http_server *server = &acceptor->server;
+    const struct listener_config *config = &server->config;
+    if (!config->accept_rate)
+        return UINT32_MAX;
+    return limits_rate_left(&server->limits, server->limits_listener, config->accept_rate,
+                            burst(config));
+}
+
+static void count_accepted(const struct acceptor *acceptor)
+{
+    const struct http_server *server = &acceptor->server;
+    const struct listener_config *config = &server->config;
+    if (config->accept_rate)
+        limits_rate_take(&server->limits, server->limits_listener, config->accept_rate,
+                         burst(config));
+}
+
+/* Until the next one is due by the rate, or nearly so; at most as long as other pauses. */
+static int64_t rate_pause_ms(const struct acceptor *acceptor)
+{
+    return lesser(1000 / acceptor->server.config.accept_rate + 1, ACCEPT_PAUSE_MS);
 }
 
 static void warn_if_full(const struct acceptors *all)
@@ -95,7 +137,7 @@ static void accept_failed(struct acceptor *acceptor, int error)
         log_error("cannot accept on %s: %s; trying again (raise the limit of open files if this "
                   "lasts: ulimit -n, LimitNOFILE=)",
                   acceptor->key, strerror(-error));
-    pause_accepting(acceptor);
+    pause_accepting(acceptor, ACCEPT_PAUSE_MS);
 }
 
 static void accepted(struct io_op *op, int result, struct io_buf *buf, bool more)
@@ -103,8 +145,9 @@ static void accepted(struct io_op *op, int result, struct io_buf *buf, bool more
     (void)buf;
     struct acceptor *acceptor = op->owner;
     if (result >= 0) {
+        count_accepted(acceptor);
         http_server_accept(&acceptor->server, result);
-        if (more && room(acceptor) < ACCEPT_BURST)
+        if (more && lesser(room(acceptor), rate_left(acceptor)) < ACCEPT_BURST)
             io_cancel(acceptor->all->io, op); /* goes on one by one */
     }
     if (more || acceptor->fd < 0)
@@ -120,14 +163,15 @@ void acceptor_start(struct acceptor *acceptor)
     if (acceptor->fd < 0 || io_op_in_flight(&acceptor->accept))
         return;
     uint32_t possible = room(acceptor);
-    if (!possible) {
+    uint32_t due = rate_left(acceptor);
+    if (!possible || !due) {
         warn_if_full(acceptor->all);
-        pause_accepting(acceptor);
+        pause_accepting(acceptor, possible ? rate_pause_ms(acceptor) : ACCEPT_PAUSE_MS);
         return;
     }
     acceptor->accept = (struct io_op){.kind = IO_OP_ACCEPT,
                                       .fd = acceptor->fd,
-                                      .once = possible < ACCEPT_BURST,
+                                      .once = lesser(possible, due) < ACCEPT_BURST,
                                       .done = accepted,
                                       .owner = acceptor};
     io_submit(acceptor->all->io, &acceptor->accept);
@@ -164,6 +208,7 @@ void acceptors_add(struct acceptors *acceptors, const char *key, int fd)
     acceptor->key = copy;
     acceptor->fd = fd;
     http_server_init(&acceptor->server, acceptors->io);
+    http_server_share(&acceptor->server, &acceptors->limits, copy);
     timer_init(&acceptor->resume, resume_accepting, acceptor);
     list_push_back(&acceptors->list, &acceptor->link);
 }

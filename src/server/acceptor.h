@@ -1,7 +1,8 @@
 /*
  * Accepting: the listening sockets of a worker, each with the server of its connections. No more is
- * accepted than may be open: by the listener's connections_max, and by what the process has
- * descriptors for. Never suspends.
+ * accepted than may be open: by the listener's connections_max and connections_total_max, and by
+ * what the process has descriptors for; and no faster than by accept_rate. Others wait in the
+ * kernel's queue. Never suspends.
  */
 #ifndef SERVER_ACCEPTOR_H
 #define SERVER_ACCEPTOR_H
@@ -17,6 +18,7 @@
 struct acceptors {
     struct io *io;
     struct list list;
+    struct limits limits;     /* counts that all workers share */
     uint32_t connections_max; /* of clients; leaves descriptors for their requests' origins */
 };
 
@@ -32,7 +34,10 @@ struct acceptor {
     bool wanted; /* by the generation that begins to serve */
 };
 
-void acceptors_init(struct acceptors *acceptors, struct io *io);
+void acceptors_init(struct acceptors *acceptors, struct io *io, const struct limits *limits);
+
+/* How many clients a process may have, by its limit of descriptors. */
+uint32_t acceptors_connections_max(void);
 
 /* Takes over a socket; acceptor_start is to be called when its server has a service. */
 void acceptors_add(struct acceptors *acceptors, const char *key, int fd);

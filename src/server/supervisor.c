@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "server/acceptor.h"
 #include "server/notify.h"
 #include "server/supervisor_internal.h"
 
@@ -91,6 +92,7 @@ static void worker_ended(struct supervisor *supervisor, unsigned index, int stat
     close(slot->control);
     slot->pid = 0;
     slot->generation = 0;
+    limits_clear(&supervisor->limits, index);
     if (supervisor->stopping)
         return;
     log_end(index, pid, status);
@@ -274,6 +276,11 @@ static bool start(struct supervisor *supervisor, struct probe_result *probed)
         return false;
     }
     bounds_settle(&supervisor->bounds);
+    int mapped = limits_open(&supervisor->limits, supervisor->count, acceptors_connections_max());
+    if (mapped < 0) {
+        log_error("no memory for the counts that workers share: %s", strerror(-mapped));
+        return false;
+    }
     if (supervisor->options->watch) {
         int result = watch_init(&supervisor->watch);
         if (result < 0)
@@ -300,6 +307,7 @@ int supervisor_main(const struct options *options, struct probe_result *probed)
     probe_result_free(&supervisor.probed);
     probe_result_free(&supervisor.serving);
     watch_fini(&supervisor.watch);
+    limits_close(&supervisor.limits);
     if (options->pid_file)
         unlink(options->pid_file);
     return supervisor.exit_code;

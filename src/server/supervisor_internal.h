@@ -2,6 +2,7 @@
 #ifndef SERVER_SUPERVISOR_INTERNAL_H
 #define SERVER_SUPERVISOR_INTERNAL_H
 
+#include "net/limits.h"
 #include "server/bounds.h"
 #include "server/control.h"
 #include "server/options.h"
@@ -20,7 +21,7 @@ struct worker_slot {
     int64_t started_ms;
     int64_t pinged_ms; /* when it was asked whether it lives; 0: it has answered */
     int64_t next_ping_ms;
-    int64_t asked_ms; /* when it was asked for its last words; 0: it was not */
+    int64_t asked_ms;   /* when it was asked for its last words; 0: it was not */
     int64_t restart_ms; /* when to start it again; 0: now is fine */
     unsigned crashes;   /* in a row, each soon after the start */
 };
@@ -33,8 +34,9 @@ struct supervisor {
     struct worker_slot workers[WORKERS_MAX];
     int cpus[WORKERS_MAX];
     struct bounds bounds;
-    uint64_t generation; /* that serves */
-    uint64_t next;       /* that is being prepared */
+    struct limits limits; /* of all workers together; mapped before the first is started */
+    uint64_t generation;  /* that serves */
+    uint64_t next;        /* that is being prepared */
     enum reload reload;
     bool reload_again; /* another HUP came meanwhile */
     int64_t reload_started_ms;

@@ -65,6 +65,7 @@ static void child_main(struct supervisor *supervisor, unsigned index, int contro
         .script_timeout_ms = supervisor->options->script_timeout_ms,
         .listeners = listeners,
         .listener_count = supervisor->bounds.count,
+        .limits = {supervisor->limits.shared, index},
     };
     exit(worker_main(&options));
 }

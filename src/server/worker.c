@@ -338,7 +338,7 @@ static int start(struct worker *worker)
     struct io_options io_options = {.kind = options->io};
     if (io_create(&worker->io, &io_options) != 0)
         return -1;
-    acceptors_init(&worker->acceptors, worker->io);
+    acceptors_init(&worker->acceptors, worker->io, &options->limits);
     timer_init(&worker->grace, grace_over, worker);
     for (unsigned i = 0; i < options->listener_count; i++)
         acceptors_add(&worker->acceptors, options->listeners[i].key, options->listeners[i].fd);

@@ -6,6 +6,7 @@
 #define SERVER_WORKER_H
 
 #include "io/io.h"
+#include "net/limits.h"
 #include "script/script.h"
 
 #include <stdint.h>
@@ -31,6 +32,7 @@ struct worker_options {
     uint32_t script_timeout_ms; /* how long a layer may hold it up */
     const struct worker_listener *listeners;
     unsigned listener_count;
+    struct limits limits; /* counts that it shares with the others */
 };
 
 /* Runs it. Returns the process's exit code. */
