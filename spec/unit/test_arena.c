@@ -96,6 +96,26 @@ static void defer_another(void *arg)
     arena_defer(&arena, note_defer, "z");
 }
 
+/* The end of a chunk is where the next block does not follow the one before it. */
+static size_t bytes_in_a_chunk(void)
+{
+    char *first = arena_alloc(&arena, 16), *last = first;
+    for (char *next; (next = arena_alloc(&arena, 16)) == last + 16;)
+        last = next;
+    return (size_t)(last + 16 - first);
+}
+
+static void a_frugal_one_grows_in_small_chunks_until_reset(void **state)
+{
+    (void)state;
+    arena_be_frugal(&arena);
+    size_t small = bytes_in_a_chunk();
+    assert_true(small > 800 && small <= 1024);
+    assert_non_null(arena_alloc(&arena, 10000));
+    arena_reset(&arena);
+    assert_true(bytes_in_a_chunk() > 3 * small);
+}
+
 static void clean_ups_run_in_reverse_order_once(void **state)
 {
     (void)state;
@@ -221,6 +241,7 @@ int main(void)
         TEST(large_blocks_have_chunks_of_their_own),
         TEST(impossible_sizes_fail),
         TEST(reset_reuses_the_standard_chunk),
+        TEST(a_frugal_one_grows_in_small_chunks_until_reset),
         TEST(clean_ups_run_in_reverse_order_once),
         TEST(copies_end_in_a_nul),
         cmocka_unit_test(slices_compare_and_trim),

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 /* One standard chunk holds a usual request (head, rewritten fields, response head). */
-enum { CHUNK_BYTES = 4096, CHUNK_ALIGN = 16 };
+enum { CHUNK_BYTES = 4096, FRUGAL_BYTES = 1024, CHUNK_ALIGN = 16 };
 
 struct arena_chunk {
     struct arena_chunk *next;
@@ -28,8 +28,9 @@ static size_t standard_size(void)
 
 static bool add_chunk(struct arena *arena, size_t size)
 {
-    if (size < standard_size())
-        size = standard_size();
+    size_t size_min = arena->frugal ? FRUGAL_BYTES - sizeof(struct arena_chunk) : standard_size();
+    if (size < size_min)
+        size = size_min;
     struct arena_chunk *chunk = malloc(sizeof(*chunk) + size);
     if (!chunk)
         return false;
@@ -53,6 +54,11 @@ void arena_run_defers(struct arena *arena)
 void arena_init(struct arena *arena)
 {
     *arena = (struct arena){0};
+}
+
+void arena_be_frugal(struct arena *arena)
+{
+    arena->frugal = true;
 }
 
 void arena_reset(struct arena *arena)

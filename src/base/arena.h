@@ -8,6 +8,7 @@
 #include "base/slice.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 struct arena_chunk;
@@ -19,10 +20,14 @@ struct arena {
     struct arena_chunk *chunks; /* newest first; owned */
     struct arena_defer *defers; /* newest first; live in the arena itself */
     size_t used_bytes;          /* total handed out, for bounds and statistics */
+    bool frugal;                /* arena_be_frugal was called */
 };
 
 /* Makes an empty arena; allocates nothing. */
 void arena_init(struct arena *arena);
+
+/* Until the next reset it grows in small chunks: for what lives long and needs little. */
+void arena_be_frugal(struct arena *arena);
 
 /* Runs the deferred clean-ups now, newest first. */
 void arena_run_defers(struct arena *arena);

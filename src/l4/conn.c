@@ -241,6 +241,8 @@ void l4_connection_start(struct connection *connection)
 {
     struct io *io = connection->server->io;
     struct exchange *exchange = exchange_begin(io);
+    if (exchange)
+        arena_be_frugal(&exchange->arena); /* it lives as long as the connection */
     struct l4_conn *conn = exchange ? arena_zalloc(&exchange->arena, sizeof(*conn)) : NULL;
     connection->protocol = &layer4;
     timer_init(&connection->idle, out_of_memory, connection);
