@@ -27,6 +27,11 @@ int digest_websocket_accept(struct slice key, char accept[WEBSOCKET_ACCEPT_BYTES
     return 0;
 }
 
+int digest_md5(struct slice text, uint8_t digest[DIGEST_MD5_BYTES])
+{
+    return EVP_Digest(text.ptr, text.len, digest, NULL, EVP_md5(), NULL) == 1 ? 0 : -ENOMEM;
+}
+
 int digest_sha256(struct slice text, uint8_t digest[DIGEST_SHA256_BYTES])
 {
     return EVP_Digest(text.ptr, text.len, digest, NULL, EVP_sha256(), NULL) == 1 ? 0 : -ENOMEM;

@@ -545,9 +545,7 @@ static int ask(struct tls_session *session, const char *name, struct slice alpn)
     return -EAGAIN;
 }
 
-/* Of printable ASCII (RFC 6066, 3), and of nothing that means something in a path or a log's line:
- * names get to both. */
-static bool is_name(const char *name, size_t len)
+bool tls_name_valid(const char *name, size_t len)
 {
     for (size_t i = 0; i < len; i++)
         if (name[i] <= ' ' || name[i] > '~' || name[i] == '/' || name[i] == '"')
@@ -560,7 +558,7 @@ int tls_hello_answer(struct tls_session *session, const char *name, size_t name_
 {
     char lower[TLS_NAME_MAX_BYTES] = "";
     memset(chosen, 0, TLS_KEY_KINDS * sizeof(chosen[0]));
-    if (name && !is_name(name, name_len)) {
+    if (name && !tls_name_valid(name, name_len)) {
         tls_fail(session, "the client names a server with a name that is none");
         return -ENOENT;
     }
