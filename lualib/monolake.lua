@@ -72,8 +72,9 @@ ml.hash = hash
 ---
 --- Options: `address` (a text or a list: "127.0.0.1:8080", "[::1]:0", "unix:/run/site.sock"),
 --- `chain`, or `l4` for a chain of layer 4, and limits: `head_timeout` (10 s), `body_timeout` (30 s,
---- between two reads),
---- `send_timeout` (30 s without progress), `idle_timeout` (75 s), `tunnel_idle_timeout` (1 h),
+--- between two reads), `send_timeout` (30 s without progress), `idle_timeout` (75 s),
+--- `tunnel_idle_timeout` (1 h), `half_closed_timeout` (as that; of a tunnel of which one side has ended),
+--- `keepalive` (none; TCP asks a client that is silent for so long whether it is still there),
 --- `total_timeout` (none), `setup_timeout` (60 s; layer 4: until its layers have connected a connection
 --- to a peer), `request_line_max` (8k), `head_max` (32k), `headers_max` (100), `body_max`
 --- (none), `requests_max` (none; per connection), `connections_max` (none; per worker),
@@ -119,6 +120,7 @@ end
 --- Options: `name` (default: the first peer), `balance` ("round_robin", "least_conn", "random",
 --- "hash"), `hash_header` (the field to hash instead of the client's address), `connect_timeout` (5 s),
 --- `response_timeout` (60 s), `read_timeout` (60 s), `send_timeout` (60 s), `idle_timeout` (60 s),
+--- `keepalive` (none; layer 4: TCP asks a peer that is silent for so long whether it is still there),
 --- `idle_max` (64), `connections_max` (none), `retries` (2), `fail_max` (3), `fail_timeout` (10 s),
 --- `forwarded` (false), `x_forwarded` (false), `pass_host` (true), `response_head_max` (64k),
 --- and `tls`, which "https://" brings with it.

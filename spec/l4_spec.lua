@@ -1,7 +1,7 @@
 --- Layer 4: connections carried to peers of an upstream, whatever they speak and however they end.
 local t = require "spec.support"
 
-local socket, tls_socket = t.socket, t.tls_socket
+local socket, sys, tls_socket = t.socket, t.sys, t.tls_socket
 
 local MIB = 1048576
 
@@ -19,14 +19,17 @@ local SITE = [[
    ml.listen { address = "127.0.0.1:0",
       l4 = ml.tcp_proxy { "${origin}", name = "full", connections_max = 1, connect_timeout = "100ms" } }
    ml.listen { address = "127.0.0.1:0", tunnel_idle_timeout = "200ms", l4 = ml.tcp_proxy(origin) }
+   ml.listen { address = "127.0.0.1:0", half_closed_timeout = "100ms", keepalive = "40s",
+      l4 = ml.tcp_proxy { "${origin}", name = "watched", keepalive = "40s" } }
 ]]
-local PLAIN, IDLE, TOTAL, SPLICED, MANY, FULL, SHORT = 1, 2, 3, 4, 5, 6, 7
+local PLAIN, IDLE, TOTAL, SPLICED, MANY, FULL, SHORT, WATCHED = 1, 2, 3, 4, 5, 6, 7, 8
+local LISTENERS = 8
 
 --- An address at which connections are neither taken nor refused: its queue is full.
 local function silent_listener()
    local listener = socket.listen { backlog = 0 }
    for _ = 1, 2 do
-      t.sys.connect(listener.address, {})
+      sys.connect(listener.address, {})
    end
    return listener
 end
@@ -34,7 +37,7 @@ end
 t.on_both_backends("layer 4", function(backend)
    local silent = silent_listener()
    local origin, proxy = t.proxied(backend, {
-      site = SITE, listeners = 7,
+      site = SITE, listeners = LISTENERS,
       values = { refusing = socket.refusing_address(), silent = silent.address },
    })
    teardown(function()
@@ -160,21 +163,55 @@ t.on_both_backends("layer 4", function(backend)
          peer:send "."
          assert.equal(".", client:read(1))
       end
-      local begun = t.sys.clock()
+      local begun = sys.clock()
       assert.equal("reset", client:expect_close())
       assert.equal("reset", peer:expect_close())
-      assert.is_true(t.sys.clock() - begun > 0.05)
+      assert.is_true(sys.clock() - begun > 0.05)
+   end)
+
+   t.it("ends what is half-closed and idle", function()
+      local client, peer = tunnel(WATCHED)
+      peer:half_close()
+      assert.equal("", client:read_all())
+      for _ = 1, 8 do
+         t.tasks.sleep(0.03)
+         client:send "."
+         assert.equal(".", peer:read(1))
+      end
+      assert.equal("reset", peer:expect_close())
+   end)
+
+   t.it("has TCP ask those who are silent", function()
+      --- Is there an open connection between these ports (nil: any) with a timer for that?
+      local function is_watched(local_port, remote_port)
+         local function port(number)
+            return number and ("%04X"):format(number) or "%x+"
+         end
+         local pattern = (" %%x+:%s %%x+:%s 01 %%x+:%%x+ 02:"):format(port(local_port), port(remote_port))
+         local file = assert(io.open "/proc/net/tcp")
+         local text = file:read "*a"
+         file:close()
+         return text:find(pattern) ~= nil
+      end
+      local client, peer = tunnel(WATCHED)
+      t.eventually("the client to be watched", function()
+         return is_watched(tonumber(proxy().addresses[WATCHED]:match "%d+$"), sys.port(client.fd))
+      end)
+      t.eventually("the peer to be watched", function()
+         return is_watched(nil, sys.port(peer.fd))
+      end)
+      finish(client, peer)
    end)
 
    t.it("ends what has lasted too long, however busy", function()
       for _, listener in ipairs { TOTAL, SPLICED } do
-         local begun = t.sys.clock()
+         local begun = sys.clock()
          local client, peer = tunnel(listener)
          local ended = t.start_task(function()
             while client:try_fill() do
                client.buffer = ""
             end
-            return t.sys.clock() - begun
+            return sys.clock() - begun
          end)
          while peer:try_send "." and not ended.done do
             t.tasks.sleep(0.01)

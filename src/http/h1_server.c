@@ -192,6 +192,7 @@ static enum h1_verdict start_tunnel(struct h1_connection *connection, struct res
 {
     struct tunnel_options options = {
         .idle_timeout_ms = connection->base.server->config.tunnel_idle_timeout_ms,
+        .half_closed_timeout_ms = connection->base.server->config.half_closed_timeout_ms,
         .deadline = DEADLINE_NEVER,
     };
     struct tunnel *tunnel =

@@ -84,6 +84,8 @@ static void init_stream(struct connection *connection, int fd, const struct addr
         int on = 1;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     }
+    if (server->config.keepalive_ms)
+        stream_keepalive(stream, server->config.keepalive_ms);
     stream->send_stall_ms = server->config.send_timeout_ms;
 }
 

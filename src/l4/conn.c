@@ -149,6 +149,7 @@ static bool start_tunnel(struct l4_conn *conn, struct response *response)
     if (!connection->stream.first) /* the server may be the one to speak first */
         tls_stream_flush(response->tunnel);
     struct tunnel_options options = {.idle_timeout_ms = conn->idle_timeout_ms,
+                                     .half_closed_timeout_ms = config->half_closed_timeout_ms,
                                      .deadline = deadline};
     conn->tunnel = tunnel_start(&connection->stream, response->tunnel, &options, tunnel_done, conn);
     if (!conn->tunnel) {

@@ -12,6 +12,8 @@
 
 enum {
     HANGUP_CHECK_MS = 250,
+    KEEPALIVE_PROBES = 3,
+    KEEPALIVE_MAX_S = 32767, /* what the kernel takes */
     SHARED_BYTES_MAX = 4096, /* an arrival up to this size joins the buffer before it */
     TCP_CLOSED = 7,          /* TCP_CLOSE of the kernel's states: after a reset */
 };
@@ -167,6 +169,20 @@ int stream_connect(struct stream *stream, struct io *io, const struct address *t
     stream_init(stream, io, fd);
     stream->remote = *to;
     return 0;
+}
+
+void stream_keepalive(struct stream *stream, uint32_t idle_ms)
+{
+    int on = 1;
+    int idle_s = (int)((idle_ms + 999) / 1000); /* the kernel counts in seconds */
+    int apart_s = (idle_s + 2) / 3;
+    int count = KEEPALIVE_PROBES;
+    if (idle_s > KEEPALIVE_MAX_S)
+        idle_s = apart_s = KEEPALIVE_MAX_S;
+    setsockopt(stream->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    setsockopt(stream->fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+    setsockopt(stream->fd, IPPROTO_TCP, TCP_KEEPINTVL, &apart_s, sizeof(apart_s));
+    setsockopt(stream->fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
 }
 
 void stream_start(struct stream *stream)

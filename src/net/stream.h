@@ -111,6 +111,10 @@ void stream_init(struct stream *stream, struct io *io, int fd);
 int stream_connect(struct stream *stream, struct io *io, const struct address *to,
                    int64_t deadline);
 
+/* Has TCP ask, after so long without a sign of life from the peer, whether it is still there; who
+ * does not answer three times, a third of that time apart, fails with -ECONNRESET. */
+void stream_keepalive(struct stream *stream, uint32_t idle_ms);
+
 /* Arms receiving; arrivals are queued. */
 void stream_start(struct stream *stream);
 

@@ -83,6 +83,24 @@ void tunnel_moved(struct tunnel *tunnel)
     tunnel->moved_ms = io_now_ms(tunnel->io);
 }
 
+static void check_time(struct timer *timer);
+
+/* How long nothing may move: 0 for any time. */
+static uint32_t idle_max_ms(const struct tunnel *tunnel)
+{
+    const struct tunnel_options *options = &tunnel->options;
+    bool half_closed = tunnel->out.shut || tunnel->back.shut;
+    return half_closed && options->half_closed_timeout_ms ? options->half_closed_timeout_ms
+                                                          : options->idle_timeout_ms;
+}
+
+static int64_t next_check(const struct tunnel *tunnel)
+{
+    uint32_t idle_ms = idle_max_ms(tunnel);
+    int64_t idle_at = idle_ms ? tunnel->moved_ms + idle_ms : DEADLINE_NEVER;
+    return idle_at < tunnel->options.deadline ? idle_at : tunnel->options.deadline;
+}
+
 /* Carries the end of one side over to the other. */
 static void carry_end(struct direction *direction)
 {
@@ -97,6 +115,8 @@ static void carry_end(struct direction *direction)
     stream_shutdown(direction->to);
     if (tunnel->out.shut && tunnel->back.shut)
         end(tunnel, TUNNEL_ENDED, 0);
+    else if (tunnel->timer.fire == check_time) /* it has begun */
+        timer_start(io_timers(tunnel->io), &tunnel->timer, next_check(tunnel));
 }
 
 /* Nothing is queued: splices as soon as nothing is being received either, which is an arrival. */
@@ -146,14 +166,6 @@ static void peer_arrival(struct stream *stream)
 {
     struct tunnel *tunnel = stream->tunnel;
     arrival(tunnel, &tunnel->back);
-}
-
-static int64_t next_check(const struct tunnel *tunnel)
-{
-    int64_t idle_at = tunnel->options.idle_timeout_ms
-                          ? tunnel->moved_ms + tunnel->options.idle_timeout_ms
-                          : DEADLINE_NEVER;
-    return idle_at < tunnel->options.deadline ? idle_at : tunnel->options.deadline;
 }
 
 /* A slow reader is not a dead one: while a send waits, what TCP has acknowledged counts. */

@@ -16,9 +16,10 @@
 #include <stdint.h>
 
 struct tunnel_options {
-    bool copy_only;           /* never splice (tunnel_splice.c) */
-    uint32_t idle_timeout_ms; /* 0: none; nothing moved either way for so long */
-    int64_t deadline;         /* DEADLINE_NEVER: none; of the whole tunnel */
+    bool copy_only;                  /* never splice (tunnel_splice.c) */
+    uint32_t idle_timeout_ms;        /* 0: none; nothing moved either way for so long */
+    uint32_t half_closed_timeout_ms; /* as that, once one side has ended; 0: as that */
+    int64_t deadline;                /* DEADLINE_NEVER: none; of the whole tunnel */
 };
 
 enum tunnel_reason {

@@ -57,6 +57,8 @@ int peer_connect_stream(struct peer *peer, const struct upstream_config *config,
         return result;
     opener.stream->peer = peer;
     peer->active++;
+    if (config->keepalive_ms)
+        stream_keepalive(&opener.stream->stream, config->keepalive_ms);
     opener.stream->stream.send_stall_ms = config->send_timeout_ms;
     *out = &opener.stream->stream;
     return 0;
