@@ -83,7 +83,21 @@ ml.hash = hash
 --- `h2_streams_max` (128 at once on a connection), and what a connection may do in 10 s before it is
 --- closed with ENHANCE_YOUR_CALM: `h2_resets_max` (200 requests given up, if that is most of them),
 --- `h2_faults_max` (100 stream errors), `h2_control_max` (1000 frames that carry nothing, beyond those
---- that requests and data bring with them), and `tls`:
+--- that requests and data bring with them).
+---
+--- Who may connect, whatever is spoken: `deny` and `allow`, each a prefix, a set (see `cidr`) or a list
+--- of both. Who is in `deny` is refused, and with `allow` everybody who is not in that; their order does
+--- not matter. `connections_per_source` (none) bounds the connections of one client: of one IPv4
+--- address, or of one /64 of IPv6; `source_prefix_v4` (32) and `source_prefix_v6` (64) say how many bits
+--- make a source. Clients that are refused get a reset before anything else is done for them, and a line
+--- in the log, at most one a second. Unix sockets have no sources.
+---
+--- How many: `accept_rate` (none), connections a second, of which `accept_burst` (as many as in a
+--- second) may come at once, and `connections_total_max` (none). Who comes beyond these waits in the
+--- kernel's queue. All of these hold for each address of the listener and count over all workers;
+--- `connections_total_max` may be passed by one for each worker. Reloads change them for new connections.
+---
+--- Last, `tls`:
 ---
 ---     tls = { cert = "site.pem", key = "site.key" }
 ---
@@ -103,6 +117,31 @@ ml.hash = hash
 ---@param options table
 function ml.listen(options)
    build.listen(options, 2)
+end
+
+--- A set of addresses, for `allow` and `deny` of listeners and for layers: positional entries are
+--- prefixes and addresses ("10.0.0.0/8", "2001:db8::/32", "192.0.2.1"; "unix:" stands for all clients at
+--- unix sockets), and `file` is the name of a file with one on each line, or a list of such names. Bits
+--- behind a prefix do not count ("10.1.2.3/8" is "10.0.0.0/8"; a warning says so).
+---
+---     local blocked = ml.cidr { "192.0.2.0/24", file = "blocked.txt" }
+---     ...
+---     if blocked:contains(req) then
+---        return ml.text("no", { status = 403 })
+---     end
+---
+--- IPv4 addresses that are written as IPv6 ones (::ffff:192.0.2.1) are IPv4 addresses; "::/0" is all of
+--- IPv6 and nothing else. In files "#" and ";" begin comments. A file lies beside the script if its path
+--- is relative and is part of the site: it is read anew at each reload, --watch looks at it, and a
+--- mistake in it is an error with its line ("blocked.txt:7: ..."). A million prefixes take about 17 MB
+--- (IPv4) or 26 MB (IPv6) in each worker, and a look-up less than a microsecond.
+---
+--- Lists can be made at any time, files can be read only while a site is loaded.
+---@param options { file: string|string[]|nil }|string
+---@return monolake.CidrSet
+function ml.cidr(options)
+   local set = build.cidr(options, 2)
+   return set
 end
 
 --- A certificate for `tls.certificates` or to be returned by `on_client_hello`. Options as there: `cert`,

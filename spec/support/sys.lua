@@ -143,7 +143,8 @@ function sys.listen(address, options)
    return fd
 end
 
---- Begins to connect; the socket is writable when that has ended.
+--- Begins to connect, with `from` by that address of its own; the socket is writable when that has
+--- ended.
 function sys.connect(address, options)
    local sockaddr, length = sockaddr_of(address)
    local fd, err, code = new_socket(sockaddr)
@@ -155,6 +156,10 @@ function sys.connect(address, options)
    end
    if options.send_buffer then
       set_option(fd, SOL_SOCKET, SO_SNDBUF, options.send_buffer)
+   end
+   if options.from then
+      local own, own_length = sockaddr_of(options.from)
+      assert(C.bind(fd, own, own_length) == 0, "cannot connect from " .. options.from)
    end
    if C.connect(fd, sockaddr, length) < 0 and ffi.errno() ~= sys.EINPROGRESS then
       local _, message, errno = failed("connect " .. address)

@@ -4,6 +4,7 @@
 #include "net/address.h"
 #include "proxy/site.h"
 #include "proxy/upstream.h"
+#include "script/cidr.h"
 #include "script/layer.h"
 #include "script/options.h"
 #include "script/tls.h"
@@ -173,6 +174,10 @@ static int listener(lua_State *L)
     listener->chain = *(struct chain *)lua_touserdata(L, 3);
     listener->where = build_text(L, 4);
     listener->config.tls = lua_touserdata(L, 5);
+    lua_getfield(L, 2, "allow");
+    listener->config.allow = script_cidr_sets(L, lua_gettop(L));
+    lua_getfield(L, 2, "deny");
+    listener->config.deny = script_cidr_sets(L, lua_gettop(L));
     if (lua_isfunction(L, 6))
         listener->config.tls_hello = script_hello_hook(L, 6);
     if (lua_toboolean(L, 7))

@@ -3,6 +3,7 @@
  * of the Lua C module monolake/core.so, by which a plain LuaJIT runs chains with the same code.
  */
 #include "script/build.h"
+#include "script/cidr.h"
 #include "script/harness.h"
 #include "script/run.h"
 #include "script/state.h"
@@ -144,6 +145,7 @@ ML_API int luaopen_monolake_core(lua_State *L)
     luaL_register(L, NULL, build_functions);
     luaL_register(L, NULL, builtin_functions);
     luaL_register(L, NULL, tls_functions);
+    luaL_register(L, NULL, cidr_functions);
     luaL_register(L, NULL, harness_functions);
     luaL_register(L, NULL, harness_request_functions);
     luaL_register(L, NULL, harness_server_functions);

@@ -65,6 +65,7 @@ struct site *script_load_site(const char *path, const struct script_options *opt
         loaded = false;
     }
     script->site = NULL;
+    script->given_count = 0;
     if (!loaded) {
         site_release(site);
         return NULL;

@@ -1,5 +1,6 @@
 #include "script/state.h"
 
+#include "net/cidr.h"
 #include "script/embedded.h"
 
 #include <assert.h>
@@ -94,6 +95,8 @@ static void keep_sources(lua_State *L, const struct script_options *options)
 {
     lua_createtable(L, 0, (int)options->source_count);
     for (unsigned i = 0; i < options->source_count; i++) {
+        if (cidr_is_block(slice_of(options->sources[i].text, options->sources[i].len)))
+            continue; /* is large, and no text */
         lua_pushlstring(L, options->sources[i].text, options->sources[i].len);
         lua_setfield(L, -2, options->sources[i].path);
     }
@@ -127,6 +130,8 @@ struct script *script_create(const struct script_options *options, char **error)
     script->owns_state = true;
     script->io = options->io;
     script->probe = options->probe;
+    script->given = options->sources;
+    script->given_count = options->source_count;
     script->on_file = options->on_file;
     script->on_file_arg = options->on_file_arg;
     lua_pushcfunction(L, boot);

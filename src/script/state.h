@@ -48,6 +48,8 @@ struct script {
     struct log_limit errors; /* of layers */
     bool probe;
     int sources; /* registry reference: path -> text; LUA_NOREF: none */
+    const struct script_source *given; /* the same and more while a site is loaded; borrowed */
+    unsigned given_count;
     void (*on_file)(void *arg, const char *path, struct slice text); /* see script_options */
     void *on_file_arg;
 };

@@ -22,7 +22,7 @@
 enum record { ADDRESS = 'A', FILE_NAME = 'F', GRACE = 'G', SUMMARY = 'S', ERROR = 'E', DONE = 'D' };
 
 enum {
-    REPORT_MAX_BYTES = 16 << 20,
+    REPORT_MAX_BYTES = 512 << 20, /* sets of addresses are large */
     KILL_AFTER_MS = 500, /* for a script that cannot be interrupted */
 };
 

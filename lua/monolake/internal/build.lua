@@ -4,6 +4,7 @@ local core = require "monolake.core"
 local check = require "monolake.internal.check"
 local compose = require "monolake.internal.compose"
 local compose_connections = require "monolake.internal.compose_conn"
+local cidr = require "monolake.internal.cidr"
 local tls = require "monolake.internal.tls"
 local Upstream = require "monolake.internal.upstream"
 local Reply = require("monolake.internal.response").Reply
@@ -63,6 +64,10 @@ build.files_beside = {
          core.add_file(path, text)
       end
       return text
+   end,
+   --- What is known of the site that is being loaded, or nil.
+   site = function()
+      return current
    end,
 }
 
@@ -519,9 +524,35 @@ function build.certificate(options, level)
    return certificate
 end
 
-local LISTEN = { address = "any", chain = "any", l4 = "any", tls = "table" }
+--- @param options table|string
+function build.cidr(options, level)
+   local set = cidr.set(options, build.files_beside, level + 1)
+   return set
+end
+
+local LISTEN = { address = "any", allow = "any", deny = "any", chain = "any", l4 = "any", tls = "table" }
 for name, kind in pairs(option_kinds.listener) do
    LISTEN[name] = kind
+end
+
+--- Checks and compiles what says whom a listener lets in.
+local function check_admission(checked, level)
+   for _, name in ipairs { "allow", "deny" } do
+      if checked[name] ~= nil then
+         checked[name] = cidr.parts("listen: " .. name, checked[name], level + 1)
+      end
+   end
+   for name, max in pairs { source_prefix_v4 = 32, source_prefix_v6 = 128 } do
+      if (checked[name] or 0) > max then
+         error(("listen: %s: expected at most %d bits, not %d"):format(name, max, checked[name]), level + 1)
+      end
+   end
+   if checked.accept_burst and not checked.accept_rate then
+      error("listen: accept_burst needs accept_rate", level + 1)
+   elseif checked.accept_burst and checked.accept_burst < checked.accept_rate / 100 then
+      error("listen: accept_burst: expected a hundredth of accept_rate or more, else that is never reached",
+         level + 1)
+   end
 end
 
 local function addresses_of(address, level)
@@ -545,6 +576,7 @@ function build.listen(options, level)
    build.current("listen", level + 1)
    local checked = check.options("listen", options, LISTEN, level + 1)
    local addresses = addresses_of(checked.address, level + 1)
+   check_admission(checked, level + 1)
    if overrides.listen then
       local stand_ins = {}
       for i = 1, #addresses do
@@ -566,6 +598,7 @@ function build.listen(options, level)
    if overrides.listen then
       server, on_hello = nil, nil -- specs send their requests in the clear, and by HTTP/1
       checked.protocols = nil
+      checked.allow, checked.deny = nil, nil
    end
    local chain = build.chain(kind == "l4" and checked.l4 or checked.chain, where, kind)
    core.listener(addresses, checked, chain, where, server, on_hello, kind == "l4")
