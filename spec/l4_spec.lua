@@ -56,6 +56,14 @@ t.on_both_backends("layer 4", function(backend)
       return client, origin:accept()
    end
 
+   --- Both ends of one that is under way for sure.
+   local function talking()
+      local client, peer = tunnel()
+      peer:send "hello"
+      assert.equal("hello", client:read(5))
+      return client, peer
+   end
+
    --- Ends both, each when the other has.
    local function finish(client, peer)
       client:half_close()
@@ -114,13 +122,13 @@ t.on_both_backends("layer 4", function(backend)
    end)
 
    t.it("carries a reset of either side, behind a FIN, too", function()
-      local client, peer = tunnel()
+      local client, peer = talking()
       client:reset()
       assert.equal("reset", peer:expect_close())
-      client, peer = tunnel()
+      client, peer = talking()
       peer:reset()
       assert.equal("reset", client:expect_close())
-      client, peer = tunnel()
+      client, peer = talking()
       client:half_close()
       assert.equal("", peer:read_all())
       peer:reset()
