@@ -58,6 +58,16 @@ function process.start(argv, directory)
    return self
 end
 
+--- A process that another one has started, with that one's output; a child once that has ended.
+---@param pid integer
+---@param parent spec.Process
+---@return spec.Process
+function process.adopt(pid, parent)
+   sys.adopt_orphans()
+   return setmetatable({ pid = pid, pidfd = assert(sys.pidfd(pid)), stdout_path = parent.stdout_path,
+      stderr_path = parent.stderr_path }, Process)
+end
+
 function Process:stdout(offset)
    return read_file(self.stdout_path, offset)
 end

@@ -43,7 +43,7 @@ end
 
 local function argv_of(options, site_path)
    local argv = append({}, options.prefix)
-   append(argv, { program.path, "--io", options.io, "-w", tostring(options.workers or 1) })
+   append(argv, { options.program or program.path, "--io", options.io, "-w", tostring(options.workers or 1) })
    return append(append(argv, options.arguments), { site_path })
 end
 
@@ -74,7 +74,7 @@ end
 --- Starts the program.
 ---@param options { io: string, site: string, values: table|nil, workers: integer|nil,
 ---  listeners: integer|nil, arguments: string[]|nil, files: table<string, string>|nil,
----  prefix: string[]|nil }
+---  prefix: string[]|nil, program: string|nil }
 ---  `files` are written beside the site; `prefix` is a command that executes its arguments
 ---@return spec.Program
 function program.start(options)
@@ -143,6 +143,26 @@ function Program:reload(pattern)
    local offset = #self:log()
    self.process:signal(sys.SIGHUP)
    return self:await_log(pattern or "generation %d+ serves", offset)
+end
+
+--- Sends USR2 and waits until the new program has taken over. Returns it; this one is ending.
+---@return spec.Program
+function Program:upgrade()
+   local offset = #self:log()
+   self.process:signal(sys.SIGUSR2)
+   local pid = tonumber(self:await_log("is started as process (%d+)", offset))
+   local new = setmetatable({ directory = self.directory, values = self.values, address = self.address,
+      addresses = self.addresses, process = process.adopt(pid, self.process) }, Program)
+   program.running[new] = true
+   self:await_log("process " .. pid .. " has taken over", offset)
+   return new
+end
+
+--- Waits until it has ended by itself, as one that was upgraded does.
+function Program:expect_end()
+   assert(self.process:wait(10 * tasks.patience), "it does not end")
+   program.running[self] = nil
+   assert(self.process.status == 0, self:log())
 end
 
 --- The pids of the worker processes.

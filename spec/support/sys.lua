@@ -331,6 +331,12 @@ function sys.pidfd(pid)
    return fd
 end
 
+--- Makes this process the parent of those whose own has ended, so that it can wait for them.
+function sys.adopt_orphans()
+   local PR_SET_CHILD_SUBREAPER, PRCTL = 36, 157
+   C.syscall(PRCTL, ffi.cast("long", PR_SET_CHILD_SUBREAPER), ffi.cast("long", 1))
+end
+
 --- How an ended child ended: its exit status, or nil and the signal. False while it runs.
 function sys.reap(pid)
    local status = ffi.new "int[1]"

@@ -47,15 +47,28 @@ static int claim(struct address *address)
     return result;
 }
 
+static int open_listening(const struct address *address)
+{
+    int fd = open_socket(address, true);
+    if (fd < 0 || listen(fd, BACKLOG) == 0)
+        return fd;
+    int error = -errno;
+    close(fd);
+    return error;
+}
+
 static int open_shared(struct address *address, int *fds, unsigned count)
 {
     int result = claim(address);
-    for (unsigned i = 0; i < count && result >= 0; i++) {
-        result = fds[i] = open_socket(address, true);
-        if (result >= 0 && listen(result, BACKLOG) != 0)
-            result = -errno;
-    }
+    for (unsigned i = 0; i < count && result >= 0; i++)
+        result = fds[i] = open_listening(address);
     return result < 0 ? result : 0;
+}
+
+static int duplicate(int fd)
+{
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    return copy < 0 ? -errno : copy;
 }
 
 /* Does anybody listen on that local socket? */
@@ -82,9 +95,9 @@ static int open_local(struct address *address, int *fds, unsigned count)
     if (listen(fd, BACKLOG) != 0)
         return -errno;
     for (unsigned i = 1; i < count; i++) {
-        fds[i] = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        fds[i] = duplicate(fd);
         if (fds[i] < 0)
-            return -errno;
+            return fds[i];
     }
     return 0;
 }
@@ -102,6 +115,21 @@ int listener_open(struct address *address, int *fds, unsigned count, const char 
             close(fds[i]);
     *why = strerror(-result);
     return result;
+}
+
+int listener_extend(const struct address *address, int *fds, unsigned have, unsigned count,
+                    const char **why)
+{
+    for (unsigned i = have; i < count; i++) {
+        fds[i] = address->any.sa_family == AF_UNIX ? duplicate(fds[0]) : open_listening(address);
+        if (fds[i] >= 0)
+            continue;
+        int result = fds[i];
+        *why = strerror(-result);
+        listener_close(fds + have, i - have);
+        return result;
+    }
+    return 0;
 }
 
 void listener_quiesce(const struct address *address, const int *fds, unsigned count)

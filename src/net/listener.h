@@ -13,6 +13,13 @@
 int listener_open(struct address *address, int *fds, unsigned count, const char **why);
 
 /*
+ * Adds to `have` open sockets of an address further ones, up to `count`. Returns as listener_open;
+ * those that were open stay so.
+ */
+int listener_extend(const struct address *address, int *fds, unsigned have, unsigned count,
+                    const char **why);
+
+/*
  * From now on the kernel queues nobody on them: a segment that asks for a connection is dropped
  * (its sender asks again a second later and is refused, if they are closed by then), a local
  * socket's file is removed. What is queued can be accepted, and then nobody loses anything when the

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "net/listener.h"
+#include "server/inherit.h"
 #include "server/worker.h"
 
 static struct bound *find(struct bounds *bounds, const char *key)
@@ -28,6 +29,17 @@ static bool same_address_twice(const char *const *addresses, unsigned index)
     return false;
 }
 
+/* Takes the sockets of the program before this one, or opens them; `*why` tells of a failure. */
+static bool open_sockets(struct bound *bound, const char *text, const char *key, unsigned workers,
+                         const char **why)
+{
+    bound->inherited = inherit_take(key, &bound->address, bound->fds, workers);
+    if (bound->inherited)
+        return listener_extend(&bound->address, bound->fds, bound->inherited, workers, why) == 0;
+    return address_parse(slice_from_cstr(text), &bound->address, why) == 0 &&
+           listener_open(&bound->address, bound->fds, workers, why) == 0;
+}
+
 static bool bind_address(struct bounds *bounds, const char *text, const char *key, char *error,
                          size_t size)
 {
@@ -36,8 +48,7 @@ static bool bind_address(struct bounds *bounds, const char *text, const char *ke
     struct bound **grown = realloc(bounds->items, (bounds->count + 1) * sizeof(*grown));
     if (grown)
         bounds->items = grown;
-    if (!bound || !grown || address_parse(slice_from_cstr(text), &bound->address, &why) != 0 ||
-        listener_open(&bound->address, bound->fds, bounds->workers, &why) != 0) {
+    if (!bound || !grown || !open_sockets(bound, text, key, bounds->workers, &why)) {
         snprintf(error, size, "cannot listen on %s: %s", text, why);
         free(bound);
         return false;
@@ -126,6 +137,28 @@ void bounds_quiesce_unwanted(struct bounds *bounds)
 
 void bounds_quiesce(struct bounds *bounds)
 {
+    quiesce_those(bounds, any);
+}
+
+void bounds_adopted(struct bounds *bounds, const char *key, unsigned count)
+{
+    for (unsigned i = 0; i < bounds->count; i++)
+        if (!key || strcmp(bounds->items[i]->key, key) == 0)
+            bounds->items[i]->adopted = count;
+}
+
+void bounds_hand_over(struct bounds *bounds)
+{
+    for (unsigned i = 0; i < bounds->count; i++) {
+        struct bound *bound = bounds->items[i];
+        if (!bound->adopted)
+            continue;
+        /* A local socket is one, however many hold it. */
+        if (bound->address.any.sa_family != AF_UNIX && bound->adopted < bounds->workers)
+            listener_quiesce(&bound->address, bound->fds + bound->adopted,
+                             bounds->workers - bound->adopted);
+        bound->quiet = true;
+    }
     quiesce_those(bounds, any);
 }
 

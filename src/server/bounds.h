@@ -21,7 +21,9 @@ struct bound {
     bool wanted;          /* by the generation that is being prepared */
     bool fresh;           /* bound for that generation */
     bool announced;
-    bool quiet; /* nobody is queued any more: about to be closed */
+    bool quiet;         /* nobody is queued any more: about to be closed */
+    unsigned inherited; /* so many of the sockets come from the program before this one */
+    unsigned adopted;   /* so many were taken by the program behind this one */
 };
 
 struct bounds {
@@ -50,6 +52,12 @@ void bounds_announce(struct bounds *bounds);
 
 /* As bounds_quiesce_unwanted, for all. */
 void bounds_quiesce(struct bounds *bounds);
+
+/* SIGUSR2: notes that the new program has taken so many sockets of that key; NULL: none of any. */
+void bounds_adopted(struct bounds *bounds, const char *key, unsigned count);
+
+/* As bounds_quiesce, but for the sockets that the new program has taken. */
+void bounds_hand_over(struct bounds *bounds);
 
 /* Closes them all. */
 void bounds_close(struct bounds *bounds);

@@ -1,6 +1,7 @@
 #include "server/control.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -40,6 +41,13 @@ int control_send(int socket, enum control_kind kind, uint64_t value, const char 
         sent = sendmsg(socket, &msg, MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
     return sent < 0 ? -errno : 0;
+}
+
+void control_send_all(int socket, enum control_kind kind, uint64_t value, const char *text)
+{
+    struct pollfd writable = {.fd = socket, .events = POLLOUT};
+    while (control_send(socket, kind, value, text, -1) == -EAGAIN)
+        poll(&writable, 1, -1);
 }
 
 static int passed_fd(struct msghdr *msg)

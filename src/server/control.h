@@ -24,6 +24,8 @@ enum control_kind {
     CONTROL_PREPARED, /* generation `value` can be committed */
     CONTROL_FAILED,   /* generation `value` cannot; text: why */
     CONTROL_PONG,     /* lives */
+    /* From a new program to the one before it (SIGUSR2), which then hears that it is ready. */
+    CONTROL_ADOPTED, /* text: a listener's key, `value`: how many of its sockets it has taken */
 };
 
 struct control_message {
@@ -38,6 +40,9 @@ int control_pair(int sockets[2]);
 
 /* Sends; text may be NULL, fd -1. Text that is too long is cut. Returns 0 or a negative errno. */
 int control_send(int socket, enum control_kind kind, uint64_t value, const char *text, int fd);
+
+/* As control_send without a descriptor, but waits until the message can be sent. */
+void control_send_all(int socket, enum control_kind kind, uint64_t value, const char *text);
 
 /* Receives one message. Returns 1, 0 at the end, or a negative errno (-EAGAIN: none is there). */
 int control_receive(int socket, struct control_message *message);

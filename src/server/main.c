@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "server/inherit.h"
 #include "server/options.h"
 #include "server/supervisor.h"
 #include "server/test_command.h"
@@ -32,6 +33,15 @@ static void raise_descriptor_limit(void)
     if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
         log_warn("cannot raise the limit of open files to %llu",
                  (unsigned long long)limit.rlim_max);
+}
+
+/* SIGUSR2 starts what is found there then. */
+static void note_program(struct options *options, char **argv)
+{
+    static char path[4096];
+    ssize_t len = readlink("/proc/self/exe", path, sizeof(path) - 1);
+    options->program = len > 0 ? path : argv[0];
+    options->arguments = argv;
 }
 
 static int run(const struct options *options)
@@ -61,6 +71,9 @@ int main(int argc, char **argv)
     log_threshold = options.level;
     tls_keep_memory();
     tls_set_default_library(options.tls);
+    if (!inherit_read())
+        return 1;
+    note_program(&options, argv);
     tls_ticket_secret(); /* every process is forked off this one, and shares it */
     raise_descriptor_limit();
     return run(&options);

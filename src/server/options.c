@@ -23,7 +23,8 @@ static const char usage[] =
     "  -V, --version          print versions\n"
     "  -h, --help             print this\n"
     "\n"
-    "signals: HUP reload, USR1 reopen logs, TERM or QUIT finish requests and stop, INT stop now\n"
+    "signals: HUP reload, USR1 reopen logs, USR2 start the program anew, which takes over,\n"
+    "         TERM or QUIT finish requests and stop, INT stop now\n"
     "exit codes: 0 all went well, 1 the site or the environment failed, 2 wrong usage\n";
 
 enum { OPTION_IO = 256, OPTION_TLS, OPTION_PID, OPTION_LEVEL, OPTION_WATCH, OPTION_SCRIPT_TIMEOUT };

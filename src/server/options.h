@@ -21,6 +21,8 @@ struct options {
     const char *pid_file;       /* --pid, or NULL */
     enum log_level level;       /* --log-level */
     uint32_t script_timeout_ms; /* --script-timeout */
+    const char *program;        /* its file, absolute, as it was when it was started */
+    char **arguments;           /* it was started with */
 };
 
 /* Parses. Returns true when there is a site to run; otherwise *exit_code is what to exit with

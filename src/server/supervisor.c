@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "server/acceptor.h"
+#include "server/inherit.h"
 #include "server/notify.h"
 #include "server/supervisor_internal.h"
 
@@ -21,6 +22,32 @@ enum {
 
 /* --- Workers ---------------------------------------------------------------------------------- */
 
+/* Replaces the file in one step, so that nobody ever reads half a number. */
+static bool write_pid_file(const char *path)
+{
+    char temporary[4096];
+    snprintf(temporary, sizeof(temporary), "%s.%d", path, getpid());
+    FILE *file = fopen(temporary, "w");
+    bool written = file && fprintf(file, "%d\n", getpid()) > 0;
+    if (file)
+        written &= fclose(file) == 0;
+    if (written && rename(temporary, path) == 0)
+        return true;
+    log_error("cannot write the pid file %s: %s", path, strerror(errno));
+    unlink(temporary);
+    return false;
+}
+
+/* What the program before this one has kept until now. */
+static void take_over(struct supervisor *supervisor)
+{
+    if (inherit_control() < 0)
+        return;
+    if (supervisor->options->pid_file)
+        write_pid_file(supervisor->options->pid_file);
+    inherit_tell_ready(&supervisor->bounds);
+}
+
 static void worker_ready(struct supervisor *supervisor, struct worker_slot *slot,
                          uint64_t generation)
 {
@@ -30,6 +57,7 @@ static void worker_ready(struct supervisor *supervisor, struct worker_slot *slot
     bounds_announce(&supervisor->bounds);
     if (!supervisor->ready) {
         supervisor->ready = true;
+        take_over(supervisor);
         notify_send("READY=1");
         if (supervisor->reload_again)
             reload_begin(supervisor);
@@ -116,6 +144,7 @@ static void reap(struct supervisor *supervisor)
         if (pid && waitpid(pid, &status, WNOHANG) == pid)
             worker_ended(supervisor, i, status);
     }
+    upgrade_reap(supervisor);
 }
 
 /* --- Events ----------------------------------------------------------------------------------- */
@@ -124,8 +153,9 @@ static void stop(struct supervisor *supervisor, bool now)
 {
     if (supervisor->stopping)
         now = true; /* a second signal hurries */
-    if (!supervisor->stopping)
+    if (!supervisor->stopping && !supervisor->upgrade.taken_over)
         notify_send("STOPPING=1");
+    upgrade_abandon(supervisor);
     supervisor->stopping = true;
     if (supervisor->reload == PROBING)
         kill(supervisor->probe.pid, SIGKILL);
@@ -157,6 +187,9 @@ static void take_signals(struct supervisor *supervisor)
         case SIGUSR1:
             workers_tell(supervisor, CONTROL_REOPEN, 0, -1);
             break;
+        case SIGUSR2:
+            upgrade_begin(supervisor);
+            break;
         case SIGCHLD:
             reap(supervisor);
             break;
@@ -173,6 +206,7 @@ static int64_t earlier(int64_t a, int64_t b)
 static int64_t next_due(const struct supervisor *supervisor)
 {
     int64_t due = earlier(workers_next_due(supervisor), reload_next_due(supervisor));
+    due = earlier(due, upgrade_next_due(supervisor));
     if (supervisor->stopping)
         due = earlier(due, supervisor->stop_deadline);
     if (supervisor->changed_ms)
@@ -188,6 +222,7 @@ static void do_what_is_due(struct supervisor *supervisor)
         workers_kill(supervisor);
         supervisor->stop_deadline = DEADLINE_NEVER;
     }
+    upgrade_step(supervisor);
     workers_kill_late(supervisor);
     workers_ping(supervisor);
     reload_step(supervisor);
@@ -202,24 +237,28 @@ static void do_what_is_due(struct supervisor *supervisor)
 /* Waits for the next event and handles it. */
 static void turn(struct supervisor *supervisor)
 {
-    struct pollfd polls[WORKERS_MAX + 3];
+    struct pollfd polls[WORKERS_MAX + 4];
     polls[0] = (struct pollfd){.fd = supervisor->signals, .events = POLLIN};
     polls[1] = (struct pollfd){.fd = supervisor->watch.fd, .events = POLLIN};
     polls[2] = (struct pollfd){.fd = supervisor->reload == PROBING ? supervisor->probe.fd : -1,
                                .events = POLLIN};
+    polls[3] = (struct pollfd){.fd = supervisor->upgrade.pid ? supervisor->upgrade.control : -1,
+                               .events = POLLIN};
     for (unsigned i = 0; i < supervisor->count; i++)
-        polls[3 + i] =
+        polls[4 + i] =
             (struct pollfd){.fd = supervisor->workers[i].pid ? supervisor->workers[i].control : -1,
                             .events = POLLIN};
     int64_t due = next_due(supervisor);
     int64_t wait = due == DEADLINE_NEVER ? -1 : due - clock_now_ms();
     if (due != DEADLINE_NEVER && wait < 0)
         wait = 0;
-    if (poll(polls, supervisor->count + 3, wait > 60000 ? 60000 : (int)wait) < 0)
+    if (poll(polls, supervisor->count + 4, wait > 60000 ? 60000 : (int)wait) < 0)
         return;
     for (unsigned i = 0; i < supervisor->count; i++)
-        if (polls[3 + i].revents & POLLIN)
+        if (polls[4 + i].revents & POLLIN)
             read_control(supervisor, i);
+    if (polls[3].revents && upgrade_hear(supervisor))
+        stop(supervisor, false);
     if (polls[0].revents)
         take_signals(supervisor);
     if (polls[1].revents && watch_changed(&supervisor->watch))
@@ -238,26 +277,11 @@ static int open_signals(void)
     sigaddset(&set, SIGQUIT);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGUSR2);
     sigaddset(&set, SIGCHLD);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
     return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-}
-
-/* Replaces the file in one step, so that nobody ever reads half a number. */
-static bool write_pid_file(const char *path)
-{
-    char temporary[4096];
-    snprintf(temporary, sizeof(temporary), "%s.%d", path, getpid());
-    FILE *file = fopen(temporary, "w");
-    bool written = file && fprintf(file, "%d\n", getpid()) > 0;
-    if (file)
-        written &= fclose(file) == 0;
-    if (written && rename(temporary, path) == 0)
-        return true;
-    log_error("cannot write the pid file %s: %s", path, strerror(errno));
-    unlink(temporary);
-    return false;
 }
 
 static bool start(struct supervisor *supervisor, struct probe_result *probed)
@@ -275,6 +299,7 @@ static bool start(struct supervisor *supervisor, struct probe_result *probed)
         log_error("%s", error);
         return false;
     }
+    inherit_drop_rest();
     bounds_settle(&supervisor->bounds);
     int mapped = limits_open(&supervisor->limits, supervisor->count, acceptors_connections_max());
     if (mapped < 0) {
@@ -287,7 +312,8 @@ static bool start(struct supervisor *supervisor, struct probe_result *probed)
             log_error("cannot watch files: %s; --watch has no effect", strerror(-result));
         reload_watch(supervisor, &supervisor->serving);
     }
-    return !supervisor->options->pid_file || write_pid_file(supervisor->options->pid_file);
+    return !supervisor->options->pid_file || inherit_control() >= 0 ||
+           write_pid_file(supervisor->options->pid_file);
 }
 
 int supervisor_main(const struct options *options, struct probe_result *probed)
@@ -308,7 +334,7 @@ int supervisor_main(const struct options *options, struct probe_result *probed)
     probe_result_free(&supervisor.serving);
     watch_fini(&supervisor.watch);
     limits_close(&supervisor.limits);
-    if (options->pid_file)
+    if (options->pid_file && !supervisor.upgrade.taken_over)
         unlink(options->pid_file);
     return supervisor.exit_code;
 }

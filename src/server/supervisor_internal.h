@@ -26,6 +26,14 @@ struct worker_slot {
     unsigned crashes;   /* in a row, each soon after the start */
 };
 
+/* A new program that is to take this one's place; supervisor_upgrade.c. */
+struct upgrade {
+    pid_t pid; /* 0: there is none */
+    int control;
+    int64_t deadline;
+    bool taken_over; /* what is this one's is the new one's: sockets, pid file */
+};
+
 enum reload { IDLE, PROBING, PREPARING, COMMITTING };
 
 struct supervisor {
@@ -50,6 +58,7 @@ struct supervisor {
     bool stopping;
     int64_t stop_deadline;
     int signals; /* signalfd */
+    struct upgrade upgrade;
     int exit_code;
     struct control_message message;
 };
@@ -105,5 +114,22 @@ int64_t reload_next_due(const struct supervisor *supervisor);
 
 /* --watch: these files, too. */
 void reload_watch(struct supervisor *supervisor, const struct probe_result *result);
+
+/* --- supervisor_upgrade.c ----------------------------------------------------------------------
+ */
+
+/* SIGUSR2. */
+void upgrade_begin(struct supervisor *supervisor);
+
+/* Kills the new program, if it has not taken over yet. */
+void upgrade_abandon(struct supervisor *supervisor);
+
+/* Hears what it has to say; true when it has just taken over: then this one is to end. */
+bool upgrade_hear(struct supervisor *supervisor);
+
+/* Sees whether it has ended, and whether it is late. */
+void upgrade_reap(struct supervisor *supervisor);
+void upgrade_step(struct supervisor *supervisor);
+int64_t upgrade_next_due(const struct supervisor *supervisor);
 
 #endif

@@ -11,6 +11,10 @@ void reload_begin(struct supervisor *supervisor)
 {
     if (supervisor->stopping)
         return;
+    if (supervisor->upgrade.pid) {
+        log_warn("no reload now: a new program is being started");
+        return;
+    }
     if (supervisor->reload != IDLE || !supervisor->ready) {
         supervisor->reload_again = true;
         return;

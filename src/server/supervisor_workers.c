@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "server/inherit.h"
 #include "server/last_words.h"
 #include "server/worker.h"
 
@@ -51,6 +52,10 @@ static void child_main(struct supervisor *supervisor, unsigned index, int contro
             close(supervisor->workers[i].control);
     if (supervisor->probe.fd >= 0)
         close(supervisor->probe.fd);
+    if (supervisor->upgrade.pid)
+        close(supervisor->upgrade.control);
+    if (inherit_control() >= 0)
+        close(inherit_control());
     close(supervisor->signals);
     watch_fini(&supervisor->watch);
     struct worker_options options = {

@@ -46,14 +46,22 @@ int tls_library_find(const char *name)
     return -1;
 }
 
+static uint8_t ticket_secret[TLS_TICKET_SECRET_BYTES];
+static bool ticket_secret_made;
+
 const uint8_t *tls_ticket_secret(void)
 {
-    static uint8_t secret[TLS_TICKET_SECRET_BYTES];
-    static bool made;
-    if (!made && getrandom(secret, sizeof(secret), 0) != sizeof(secret))
+    if (!ticket_secret_made &&
+        getrandom(ticket_secret, sizeof(ticket_secret), 0) != sizeof(ticket_secret))
         abort(); /* the kernel gives up to 256 bytes whole */
-    made = true;
-    return secret;
+    ticket_secret_made = true;
+    return ticket_secret;
+}
+
+void tls_set_ticket_secret(const uint8_t secret[TLS_TICKET_SECRET_BYTES])
+{
+    memcpy(ticket_secret, secret, sizeof(ticket_secret));
+    ticket_secret_made = true;
 }
 
 static int find_text(const char *const *texts, unsigned count, const char *wanted)

@@ -241,6 +241,10 @@ void tls_set_default_library(enum tls_library library);
  * processes that were forked after that share it. */
 const uint8_t *tls_ticket_secret(void);
 
+/* Takes the secret of another program, whose tickets are good here, too. Before the first call of
+ * the above. */
+void tls_set_ticket_secret(const uint8_t secret[TLS_TICKET_SECRET_BYTES]);
+
 /* "aes128-gcm", "x25519" and so on; -1 for names that are none of these. */
 int tls_cipher_find(const char *name);
 int tls_group_find(const char *name);

@@ -1,0 +1,155 @@
+--- USR2: a new program takes the place of the one that runs, and nobody who talks to it notices.
+local t = require "spec.support"
+
+local process, program, socket, sys = t.process, t.program, t.socket, t.sys
+
+local SITE = [[
+local ml = require "monolake"
+local ffi = require "ffi"
+ffi.cdef "int getpid(void);"
+ml.listen { address = { "127.0.0.1:0", "unix:${directory}/site.sock" }, chain = {
+   ml.router {
+      ["/slow"] = function() ml.log.info "slow begins" ml.sleep(0.5) return ml.text "slow" end,
+      ["/pid"] = function() return ml.text(tostring(ffi.C.getpid())) end,
+      ["/*"] = ml.text "hello",
+   },
+} }
+]]
+
+t.on_both_backends("a new program", function(backend)
+   --- Starts a copy of the program, which can be replaced.
+   local function start(options)
+      local directory = process.directory()
+      local real = process.run({ "realpath", program.path }):match "[^\n]+"
+      options = options or {}
+      local path = directory .. "/bin/monolake-lua"
+      assert(os.execute(("mkdir '%s/bin' && ln -s \"$PWD/lualib\" '%s/lualib' && cp '%s' '%s'"):format(directory,
+         directory, real, path)) == 0)
+      return program.start { io = backend, site = SITE, workers = options.workers or 2, listeners = 2,
+         values = { directory = directory }, program = path, arguments = options.arguments }, path, real
+   end
+
+   --- Puts a shell script in the place of the program's file.
+   local function replace(path, text)
+      process.write_file(path .. ".new", "#!/bin/sh\n" .. text)
+      assert(os.execute(("chmod +x '%s.new' && mv '%s.new' '%s'"):format(path, path, path)) == 0)
+   end
+
+   local function steady(running)
+      local stop = running:path "stop"
+      local load = process.start({ "luajit", "spec/support/load.lua", "steady", running.address, "20", stop },
+         process.directory())
+      t.eventually("the load to begin", function() return load:stdout():find "begun" end)
+      return function()
+         process.write_file(stop, "")
+         assert.is_true(load:wait(20 * t.tasks.patience))
+         assert.equal("0", load:stdout():match "failed (%d+)", load:stdout())
+         return tonumber(load:stdout():match "answered (%d+)")
+      end
+   end
+
+   local function pid_of(running, address)
+      local client = running:connect { address = address }
+      local response = client:exchange "GET /pid HTTP/1.1\nHost: a\nConnection: close"
+      client:close()
+      return tonumber(response.body)
+   end
+
+   t.it("takes over again and again under load without a lost request", function()
+      local pid_file = process.directory() .. "/pid"
+      local running = start { arguments = { "--pid", pid_file } }
+      local finish = steady(running)
+      for _ = 1, 4 do
+         local new = running:upgrade()
+         assert.equal(new.process.pid, tonumber(process.read_file(pid_file)))
+         running:expect_end()
+         running = new
+      end
+      assert.is_true(finish() > 100)
+      assert.equal(running.process.pid, tonumber(process.read_file(pid_file)))
+      local ours = {}
+      for _, pid in ipairs(running:workers()) do
+         ours[pid] = true
+      end
+      for _, address in ipairs(running.addresses) do
+         assert.is_true(ours[pid_of(running, address)])
+      end
+      socket.reset_all()
+      running:stop()
+      assert.equal("", process.read_file(pid_file))
+   end)
+
+   t.it("lets the old one finish what it has begun", function()
+      local running = start()
+      local slow, idle = running:connect(), running:connect()
+      idle:exchange "GET / HTTP/1.1\nHost: a"
+      slow:send_head "GET /slow HTTP/1.1\nHost: a"
+      running:await_log "slow begins"
+      local new = running:upgrade()
+      local response = slow:read_response()
+      assert.equal("slow", response.body)
+      assert.is_true(response:has("connection", "close"))
+      idle:expect_close()
+      running:expect_end()
+      socket.reset_all()
+      new:stop()
+   end)
+
+   for _, count in ipairs { 1, 3 } do
+      t.it("may have another number of workers: " .. count, function()
+         local running, path, real = start()
+         local finish = steady(running)
+         replace(path, ("exec '%s' \"$@\" -w %d\n"):format(real, count))
+         local new = running:upgrade()
+         running:expect_end()
+         assert.equal(count, #new:workers())
+         assert.is_true(finish() > 0)
+         socket.reset_all()
+         new:stop()
+      end)
+   end
+
+   t.it("that cannot start leaves the old one as it was", function()
+      local running, path, real = start { arguments = { "--script-timeout", "0.1" } }
+      local function expect_failure(pattern)
+         local offset = #running:log()
+         running.process:signal(sys.SIGUSR2)
+         running:await_log(pattern, offset, 20 * t.tasks.patience)
+         for _, address in ipairs(running.addresses) do
+            assert.is_truthy(pid_of(running, address))
+         end
+      end
+      local finish = steady(running)
+      running:write("site.lua", "error 'on purpose'")
+      expect_failure "on purpose.*upgrade failed: process %d+ ended with exit code 1; this one serves on"
+      running:write("site.lua", SITE)
+      replace(path, "kill -9 $$\n")
+      expect_failure "upgrade failed: process %d+ was ended by signal 9 %(Killed%); this one serves on"
+      os.remove(path)
+      expect_failure "cannot execute .*monolake%-lua: No such file or directory"
+      replace(path, "sleep 60\n")
+      local offset = #running:log()
+      running.process:signal(sys.SIGUSR2)
+      running:await_log("is started as process", offset)
+      running.process:signal(sys.SIGUSR2)
+      running:await_log "no upgrade now: another one is under way"
+      running.process:signal(sys.SIGHUP)
+      running:await_log "no reload now: a new program is being started"
+      running:await_log("was not ready in time: it is killed.*upgrade failed", offset, 20 * t.tasks.patience)
+      replace(path, ("exec '%s' \"$@\"\n"):format(real))
+      local new = running:upgrade()
+      running:expect_end()
+      finish()
+      socket.reset_all()
+      new:stop()
+   end)
+
+   t.it("is ended with the old one, if that is stopped meanwhile", function()
+      local running, path = start()
+      replace(path, "sleep 60\n")
+      running.process:signal(sys.SIGUSR2)
+      local pid = tonumber(running:await_log "is started as process (%d+)")
+      running:stop()
+      assert.is_nil(sys.pidfd(pid))
+   end)
+end)

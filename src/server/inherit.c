@@ -1,0 +1,199 @@
+#include "server/inherit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "server/control.h"
+#include "tls/tls.h"
+
+#define VARIABLE "MONOLAKE_INHERIT" /* "descriptor of what was written:descriptor of control" */
+
+struct left {
+    char key[LISTENER_KEY_MAX];
+    unsigned count;
+    int fds[WORKERS_MAX];
+};
+
+static struct left *lefts;
+static unsigned left_count;
+static int control = -1;
+
+/* --- The old program ---------------------------------------------------------------------------
+ */
+
+static void write_secret(FILE *file)
+{
+    const uint8_t *secret = tls_ticket_secret();
+    for (unsigned i = 0; i < TLS_TICKET_SECRET_BYTES; i++)
+        fprintf(file, "%02x", secret[i]);
+    fputc('\n', file);
+}
+
+/* The length of the key, for it may hold any byte; then the key and the descriptors. */
+static void write_bound(FILE *file, const struct bound *bound, unsigned workers)
+{
+    fprintf(file, "%zu %s %u", strlen(bound->key), bound->key, workers);
+    for (unsigned i = 0; i < workers; i++)
+        fprintf(file, " %d", bound->fds[i]);
+    fputc('\n', file);
+}
+
+int inherit_write(const struct bounds *bounds)
+{
+    int fd = memfd_create("monolake-inherit", MFD_CLOEXEC);
+    int copy = fd < 0 ? -1 : dup(fd);
+    FILE *file = copy < 0 ? NULL : fdopen(copy, "w");
+    if (!file) {
+        int error = -errno;
+        close(copy);
+        close(fd);
+        return error;
+    }
+    write_secret(file);
+    for (unsigned i = 0; i < bounds->count; i++)
+        write_bound(file, bounds->items[i], bounds->workers);
+    if (fclose(file) != 0) {
+        close(fd);
+        return -ENOSPC;
+    }
+    return fd;
+}
+
+static void keep_across_exec(int fd)
+{
+    fcntl(fd, F_SETFD, 0);
+}
+
+void inherit_leave(const struct bounds *bounds, int written, int old_control)
+{
+    char text[32];
+    for (unsigned i = 0; i < bounds->count; i++)
+        for (unsigned j = 0; j < bounds->workers; j++)
+            keep_across_exec(bounds->items[i]->fds[j]);
+    keep_across_exec(written);
+    keep_across_exec(old_control);
+    snprintf(text, sizeof(text), "%d:%d", written, old_control);
+    setenv(VARIABLE, text, 1);
+}
+
+/* --- The new program ---------------------------------------------------------------------------
+ */
+
+static bool read_secret(FILE *file)
+{
+    uint8_t secret[TLS_TICKET_SECRET_BYTES];
+    for (unsigned i = 0; i < sizeof(secret); i++) {
+        unsigned byte;
+        if (fscanf(file, "%2x", &byte) != 1)
+            return false;
+        secret[i] = (uint8_t)byte;
+    }
+    tls_set_ticket_secret(secret);
+    return true;
+}
+
+static bool read_descriptor(FILE *file, int *fd)
+{
+    return fscanf(file, "%d", fd) == 1 && fcntl(*fd, F_SETFD, FD_CLOEXEC) == 0;
+}
+
+/* Returns 1, 0 at the end, or -1. */
+static int read_bound(FILE *file, struct left *left)
+{
+    size_t len;
+    int got = fscanf(file, "%zu", &len);
+    if (got == EOF)
+        return 0;
+    if (got != 1 || len >= sizeof(left->key) || fgetc(file) != ' ' ||
+        fread(left->key, 1, len, file) != len || fscanf(file, "%u", &left->count) != 1 ||
+        left->count > WORKERS_MAX)
+        return -1;
+    left->key[len] = '\0';
+    for (unsigned i = 0; i < left->count; i++)
+        if (!read_descriptor(file, &left->fds[i]))
+            return -1;
+    return 1;
+}
+
+static bool read_bounds(FILE *file)
+{
+    for (;;) {
+        struct left *grown = realloc(lefts, (left_count + 1) * sizeof(*lefts));
+        if (!grown)
+            return false;
+        lefts = grown;
+        int got = read_bound(file, &lefts[left_count]);
+        if (got <= 0)
+            return got == 0;
+        left_count++;
+    }
+}
+
+bool inherit_read(void)
+{
+    const char *text = getenv(VARIABLE);
+    int written;
+    if (!text)
+        return true;
+    bool well = sscanf(text, "%d:%d", &written, &control) == 2 &&
+                fcntl(control, F_SETFD, FD_CLOEXEC) == 0 && lseek(written, 0, SEEK_SET) == 0;
+    unsetenv(VARIABLE);
+    FILE *file = well ? fdopen(written, "r") : NULL;
+    well = file && read_secret(file) && read_bounds(file);
+    if (file)
+        fclose(file);
+    if (!well)
+        log_error("what " VARIABLE " tells of a program before this one is no use: %s", text);
+    return well;
+}
+
+unsigned inherit_take(const char *key, struct address *address, int *fds, unsigned max)
+{
+    for (unsigned i = 0; i < left_count; i++) {
+        struct left *left = &lefts[i];
+        if (!left->count || strcmp(left->key, key) != 0)
+            continue;
+        address->len = sizeof(address->local);
+        if (getsockname(left->fds[0], &address->any, &address->len) != 0)
+            return 0;
+        unsigned taken = left->count < max ? left->count : max;
+        memcpy(fds, left->fds, taken * sizeof(*fds));
+        left->count -= taken;
+        memmove(left->fds, left->fds + taken, left->count * sizeof(*fds));
+        return taken;
+    }
+    return 0;
+}
+
+void inherit_drop_rest(void)
+{
+    for (unsigned i = 0; i < left_count; i++)
+        for (unsigned j = 0; j < lefts[i].count; j++)
+            close(lefts[i].fds[j]);
+    free(lefts);
+    lefts = NULL;
+    left_count = 0;
+}
+
+int inherit_control(void)
+{
+    return control;
+}
+
+void inherit_tell_ready(const struct bounds *bounds)
+{
+    for (unsigned i = 0; i < bounds->count; i++) {
+        const struct bound *bound = bounds->items[i];
+        if (bound->inherited)
+            control_send_all(control, CONTROL_ADOPTED, bound->inherited, bound->key);
+    }
+    control_send_all(control, CONTROL_READY, 0, NULL);
+    close(control);
+    control = -1;
+}

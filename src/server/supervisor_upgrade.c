@@ -1,0 +1,154 @@
+/*
+ * SIGUSR2: a new program takes this one's place.
+ *
+ *   USR2 ──▶ fork, exec of the program's file ──▶ it loads the site, starts workers ──▶ READY
+ *                     └─ ends, or is late: killed ─▶ this one serves on     │
+ *                                  this one accepts no more, drains, exits ◀┘
+ *
+ * Both hold the same listening sockets, so nobody who connects meanwhile is lost.
+ */
+#include "server/supervisor_internal.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "server/inherit.h"
+#include "server/notify.h"
+
+enum {
+    START_MS = 5000
+}; /* beyond the time that the script may take, in the probe and in workers */
+
+static _Noreturn void become(struct supervisor *supervisor, int written, int control)
+{
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    inherit_leave(&supervisor->bounds, written, control);
+    execv(supervisor->options->program, supervisor->options->arguments);
+    log_error("cannot execute %s: %s", supervisor->options->program, strerror(errno));
+    _exit(1);
+}
+
+/* Returns 0 or a negative errno. */
+static int start(struct supervisor *supervisor)
+{
+    int sockets[2];
+    int result = control_pair(sockets);
+    if (result < 0)
+        return result;
+    int written = result = inherit_write(&supervisor->bounds);
+    pid_t pid = -1;
+    if (written >= 0) {
+        fflush(NULL);
+        pid = fork();
+        if (pid == 0)
+            become(supervisor, written, sockets[1]);
+        result = pid < 0 ? -errno : 0;
+        close(written);
+    }
+    close(sockets[1]);
+    if (result < 0) {
+        close(sockets[0]);
+        return result;
+    }
+    supervisor->upgrade = (struct upgrade){
+        .pid = pid,
+        .control = sockets[0],
+        .deadline = clock_now_ms() + START_MS + 2 * (int64_t)supervisor->options->script_timeout_ms,
+    };
+    return 0;
+}
+
+void upgrade_begin(struct supervisor *supervisor)
+{
+    if (supervisor->upgrade.pid || supervisor->stopping || !supervisor->ready ||
+        supervisor->reload != IDLE) {
+        log_warn("no upgrade now: %s", supervisor->upgrade.pid ? "another one is under way"
+                                       : supervisor->stopping  ? "this program is stopping"
+                                                               : "the site is being loaded");
+        return;
+    }
+    int result = start(supervisor);
+    if (result < 0) {
+        log_error("upgrade failed: cannot start a new program: %s; this one serves on",
+                  strerror(-result));
+        return;
+    }
+    log_info("upgrade: %s is started as process %d", supervisor->options->program,
+             supervisor->upgrade.pid);
+}
+
+static void forget(struct supervisor *supervisor)
+{
+    close(supervisor->upgrade.control);
+    supervisor->upgrade = (struct upgrade){0};
+}
+
+void upgrade_abandon(struct supervisor *supervisor)
+{
+    if (!supervisor->upgrade.pid || supervisor->upgrade.taken_over)
+        return;
+    kill(supervisor->upgrade.pid, SIGKILL);
+    waitpid(supervisor->upgrade.pid, NULL, 0);
+    forget(supervisor);
+}
+
+bool upgrade_hear(struct supervisor *supervisor)
+{
+    struct upgrade *upgrade = &supervisor->upgrade;
+    while (upgrade->pid && !upgrade->taken_over &&
+           control_receive(upgrade->control, &supervisor->message) > 0) {
+        const struct control_message *message = &supervisor->message;
+        if (message->kind == CONTROL_ADOPTED)
+            bounds_adopted(&supervisor->bounds, message->text, (unsigned)message->value);
+        else if (message->kind == CONTROL_READY)
+            upgrade->taken_over = true;
+    }
+    if (!upgrade->taken_over)
+        return false;
+    char text[64];
+    snprintf(text, sizeof(text), "MAINPID=%d\nREADY=1", upgrade->pid);
+    notify_send(text); /* whom a service manager watches is ours to say as long as it is us */
+    bounds_hand_over(&supervisor->bounds);
+    log_info("upgrade: process %d has taken over", upgrade->pid);
+    forget(supervisor);
+    upgrade->taken_over = true;
+    return true;
+}
+
+void upgrade_reap(struct supervisor *supervisor)
+{
+    int status;
+    pid_t pid = supervisor->upgrade.pid;
+    if (!pid || waitpid(pid, &status, WNOHANG) != pid)
+        return;
+    if (WIFSIGNALED(status))
+        log_error("upgrade failed: process %d was ended by signal %d (%s); this one serves on", pid,
+                  WTERMSIG(status), strsignal(WTERMSIG(status)));
+    else
+        log_error("upgrade failed: process %d ended with exit code %d; this one serves on", pid,
+                  WEXITSTATUS(status));
+    bounds_adopted(&supervisor->bounds, NULL, 0);
+    forget(supervisor);
+}
+
+int64_t upgrade_next_due(const struct supervisor *supervisor)
+{
+    return supervisor->upgrade.pid ? supervisor->upgrade.deadline : DEADLINE_NEVER;
+}
+
+void upgrade_step(struct supervisor *supervisor)
+{
+    struct upgrade *upgrade = &supervisor->upgrade;
+    if (!upgrade->pid || clock_now_ms() < upgrade->deadline)
+        return;
+    log_error("upgrade: process %d was not ready in time: it is killed", upgrade->pid);
+    kill(upgrade->pid, SIGKILL);
+    upgrade->deadline = DEADLINE_NEVER;
+}
