@@ -126,7 +126,7 @@ t.on_both_backends("a new program", function(backend)
       replace(path, "kill -9 $$\n")
       expect_failure "upgrade failed: process %d+ was ended by signal 9 %(Killed%); this one serves on"
       os.remove(path)
-      expect_failure "cannot execute .*monolake%-lua: No such file or directory"
+      expect_failure "cannot execute .*monolake%-lua: No such file or directory.*upgrade failed"
       replace(path, "sleep 60\n")
       local offset = #running:log()
       running.process:signal(sys.SIGUSR2)
