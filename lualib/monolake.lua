@@ -71,8 +71,8 @@ ml.hash = hash
 --- Serves requests at one or more addresses.
 ---
 --- Options: `address` (a text or a list: "127.0.0.1:8080", "[::1]:0", "unix:/run/site.sock"),
---- `chain`, or `l4` for a chain of layer 4, and limits: `head_timeout` (10 s), `body_timeout` (30 s,
---- between two reads), `send_timeout` (30 s without progress), `idle_timeout` (75 s),
+--- `chain`, or `l4` for a chain of layer 4, or `thrift` for calls of Thrift (see below), and limits:
+--- `head_timeout` (10 s), `body_timeout` (30 s, between two reads), `send_timeout` (30 s without progress), `idle_timeout` (75 s),
 --- `tunnel_idle_timeout` (1 h), `half_closed_timeout` (as that; of a tunnel of which one side has ended),
 --- `keepalive` (none; TCP asks a client that is silent for so long whether it is still there),
 --- `total_timeout` (none), `setup_timeout` (60 s; layer 4: until its layers have connected a connection
@@ -114,6 +114,16 @@ ml.hash = hash
 --- `on_client_hello = function(hello) ... end`, which gets { name =, alpn = {...} }, may wait, and
 --- returns a certificate (see `certificate`), nil for what the options say, or false to refuse. The
 --- limit for it all is `handshake_timeout` (10 s).
+---
+--- A listener with `thrift = chain` serves calls of Thrift: messages of the binary (strict) and compact
+--- protocols, framed or in TTHeader or Apache's THeader without transforms. A call is a request to
+--- "/method", or "/Service:method" of a multiplexed service, whose method is "CALL" or "ONEWAY", whose
+--- body is the encoded arguments, and which has `req.thrift`; a router routes by path. An answer with a
+--- status below 300 is a reply of which the body is the encoded result; another one is an exception with
+--- the body's text: 404 is UNKNOWN_METHOD, other failures are INTERNAL_ERROR; see `ml.thrift.exception`.
+--- `frame_max` (16m) bounds a message, `calls_max` (32) what a connection may have unanswered, `head_max`
+--- and `headers_max` a header. Replies come in the order of the calls, unless a header says that any
+--- order will do or `ordered_replies` is false.
 ---@param options table
 function ml.listen(options)
    build.listen(options, 2)
@@ -170,10 +180,16 @@ end
 --- `insecure = true`, which verifies nothing and is logged. Sessions are resumed.
 ---
 --- `protocol` is what the peers speak: "h1", or "h2", which peers by TLS must agree on (ALPN) and others
---- are known to speak, or "tcp", anything else, for layer 4 (nothing is offered by ALPN). Over HTTP/2
---- requests share connections, at most `streams_max` (100) at a time on
+--- are known to speak, or "tcp", anything else, for layer 4, or "thrift", for calls of Thrift (nothing is
+--- offered by ALPN for these two). Over HTTP/2 requests share connections, at most `streams_max` (100) at a time on
 --- each; with `ping_interval` (none), a connection that is silent for so long is asked for a sign of
 --- life, and closed if it gives none.
+---
+--- Calls of Thrift go out in the protocol and transport that they came in, up to `calls_max` (1) at a time
+--- on a connection, matched with their replies by sequence ids of its own: raise it for origins that work
+--- on more than one call of a connection. A reply may have `frame_max` (16m). `idempotent`, a list of
+--- methods ("getUser", "get*"), says what may be called again where a connection broke without an answer;
+--- oneway calls may; others are sent again only if nothing of them was sent.
 ---@param options table
 ---@return monolake.Upstream
 function ml.upstream(options)
@@ -279,6 +295,38 @@ end
 ---@param options { grace: number|string }
 function ml.options(options)
    build.options(options, 2)
+end
+
+local EXCEPTIONS = {
+   unknown = 0, unknown_method = 1, invalid_message_type = 2, wrong_method_name = 3,
+   bad_sequence_id = 4, missing_result = 5, internal_error = 6, protocol_error = 7,
+   invalid_transform = 8, invalid_protocol = 9, unsupported_client_type = 10,
+}
+
+--- For chains of listeners with `thrift`.
+ml.thrift = {}
+
+--- The answer to a call of Thrift: a TApplicationException, in the client's protocol. Also a layer that
+--- always answers with it.
+---@param text string
+---@param kind string|nil "internal_error" (default), "unknown", "unknown_method",
+--- "invalid_message_type", "wrong_method_name", "bad_sequence_id", "missing_result",
+--- "protocol_error", "invalid_transform", "invalid_protocol" or "unsupported_client_type"
+---@return monolake.Reply
+function ml.thrift.exception(text, kind)
+   if type(text) ~= "string" then
+      error("thrift.exception: expected a string, not " .. type(text), 2)
+   end
+   local number = EXCEPTIONS[kind or "internal_error"]
+   if not number then
+      local names = {}
+      for name in pairs(EXCEPTIONS) do
+         names[#names + 1] = name
+      end
+      error(("thrift.exception: unknown kind %q%s"):format(tostring(kind),
+         check.suggest(tostring(kind), names)), 2)
+   end
+   return setmetatable({ status = 500, headers = {}, body = text, exception = number }, Reply)
 end
 
 local REPLY = { status = "count", headers = "table", body = "any" }

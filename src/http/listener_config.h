@@ -4,6 +4,7 @@
 
 #include "http/h2_guard.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct cidr_sets;
@@ -52,6 +53,9 @@ struct listener_config {
     uint32_t connections_total_max;  /* 0: no bound; others wait in the kernel's queue, */
     uint32_t accept_rate;            /* 0: no bound; connections a second; as do others here */
     uint32_t accept_burst;           /* 0: a second's worth; how many of them at once */
+    uint32_t frame_max_bytes;        /* 16,777,216: Thrift, one message */
+    uint32_t calls_max;              /* 32: Thrift, unanswered at once on a connection */
+    bool ordered_replies;            /* true: Thrift, replies come in the order of their calls */
     uint32_t setup_timeout_ms; /* 60,000: layer 4, start of the chain to the peer's connection */
 };
 

@@ -57,6 +57,8 @@ static const char *remote_of(const struct record *record, char *text)
 
 static const char *protocol_of(const struct record *record)
 {
+    if (record->request->thrift)
+        return "THRIFT";
     switch (record->request->version) {
     case HTTP_1_0:
         return "HTTP/1.0";

@@ -22,6 +22,8 @@
 #include "proxy/pick.h"
 #include "proxy/upload.h"
 #include "proxy/upstream_internal.h"
+#include "thrift/exchange.h"
+#include "thrift/gather.h"
 
 enum {
     /* An origin that never says 100 gets the body all the same (RFC 9110 section 10.1.1). */
@@ -177,8 +179,11 @@ static int64_t head_deadline(const struct forwarding *forwarding, int64_t sent_m
 {
     int64_t progress_ms = forwarding->upload.progress_ms;
     int64_t since = progress_ms > sent_ms ? progress_ms : sent_ms;
-    return earlier(since + forwarding->upstream->config.response_timeout_ms,
-                   forwarding->exchange->total_deadline);
+    const struct thrift_message *call = forwarding->request->thrift;
+    uint32_t timeout_ms = call && call->timeout_ms
+                              ? call->timeout_ms
+                              : forwarding->upstream->config.response_timeout_ms;
+    return earlier(since + timeout_ms, forwarding->exchange->total_deadline);
 }
 
 /* Waits for a head; meanwhile decides for an origin that does not answer to "100-continue". */
@@ -277,8 +282,10 @@ static enum outcome accept_response(struct forwarding *forwarding)
     if (response->status == 101)
         return accept_upgrade(forwarding);
     client->ops->begin_body(client, response, &response_body_ops);
-    response->body.source = forwarding;
-    if (!response->body.ops && !forwarding->upload.active)
+    bool reads = response->body.ops == &response_body_ops; /* else all of it is there */
+    if (reads)
+        response->body.source = forwarding;
+    else if (!forwarding->upload.active)
         settle(forwarding);
     return DONE;
 }
@@ -346,7 +353,7 @@ static int acquire(struct forwarding *forwarding)
 {
     const struct upstream_config *config = &forwarding->upstream->config;
     const struct request *request = forwarding->request;
-    bool verify = !http_method_idempotent(request->method) || !body_is_empty(&request->body);
+    bool verify = !forward_idempotent(request, config) || !body_is_empty(&request->body);
     int64_t deadline = earlier(io_now_ms(forwarding->io) + config->connect_timeout_ms,
                                forwarding->exchange->total_deadline);
     return peer_acquire(forwarding->entry->peer, config, forwarding->force_new, verify,
@@ -373,6 +380,9 @@ static enum outcome attempt(struct forwarding *forwarding)
         return CANCELLED;
     if (result == -ENOMEM)
         return fail(forwarding, 503, RESPONSE_OVERLOADED, "request", "out of memory");
+    if (result == -EMSGSIZE)
+        return fail(forwarding, 500, RESPONSE_LAYER_FAILED, "request",
+                    "its headers are longer than its transport can carry");
     if (result == -ETIMEDOUT)
         return fail(forwarding, 504, RESPONSE_TIMED_OUT, "timed out",
                     "the origin does not read the request");
@@ -389,7 +399,8 @@ static bool can_repeat(const struct forwarding *forwarding)
 /* May it be sent again, though the origin may have acted on it already? */
 static bool may_replay(const struct forwarding *forwarding)
 {
-    return http_method_idempotent(forwarding->request->method) && can_repeat(forwarding);
+    return forward_idempotent(forwarding->request, &forwarding->upstream->config) &&
+           can_repeat(forwarding);
 }
 
 static bool retries_left(struct forwarding *forwarding)
@@ -533,9 +544,43 @@ static bool restore_body(struct request *request)
     return true;
 }
 
+/* Calls of Thrift go to its origins, and requests of HTTP to those of HTTP. */
+static struct response *refuse_protocol(const struct upstream *upstream, struct request *request)
+{
+    bool thrift = upstream->config.protocol == UPSTREAM_THRIFT;
+    if (thrift == (request->thrift != NULL))
+        return NULL;
+    struct slice text = arena_printf(
+        request->arena, "upstream \"%s\" %s", upstream->config.name,
+        thrift ? "speaks Thrift, and this is a request of HTTP"
+               : "speaks HTTP, and this is a call of Thrift: give it protocol = \"thrift\"");
+    static struct log_limit limit;
+    uint32_t suppressed;
+    if (log_limit_pass(&limit, 1, &suppressed))
+        log_warn("request %llu: %.*s", (unsigned long long)request->id, (int)text.len, text.ptr);
+    return response_create_error(request, 502, RESPONSE_LAYER_FAILED, text);
+}
+
+/* A message of Thrift says its length beforehand: a body that a layer makes as it is read is taken
+ * whole first. */
+static int gather_body(struct request *request, const struct upstream_config *config)
+{
+    struct slice bytes;
+    if (!request->thrift || request->body.length >= 0)
+        return 0;
+    int result = thrift_gather(&request->body, request->arena, config->frame_max_bytes, &bytes);
+    if (result < 0)
+        return result;
+    body_release(&request->body);
+    body_init_bytes(&request->body, bytes);
+    return 0;
+}
+
 struct response *upstream_forward(struct upstream *upstream, struct request *request)
 {
     struct response *own = answer_self(request);
+    if (!own)
+        own = refuse_protocol(upstream, request);
     if (own)
         return own;
     if (!restore_body(request))
@@ -550,7 +595,8 @@ struct response *upstream_forward(struct upstream *upstream, struct request *req
     forwarding->request = request;
     forwarding->exchange = request->exchange;
     forwarding->io = request->exchange->io;
-    enum outcome outcome = run(forwarding);
+    int gathered = gather_body(request, &upstream->config);
+    enum outcome outcome = gathered < 0 ? fail_client(forwarding, gathered) : run(forwarding);
     if (outcome == DONE)
         return forwarding->response;
     settle(forwarding);

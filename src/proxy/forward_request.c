@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "thrift/exchange.h"
+
 #define BIT(id) (UINT64_C(1) << (id))
 
 bool forward_wants_upgrade(const struct request *request)
@@ -132,6 +134,29 @@ static uint64_t withheld(const struct request *request, const struct upstream_co
     if (!request->expects_continue)
         skip |= BIT(HEADER_EXPECT);
     return skip;
+}
+
+/* "get*": what begins so. */
+static bool name_matches(struct slice name, const char *pattern)
+{
+    struct slice text = slice_from_cstr(pattern);
+    if (!text.len || text.ptr[text.len - 1] != '*')
+        return slice_equal(name, text);
+    return slice_starts_with(name, slice_of(text.ptr, text.len - 1));
+}
+
+bool forward_idempotent(const struct request *request, const struct upstream_config *config)
+{
+    const struct thrift_message *call = request->thrift;
+    if (!call)
+        return http_method_idempotent(request->method);
+    if (call->idempotent || call->type == THRIFT_ONEWAY)
+        return true;
+    for (unsigned i = 0; i < config->idempotent_count; i++)
+        if (name_matches(call->method, config->idempotent[i]) ||
+            name_matches(thrift_own_name(call->method), config->idempotent[i]))
+            return true;
+    return false;
 }
 
 int forward_make_head(struct client_head *head, const struct request *request,

@@ -9,6 +9,9 @@
 int forward_make_head(struct client_head *head, const struct request *request,
                       const struct upstream_config *config, const char *peer_text);
 
+/* May the request be sent again, though an origin may have acted on it already? */
+bool forward_idempotent(const struct request *request, const struct upstream_config *config);
+
 /* Shall the tunnel that the client asks for be asked of the origin? h2c is never relayed. */
 bool forward_wants_upgrade(const struct request *request);
 

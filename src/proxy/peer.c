@@ -83,6 +83,7 @@ static int init_peer(struct peer *peer, const struct upstream_config *config, co
 {
     list_init(&peer->idle);
     list_init(&peer->h2);
+    list_init(&peer->thrift);
     list_init(&peer->dials);
     peer->text = strdup(text);
     if (!peer->text)
@@ -149,6 +150,7 @@ void peer_release(struct peer *peer)
     /* The last upstream has gone: what is left are its connections, which hold the peer. */
     if (peer->users == peer->open + 1) {
         peer_h2_drain_idle(peer);
+        peer_thrift_close_idle(peer);
         close_idle(peer);
     }
     peer_unref(peer);
@@ -361,9 +363,13 @@ static int acquire_h1(struct peer *peer, bool fresh, bool verify, struct client_
 int peer_acquire(struct peer *peer, const struct upstream_config *config, bool fresh, bool verify,
                  struct client_exchange **out, int64_t deadline)
 {
-    int result = config->protocol == UPSTREAM_H2
-                     ? peer_h2_acquire(peer, config, verify, out, deadline)
-                     : acquire_h1(peer, fresh, verify, out, deadline);
+    int result;
+    if (config->protocol == UPSTREAM_H2)
+        result = peer_h2_acquire(peer, config, verify, out, deadline);
+    else if (config->protocol == UPSTREAM_THRIFT)
+        result = peer_thrift_acquire(peer, config, fresh, verify, out, deadline);
+    else
+        result = acquire_h1(peer, fresh, verify, out, deadline);
     if (result < 0)
         return result;
     peer->active++;
@@ -376,7 +382,7 @@ int peer_acquire(struct peer *peer, const struct upstream_config *config, bool f
 bool peer_has_room(const struct peer *peer, unsigned connections_max)
 {
     return !connections_max || peer->open < connections_max || peer->idle_count ||
-           (peer->h2_count && peer_h2_has_room(peer));
+           (peer->h2_count && peer_h2_has_room(peer)) || peer_thrift_has_room(peer);
 }
 
 bool peer_orphaned(const struct peer *peer)
@@ -396,6 +402,10 @@ void peer_give_back(struct peer *peer, struct client_exchange *exchange, bool co
                     const struct upstream_config *config)
 {
     peer->active--;
+    if (exchange->ops == &thrift_client_ops) {
+        peer_thrift_give_back(peer, exchange, complete, config);
+        return;
+    }
     if (exchange->ops != &h1_client_ops) {
         peer_h2_give_back(peer, exchange, complete, config);
         return;
@@ -433,6 +443,7 @@ void peers_close_idle(void)
         next = node->next;
         peer->users++; /* outlive its connections here */
         peer_h2_close_idle(peer);
+        peer_thrift_close_idle(peer);
         close_idle(peer);
         peer_unref(peer);
     }

@@ -44,11 +44,12 @@ struct peer {
     uint32_t active; /* exchanges now */
 
     /* Connections of HTTP/2, which exchanges share; peer_h2.c. */
-    struct list h2;    /* newest first */
-    struct list dials; /* that are being made */
-    uint32_t h2_count; /* in both lists */
-    uint32_t h2_idle_timeout_ms;
-    uint32_t h2_idle_max;
+    struct list h2;           /* newest first */
+    struct list dials;        /* that are being made */
+    uint32_t h2_count;        /* in both lists */
+    struct list thrift;       /* connections of Thrift, most recently idle first; peer_thrift.c */
+    uint32_t idle_timeout_ms; /* of those that are shared */
+    uint32_t idle_max;
 };
 
 /* The peer of that upstream (by its name, protocol and settings of TLS) and address, created if

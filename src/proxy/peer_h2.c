@@ -49,13 +49,13 @@ static void start_idle(struct h2_client *client)
 {
     struct peer *peer = client->owner;
     timer_init(&client->idle, idle_expired, client);
-    timer_start(io_timers(peer->io), &client->idle, io_now_ms(peer->io) + peer->h2_idle_timeout_ms);
+    timer_start(io_timers(peer->io), &client->idle, io_now_ms(peer->io) + peer->idle_timeout_ms);
 }
 
 static void became_idle(struct h2_client *client)
 {
     struct peer *peer = client->owner;
-    if (peer_orphaned(peer) || idle_count(peer) >= peer->h2_idle_max)
+    if (peer_orphaned(peer) || idle_count(peer) >= peer->idle_max)
         h2_client_drain(client);
     else
         start_idle(client);
@@ -240,8 +240,8 @@ static struct h2_client *choose(const struct peer *peer, const struct upstream_c
 int peer_h2_acquire(struct peer *peer, const struct upstream_config *config, bool verify,
                     struct client_exchange **out, int64_t deadline)
 {
-    peer->h2_idle_timeout_ms = config->idle_timeout_ms;
-    peer->h2_idle_max = config->idle_max;
+    peer->idle_timeout_ms = config->idle_timeout_ms;
+    peer->idle_max = config->idle_max;
     struct h2_client *client = choose(peer, config, verify);
     while (!client) {
         int result = await_connection(peer, config, deadline);
@@ -256,7 +256,7 @@ int peer_h2_acquire(struct peer *peer, const struct upstream_config *config, boo
 void peer_h2_give_back(struct peer *peer, struct client_exchange *exchange, bool complete,
                        const struct upstream_config *config)
 {
-    peer->h2_idle_timeout_ms = config->idle_timeout_ms;
-    peer->h2_idle_max = config->idle_max;
+    peer->idle_timeout_ms = config->idle_timeout_ms;
+    peer->idle_max = config->idle_max;
     h2_client_end_exchange(exchange, complete);
 }

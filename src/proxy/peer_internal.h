@@ -1,11 +1,12 @@
-/* The inside of peers, for peer.c (what they are, connections of HTTP/1) and peer_h2.c (connections
- * of HTTP/2). */
+/* The inside of peers, for peer.c (what they are, connections of HTTP/1), peer_h2.c (connections of
+ * HTTP/2), peer_thrift.c and peer_stream.c. */
 #ifndef PROXY_PEER_INTERNAL_H
 #define PROXY_PEER_INTERNAL_H
 
 #include "http/h1_client.h"
 #include "http/h2_client.h"
 #include "proxy/peer.h"
+#include "thrift/client.h"
 
 /* A connection counts as open, and as a user, from its beginning to its end. */
 void peer_connection_begins(struct peer *peer);
@@ -38,6 +39,14 @@ void peer_h2_give_back(struct peer *peer, struct client_exchange *exchange, bool
 
 /* May an exchange begin on a connection that is there or being made? */
 bool peer_h2_has_room(const struct peer *peer);
+
+/* Likewise for Thrift; peer_thrift.c. */
+int peer_thrift_acquire(struct peer *peer, const struct upstream_config *config, bool fresh,
+                        bool verify, struct client_exchange **out, int64_t deadline);
+void peer_thrift_give_back(struct peer *peer, struct client_exchange *exchange, bool complete,
+                           const struct upstream_config *config);
+bool peer_thrift_has_room(const struct peer *peer);
+void peer_thrift_close_idle(struct peer *peer);
 
 /* Says goodbye on those without exchanges; or closes them at once, at the end of the worker. */
 void peer_h2_drain_idle(struct peer *peer);

@@ -19,6 +19,8 @@ void upstream_config_init(struct upstream_config *config)
         .idle_timeout_ms = 60000,
         .idle_max = 64,
         .streams_max = 100,
+        .calls_max = 1,
+        .frame_max_bytes = 16777216,
         .retries = 2,
         .fail_max = 3,
         .fail_timeout_ms = 10000,
@@ -72,6 +74,16 @@ static int add_peers(struct upstream *upstream, const struct upstream_config *co
     return 0;
 }
 
+static void copy_idempotent(struct upstream *upstream, const struct upstream_config *config)
+{
+    unsigned count = config->idempotent_count;
+    const char **names = arena_alloc(&upstream->arena, (count + 1) * sizeof(*names));
+    upstream->config.idempotent = names;
+    upstream->config.idempotent_count = names ? count : 0;
+    for (unsigned i = 0; names && i < count; i++)
+        names[i] = copy_text(&upstream->arena, config->idempotent[i]);
+}
+
 struct upstream *upstream_open(struct io *io, const struct upstream_config *config,
                                struct arena *arena, const char **error)
 {
@@ -92,6 +104,7 @@ struct upstream *upstream_open(struct io *io, const struct upstream_config *conf
     upstream->balancer.rule = config->balance;
     upstream->balancer.hash_header = upstream->config.hash_header;
     upstream->balancer.random = (uint64_t)clock_now_us() | 1;
+    copy_idempotent(upstream, config);
     if (!upstream->config.name || add_peers(upstream, config, arena, error) != 0) {
         upstream_release(upstream);
         return NULL;

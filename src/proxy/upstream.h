@@ -22,6 +22,7 @@ enum upstream_protocol {
     UPSTREAM_H1,
     UPSTREAM_H2,
     UPSTREAM_TCP, /* anything: for layer 4 */
+    UPSTREAM_THRIFT,
 };
 
 enum balance { BALANCE_ROUND_ROBIN, BALANCE_LEAST_CONN, BALANCE_RANDOM, BALANCE_HASH };
@@ -43,8 +44,12 @@ struct upstream_config {
     uint32_t keepalive_ms;        /* 0: none; layer 4: TCP asks whether a silent peer is there */
     unsigned idle_max;            /* 64: unused connections kept per peer and worker */
     unsigned connections_max;     /* 0: no bound; open connections per peer and worker */
-    unsigned streams_max;      /* 100: exchanges at a time on one h2 connection; 0: as many as the
-                                  origin allows */
+    unsigned streams_max;     /* 100: exchanges at a time on one h2 connection; 0: as many as the
+                                 origin allows */
+    unsigned calls_max;       /* 1: calls at a time on one Thrift connection; 0: any number */
+    uint32_t frame_max_bytes; /* 16,777,216: a reply of Thrift */
+    const char **idempotent;  /* Thrift: names of methods that may be called again, "get*" */
+    unsigned idempotent_count;
     uint32_t ping_interval_ms; /* 0: none; an h2 connection silent for so long is asked for a sign,
                                   and closed if it gives none for as long again */
     unsigned retries;          /* 2: further attempts where a retry is safe */

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "http/exchange.h"
 #include "script/body.h"
+#include "thrift/exchange.h"
 
 #include <errno.h>
 #include <time.h>
@@ -193,8 +194,17 @@ int script_param_at(intptr_t address, uint32_t generation, unsigned index, struc
 
 /* --- Fields ---------------------------------------------------------------------------------- */
 
+static struct thrift_message *thrift_of(struct request *request, intptr_t message)
+{
+    if (message == (intptr_t)request)
+        return request->thrift;
+    return ((struct response *)message)->thrift;
+}
+
 static struct headers *part_of(struct request *request, intptr_t message, int part)
 {
+    if (part == PART_NUMBERS)
+        return &thrift_of(request, message)->numbers;
     if (message == (intptr_t)request)
         return part == PART_TRAILERS ? &request->trailers : &request->headers;
     struct response *response = (struct response *)message;
@@ -389,6 +399,73 @@ int script_body_busy(intptr_t address, uint32_t generation)
 {
     struct request *request = live(address, generation);
     return request && request->exchange->body_user;
+}
+
+/* --- Thrift ---------------------------------------------------------------------------------- */
+
+int script_thrift_text(intptr_t address, uint32_t generation, intptr_t message, int field,
+                       struct script_text *out)
+{
+    struct request *request = live(address, generation);
+    if (!request)
+        return ACCESS_OVER;
+    const struct thrift_message *thrift = thrift_of(request, message);
+    if (!thrift)
+        return ACCESS_NONE;
+    switch (field) {
+    case FIELD_THRIFT_METHOD:
+        return found(thrift->method, out);
+    case FIELD_THRIFT_TYPE:
+        return found(slice_from_cstr(thrift_type_name(thrift->type)), out);
+    case FIELD_THRIFT_PROTOCOL:
+        return found(slice_from_cstr(thrift_protocol_name(thrift->protocol)), out);
+    case FIELD_THRIFT_TRANSPORT:
+        return found(slice_from_cstr(thrift_transport_name(thrift->transport)), out);
+    default:
+        return ACCESS_INVALID;
+    }
+}
+
+int script_thrift_seqid(intptr_t address, uint32_t generation, intptr_t message, int32_t *seqid)
+{
+    struct request *request = live(address, generation);
+    if (!request)
+        return ACCESS_OVER;
+    const struct thrift_message *thrift = thrift_of(request, message);
+    if (thrift) /* replies go out with that of their call */
+        *seqid = request->thrift->seqid;
+    return thrift ? ACCESS_FOUND : ACCESS_NONE;
+}
+
+int script_thrift_options(intptr_t address, uint32_t generation, double *idempotent,
+                          double *timeout_ms)
+{
+    struct request *request = live(address, generation);
+    if (!request)
+        return ACCESS_OVER;
+    struct thrift_message *thrift = request->thrift;
+    if (!thrift)
+        return ACCESS_NONE;
+    if (*idempotent >= 0)
+        thrift->idempotent = *idempotent > 0;
+    if (*timeout_ms >= 0)
+        thrift->timeout_ms = (uint32_t)*timeout_ms;
+    *idempotent = thrift->idempotent;
+    *timeout_ms = thrift->timeout_ms;
+    return ACCESS_FOUND;
+}
+
+double script_thrift_exception(intptr_t address, uint32_t generation, int kind, const char *text,
+                               size_t len)
+{
+    struct request *request = live(address, generation);
+    if (!request)
+        return ACCESS_OVER;
+    if (!request->thrift || kind < 0 || kind > THRIFT_EXCEPTION_MAX)
+        return ACCESS_INVALID;
+    struct response *response =
+        thrift_create_exception(request, (enum thrift_exception)kind, slice_of(text, len));
+    return response ? (double)(uintptr_t)response : ACCESS_MEMORY;
 }
 
 /* --- Clocks ---------------------------------------------------------------------------------- */

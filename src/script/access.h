@@ -42,7 +42,11 @@ enum script_field {
     FIELD_LOCAL_PORT,
 };
 
-enum script_part { PART_HEADERS, PART_TRAILERS };
+enum script_part {
+    PART_HEADERS,
+    PART_TRAILERS,
+    PART_NUMBERS, /* of Thrift: key-values whose keys are numbers */
+};
 
 ML_API int script_request_text(intptr_t request, uint32_t generation, int field,
                                struct script_text *out);
@@ -97,6 +101,26 @@ ML_API int script_body_busy(intptr_t request, uint32_t generation);
  * it makes of the present body (`map`). */
 ML_API int script_body_stream(intptr_t request, uint32_t generation, intptr_t message, int index,
                               int map);
+
+/* Thrift: what a message is, if it is one (else ACCESS_NONE). */
+enum script_thrift_field {
+    FIELD_THRIFT_METHOD,
+    FIELD_THRIFT_TYPE,
+    FIELD_THRIFT_PROTOCOL,
+    FIELD_THRIFT_TRANSPORT,
+};
+
+ML_API int script_thrift_text(intptr_t request, uint32_t generation, intptr_t message, int field,
+                              struct script_text *out);
+ML_API int script_thrift_seqid(intptr_t request, uint32_t generation, intptr_t message,
+                               int32_t *seqid);
+/* May the call be sent again; and how many milliseconds its reply may take (0: as the upstream has
+ * it). Negative values leave them as they are. Returns ACCESS_. */
+ML_API int script_thrift_options(intptr_t request, uint32_t generation, double *idempotent,
+                                 double *timeout_ms);
+/* A response that is an exception. Returns its address or a negative ACCESS_. */
+ML_API double script_thrift_exception(intptr_t request, uint32_t generation, int kind,
+                                      const char *text, size_t len);
 
 /* Clocks, in seconds: since 1970, and monotonic. */
 ML_API double script_now(void);

@@ -8,6 +8,7 @@
 #include "script/layer.h"
 #include "script/options.h"
 #include "script/tls.h"
+#include "thrift/server.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -156,8 +157,16 @@ static int chain(lua_State *L)
     return 1;
 }
 
+/* What serves the connections of a listener. */
+static void (*start_of(const char *kind))(struct connection *)
+{
+    if (!kind)
+        return NULL;
+    return strcmp(kind, "thrift") == 0 ? thrift_connection_start : l4_connection_start;
+}
+
 /* core.listener({ address, ... }, options, chain, where, tls server or nil, on_client_hello or nil,
- * layer 4) */
+ * "l4", "thrift" or nil) */
 static int listener(lua_State *L)
 {
     struct site *site = build_site(L);
@@ -180,8 +189,7 @@ static int listener(lua_State *L)
     listener->config.deny = script_cidr_sets(L, lua_gettop(L));
     if (lua_isfunction(L, 6))
         listener->config.tls_hello = script_hello_hook(L, 6);
-    if (lua_toboolean(L, 7))
-        listener->config.start = l4_connection_start;
+    listener->config.start = start_of(lua_tostring(L, 7));
     append(L, (void ***)&site->listeners, &site->listener_count, listener);
     return 0;
 }
@@ -214,6 +222,22 @@ static void read_peers(lua_State *L, int peers, int weights, struct upstream_con
         config->weights[i] = (unsigned)lua_tointeger(L, -1);
         lua_pop(L, 2);
     }
+}
+
+/* options.idempotent: names of methods. */
+static void read_idempotent(lua_State *L, int options, struct upstream_config *config)
+{
+    lua_getfield(L, options, "idempotent");
+    if (lua_istable(L, -1)) {
+        config->idempotent_count = (unsigned)lua_objlen(L, -1);
+        config->idempotent = build_alloc(L, sizeof(char *) * (config->idempotent_count + 1));
+        for (unsigned i = 0; i < config->idempotent_count; i++) {
+            lua_rawgeti(L, -1, (int)i + 1);
+            config->idempotent[i] = build_text(L, -1);
+            lua_pop(L, 1);
+        }
+    }
+    lua_pop(L, 1);
 }
 
 static void release_upstream(void *arg)
@@ -271,6 +295,7 @@ static int upstream(lua_State *L)
     entry->config.hash_header = build_text(L, 5);
     entry->where = build_text(L, 7);
     read_tls(L, 8, &entry->config);
+    read_idempotent(L, 6, &entry->config);
     open_upstream(L, entry);
     append(L, (void ***)&site->upstreams, &site->upstream_count, entry);
     lua_pushlightuserdata(L, entry);

@@ -3,6 +3,7 @@
 #include "script/state.h"
 
 #include "proxy/site.h"
+#include "thrift/server.h"
 
 #include <string.h>
 
@@ -53,7 +54,8 @@ static void put_listener(struct tree *tree, const struct site_listener *listener
     for (unsigned i = 0; i < listener->address_count; i++)
         put(tree, " %s", listener->addresses[i]);
     if (listener->config.start)
-        put(tree, " layer 4");
+        put(tree, "%s",
+            listener->config.start == thrift_connection_start ? " Thrift" : " layer 4");
     struct slice options = options_describe(&listener_options, &listener->config, tree->arena);
     put(tree, "%s%s%s   (%s)\n", options.len ? " {" : "", options.ptr, options.len ? "}" : "",
         listener->where);

@@ -29,6 +29,9 @@ static const struct option of_listener[] = {
     LISTENER(OPTION_DURATION, "keepalive", keepalive_ms),
     LISTENER(OPTION_DURATION, "total_timeout", total_timeout_ms),
     LISTENER(OPTION_DURATION, "setup_timeout", setup_timeout_ms),
+    LISTENER(OPTION_BYTES, "frame_max", frame_max_bytes),
+    LISTENER(OPTION_COUNT, "calls_max", calls_max),
+    LISTENER(OPTION_FLAG, "ordered_replies", ordered_replies),
     LISTENER(OPTION_BYTES, "request_line_max", request_line_max_bytes),
     LISTENER(OPTION_BYTES, "head_max", head_max_bytes),
     LISTENER(OPTION_COUNT, "headers_max", header_count_max),
@@ -60,6 +63,8 @@ static const struct option of_upstream[] = {
     UPSTREAM(OPTION_COUNT, "idle_max", idle_max),
     UPSTREAM(OPTION_COUNT, "connections_max", connections_max),
     UPSTREAM(OPTION_COUNT, "streams_max", streams_max),
+    UPSTREAM(OPTION_COUNT, "calls_max", calls_max),
+    UPSTREAM(OPTION_BYTES, "frame_max", frame_max_bytes),
     UPSTREAM(OPTION_DURATION, "ping_interval", ping_interval_ms),
     UPSTREAM(OPTION_COUNT, "retries", retries),
     UPSTREAM(OPTION_COUNT, "fail_max", fail_max),
@@ -150,8 +155,10 @@ static void print_scaled(char *out, size_t size, uint64_t value, const uint64_t 
     snprintf(out, size, "%llu%s", (unsigned long long)(value / *scales), *units);
 }
 
-static const char *const protocol_names[] = {
-    [UPSTREAM_H1] = "h1", [UPSTREAM_H2] = "h2", [UPSTREAM_TCP] = "tcp"};
+static const char *const protocol_names[] = {[UPSTREAM_H1] = "h1",
+                                             [UPSTREAM_H2] = "h2",
+                                             [UPSTREAM_TCP] = "tcp",
+                                             [UPSTREAM_THRIFT] = "thrift"};
 
 static void print_protocols(char *out, size_t size, uint32_t bits)
 {

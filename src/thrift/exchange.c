@@ -270,7 +270,7 @@ struct slice thrift_write_exception(struct arena *arena, enum thrift_protocol pr
 }
 
 /* A method of a multiplexed service is called by "service:method", and answered by its name. */
-static struct slice own_name(struct slice method)
+struct slice thrift_own_name(struct slice method)
 {
     const char *colon = memrchr(method.ptr, ':', method.len);
     size_t skip = colon ? (size_t)(colon - method.ptr) + 1 : 0;
@@ -284,7 +284,7 @@ struct thrift_message *thrift_create_reply(const struct request *request)
         return NULL;
     *message = *request->thrift;
     message->type = THRIFT_REPLY;
-    message->method = own_name(message->method);
+    message->method = thrift_own_name(message->method);
     message->token = slice_of(NULL, 0);
     headers_init(&message->numbers, request->arena);
     return message;

@@ -26,6 +26,7 @@ struct thrift_message {
     int32_t seqid;
     int32_t header_seqid;
     bool idempotent;        /* a request: it may be sent again */
+    uint32_t timeout_ms;    /* a request: for its reply; 0: the upstream's */
     struct slice method;    /* in the arena */
     struct slice token;     /* TTHeader's; ptr NULL: none */
     struct headers numbers; /* key-values whose keys are numbers, in decimal */
@@ -50,6 +51,9 @@ struct slice thrift_write_exception(struct arena *arena, enum thrift_protocol pr
 /* A response to a call: an exception. NULL when memory is exhausted. */
 struct response *thrift_create_exception(struct request *request, enum thrift_exception kind,
                                          struct slice text);
+
+/* A method's name without that of the service, which multiplexed calls put before it. */
+struct slice thrift_own_name(struct slice method);
 
 /* The message of a reply to a call. NULL when memory is exhausted. */
 struct thrift_message *thrift_create_reply(const struct request *request);

@@ -172,7 +172,7 @@ local function append(out, value, where)
       out[#out + 1] = { step = step }
    elseif kind == Reply and out.kind ~= "http" then
       error(where .. ": a response cannot stand in a chain of layer 4", 0)
-   elseif kind == Reply and type(value.body) == "string" then
+   elseif kind == Reply and type(value.body) == "string" and not value.exception then
       out[#out + 1] = { step = reply_step(value) }
    elseif kind == Reply then
       out[#out + 1] = { fn = function() return value end, label = "lua response" }
@@ -223,14 +223,16 @@ end
 
 -- --- Upstreams ---------------------------------------------------------------------------------
 
-local TCP = 2 -- UPSTREAM_TCP of src/proxy/upstream.h
+local TCP, THRIFT = 2, 3 -- enum upstream_protocol of src/proxy/upstream.h
 
 --- What peers are offered by ALPN, by the protocol that they are to speak.
-local OFFERS = { [0] = { "http/1.1" }, [1] = { "h2" }, [TCP] = {} }
+local OFFERS = { [0] = { "http/1.1" }, [1] = { "h2" }, [TCP] = {}, [THRIFT] = {} }
 
 local BALANCE = { round_robin = true, least_conn = true, random = true, hash = true }
 
-local UPSTREAM = { name = "text", balance = BALANCE, hash_header = "text", tls = "table" }
+local UPSTREAM = {
+   name = "text", balance = BALANCE, hash_header = "text", tls = "table", idempotent = "table",
+}
 for name, kind in pairs(option_kinds.upstream) do
    UPSTREAM[name] = kind
 end
@@ -295,6 +297,17 @@ local function check_peers(options, level)
    return peers, weights, secure
 end
 
+--- Names of methods of Thrift.
+local function check_idempotent(options, level)
+   local names = options.idempotent
+   if names and options.protocol ~= THRIFT then
+      error('upstream: idempotent is for methods of Thrift (protocol = "thrift")', level + 1)
+   end
+   for i = 1, names and #names or 0 do
+      check.value("upstream: idempotent", names[i], "text", level + 1)
+   end
+end
+
 --- @param options table positional peers and named options
 --- @param level integer whose line is blamed, as for error()
 --- @return monolake.Upstream
@@ -303,6 +316,7 @@ function build.upstream(options, level)
       error("upstream: expected a table of peers and options", level + 1)
    end
    local checked = check.options("upstream", options, UPSTREAM, level + 1, true)
+   check_idempotent(checked, level + 1)
    local peers, weights, secure = check_peers(options, level + 1)
    local name = checked.name or peers[1]
    local stand_ins = overrides.upstreams[name]
@@ -314,7 +328,7 @@ function build.upstream(options, level)
    for i = 1, stand_ins and #stand_ins or 0 do
       weights[i] = 1
    end
-   if stand_ins and checked.protocol ~= TCP then
+   if stand_ins and checked.protocol ~= TCP and checked.protocol ~= THRIFT then
       checked.protocol = nil -- they speak HTTP/1
    end
    peers = stand_ins or peers
@@ -530,7 +544,10 @@ function build.cidr(options, level)
    return set
 end
 
-local LISTEN = { address = "any", allow = "any", deny = "any", chain = "any", l4 = "any", tls = "table" }
+local LISTEN = {
+   address = "any", allow = "any", deny = "any", chain = "any", l4 = "any", thrift = "any",
+   tls = "table",
+}
 for name, kind in pairs(option_kinds.listener) do
    LISTEN[name] = kind
 end
@@ -572,6 +589,24 @@ local function addresses_of(address, level)
    return list
 end
 
+--- What a listener serves, and of which kind it is: "http", "l4" or "thrift".
+local function chain_of(checked, level)
+   local found, kind
+   for option, name in pairs { chain = "http", l4 = "l4", thrift = "thrift" } do
+      if checked[option] ~= nil then
+         if kind then
+            error("listen: expected one chain: for HTTP (chain), for layer 4 (l4) or for Thrift (thrift)",
+               level + 1)
+         end
+         found, kind = checked[option], name
+      end
+   end
+   if not kind then
+      error("listen: expected a chain", level + 1)
+   end
+   return found, kind
+end
+
 function build.listen(options, level)
    build.current("listen", level + 1)
    local checked = check.options("listen", options, LISTEN, level + 1)
@@ -584,12 +619,8 @@ function build.listen(options, level)
       end
       addresses = stand_ins
    end
-   if checked.chain == nil and checked.l4 == nil then
-      error("listen: expected a chain", level + 1)
-   elseif checked.chain ~= nil and checked.l4 ~= nil then
-      error("listen: expected a chain for HTTP or one for layer 4 (l4), not both", level + 1)
-   end
-   local where, kind = check.where(level + 1), checked.l4 ~= nil and "l4" or "http"
+   local value, kind = chain_of(checked, level + 1)
+   local where = check.where(level + 1)
    local server, on_hello
    if checked.tls then
       local alpn = kind == "http" and tls.alpn(checked.protocols) or {}
@@ -600,8 +631,8 @@ function build.listen(options, level)
       checked.protocols = nil
       checked.allow, checked.deny = nil, nil
    end
-   local chain = build.chain(kind == "l4" and checked.l4 or checked.chain, where, kind)
-   core.listener(addresses, checked, chain, where, server, on_hello, kind == "l4")
+   local chain = build.chain(value, where, kind == "l4" and "l4" or "http")
+   core.listener(addresses, checked, chain, where, server, on_hello, kind ~= "http" and kind or nil)
 end
 
 function build.options(options, level)

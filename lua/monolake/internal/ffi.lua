@@ -42,6 +42,13 @@ int script_conn_end(intptr_t request, uint32_t generation, int reset);
 int script_conn_watch(intptr_t request, uint32_t generation);
 int script_cidr_text(intptr_t set, const char *text, size_t len);
 int script_cidr_request(intptr_t set, intptr_t request, uint32_t generation);
+int script_thrift_text(intptr_t request, uint32_t generation, intptr_t message, int field,
+                       struct script_text *out);
+int script_thrift_seqid(intptr_t request, uint32_t generation, intptr_t message, int32_t *seqid);
+int script_thrift_options(intptr_t request, uint32_t generation, double *idempotent,
+                          double *timeout_ms);
+double script_thrift_exception(intptr_t request, uint32_t generation, int kind, const char *text,
+                               size_t len);
 double script_now(void);
 double script_clock(void);
 ]]

@@ -155,9 +155,10 @@ local PART_HEADERS, PART_TRAILERS = 0, 1
 --- @param address number of the request
 --- @param generation number
 --- @param message number address of the request or response
-function Headers.of(address, generation, message)
+--- @param part number|nil the fields of the head, unless given
+function Headers.of(address, generation, message, part)
    -- Not a tail call: LuaJIT compiles no function that ends with one to a built-in.
-   local headers = setmetatable({ address, generation, message, PART_HEADERS }, Headers)
+   local headers = setmetatable({ address, generation, message, part or PART_HEADERS }, Headers)
    return headers
 end
 

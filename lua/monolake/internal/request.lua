@@ -13,6 +13,7 @@ local body = require "monolake.internal.body"
 local errors = require "monolake.internal.errors"
 local handles = require "monolake.internal.handles"
 local properties = require "monolake.internal.properties"
+local Thrift = require "monolake.internal.thrift"
 
 local raise = errors.raise_access
 local text_of = ffi.string
@@ -39,7 +40,7 @@ local out, name_out = ffi.new "struct script_text", ffi.new "struct script_text"
 --- `args`, `cookies` and `trailers` can be changed too. After the request's end every access raises an
 --- error.
 ---@class monolake.Request
----@field method string "GET"; can be assigned
+---@field method string "GET"; of Thrift "CALL" or "ONEWAY"; can be assigned
 ---@field path string "/users/7", without the query; can be assigned
 ---@field query string|nil "a=1&b=2"; can be assigned, nil removes it
 ---@field args monolake.Pairs the query's parameters, decoded
@@ -48,11 +49,12 @@ local out, name_out = ffi.new "struct script_text", ffi.new "struct script_text"
 ---@field trailers monolake.Headers the fields behind a chunked body, after it has been read
 ---@field scheme string "http" or "https"
 ---@field tls monolake.TLS|nil what the handshake agreed on; nil for a connection in the clear
+---@field thrift monolake.Thrift|nil what the call is in Thrift; nil for requests of HTTP
 ---@field host string the authority that was asked for: "example.org:8080"; can be assigned
 ---@field ip string the client's address
 ---@field port integer the client's port
 ---@field id integer a number that no other request of this worker has
----@field version number 1.0 or 1.1
+---@field version number 1.0, 1.1 or 2.0; 0 for Thrift
 ---@field params table<string, string> what the route's pattern has matched
 ---@field ctx table free for the layers' own use
 local methods = {}
@@ -134,6 +136,14 @@ function getters.tls(self)
    end
    rawset(self, "tls", info)
    return info
+end
+
+function getters.thrift(self)
+   local thrift = Thrift.of(self[1], self[2], self[1])
+   if thrift then
+      rawset(self, "thrift", thrift)
+   end
+   return thrift
 end
 
 -- The tables below are made when first asked for. They raise by themselves after the request's end.

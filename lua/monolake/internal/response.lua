@@ -10,8 +10,10 @@ local body = require "monolake.internal.body"
 local check = require "monolake.internal.check"
 local errors = require "monolake.internal.errors"
 local properties = require "monolake.internal.properties"
+local Thrift = require "monolake.internal.thrift"
 
 local raise = errors.raise_access
+local ACCESS_INVALID = -2
 local text_of = ffi.string
 local out = ffi.new "struct script_text"
 
@@ -19,6 +21,8 @@ local out = ffi.new "struct script_text"
 ---@field status integer
 ---@field headers monolake.Headers
 ---@field trailers monolake.Headers
+---@field thrift monolake.Thrift|nil what the answer to a call of Thrift is; nil where it is none yet: a
+--- status of failure becomes an exception, any other a reply of which the body is the encoded result
 ---@field error string|nil why the response is one of the proxy's own (502, 504, ...)
 local methods = {}
 local getters, setters = {}, {}
@@ -64,6 +68,11 @@ function getters.trailers(self)
    local trailers = Headers.trailers_of(self[1], self[2], self[3])
    rawset(self, "trailers", trailers)
    return trailers
+end
+
+function getters.thrift(self)
+   local thrift = Thrift.of(self[1], self[2], self[3])
+   return thrift
 end
 
 function setters.body(self, value)
@@ -139,6 +148,13 @@ Response.Reply = Reply
 ---@param reply monolake.Reply
 ---@return monolake.Response
 function Response.from(req, reply)
+   if reply.exception then
+      local made = C.script_thrift_exception(req[1], req[2], reply.exception, reply.body, #reply.body)
+      if made == ACCESS_INVALID then
+         error("a request of HTTP cannot be answered by an exception of Thrift", 0)
+      end
+      return Response.of(req, made)
+   end
    local kind, content = reply.kind or "", reply.body
    local text = type(content) == "string" and content or ""
    local address = C.script_response_make(req[1], req[2], reply.status, kind, #kind, text, #text)
