@@ -4,7 +4,6 @@
 #include "net/cidr.h"
 
 #include <assert.h>
-#include <stdlib.h>
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -25,6 +24,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         text.len = (size_t)(slash - text.ptr);
     assert(set && cidr_set_count(set) == 1 && cidr_set_contains_text(set, text) == 1);
     cidr_builder_fini(&builder);
-    free(set);
+    cidr_set_destroy(set);
     return 0;
 }

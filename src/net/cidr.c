@@ -18,8 +18,15 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { STRIDE_MAX = 6, V4_BITS = 32, V6_BITS = 128, LENGTH_DIGITS_MAX = 3 };
+enum {
+    STRIDE_MAX = 6,
+    V4_BITS = 32,
+    V6_BITS = 128,
+    LENGTH_DIGITS_MAX = 3,
+    LARGE_BYTES = 1 << 20, /* blocks that the heap would keep when they are freed */
+};
 
 #define SET_MAGIC 0x6d6c636964723031ULL
 
@@ -388,6 +395,23 @@ static void fill(struct cidr_set *set, const struct trie *trie, const struct gro
     }
 }
 
+/* Zeroed. Every reload frees a set: a large one must go back to the system at once. */
+static struct cidr_set *allocate(size_t bytes)
+{
+    if (bytes < LARGE_BYTES)
+        return calloc(1, bytes);
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+void cidr_set_destroy(struct cidr_set *set)
+{
+    if (set && set->bytes >= LARGE_BYTES)
+        munmap(set, set->bytes);
+    else
+        free(set);
+}
+
 struct cidr_set *cidr_set_create(struct cidr_builder *builder)
 {
     struct growing growing[2] = {0};
@@ -403,7 +427,7 @@ struct cidr_set *cidr_set_create(struct cidr_builder *builder)
                     (uint32_t)builder->count - v4) == 0) {
         uint64_t end = place(&head.tries[CIDR_V4], sizeof(head), 1);
         head.bytes = place(&head.tries[CIDR_V6], end, 2);
-        set = calloc(1, head.bytes);
+        set = allocate(head.bytes);
     }
     if (set) {
         *set = head;
@@ -522,7 +546,7 @@ struct cidr_set *cidr_set_copy(struct slice block)
 {
     if (!cidr_is_block(block))
         return NULL;
-    struct cidr_set *set = malloc(block.len);
+    struct cidr_set *set = allocate(block.len);
     if (set)
         memcpy(set, block.ptr, block.len);
     return set;

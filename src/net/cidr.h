@@ -47,10 +47,13 @@ void cidr_builder_fini(struct cidr_builder *builder);
 
 struct cidr_set;
 
-/* Makes a set of all that was added; prefixes that others cover vanish and neighbours merge. To be
- * freed with free(). The builder is left in an order of its own, to be finished. NULL when memory
+/* Makes a set of all that was added; prefixes that others cover vanish and neighbours merge. The
+ * builder is left in an order of its own, to be finished. NULL when memory
  * is exhausted. */
 struct cidr_set *cidr_set_create(struct cidr_builder *builder);
+
+/* Frees it; NULL is fine. */
+void cidr_set_destroy(struct cidr_set *set);
 
 /* Is the address in the set? IPv4 addresses mapped to IPv6 are IPv4 addresses, so that "::/0" has
  * none of them. No address (len 0) is in no set. */

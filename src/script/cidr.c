@@ -32,7 +32,7 @@ static void release(void *arg)
 {
     struct held_set *held = arg;
     if (held && --held->users == 0) {
-        free(held->set);
+        cidr_set_destroy(held->set);
         free(held);
     }
 }
@@ -74,7 +74,7 @@ static void push_set(lua_State *L, struct cidr_set *set)
     push_metatable(L);
     lua_setmetatable(L, -2);
     if (!held) {
-        free(set);
+        cidr_set_destroy(set);
         luaL_error(L, "out of memory");
         return;
     }

@@ -1,5 +1,6 @@
 #include "server/supervisor_internal.h"
 
+#include <malloc.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -36,6 +37,7 @@ static void end_reload(struct supervisor *supervisor)
 {
     supervisor->reload = IDLE;
     probe_result_free(&supervisor->probed);
+    malloc_trim(0); /* the files of a site may be large, and the next reload be far */
     notify_send("READY=1");
     if (supervisor->reload_again)
         reload_begin(supervisor);
