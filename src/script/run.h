@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 struct call;
+struct l4_hello;
 
 /* Something that Lua waits for: coroutine.yield(verb, ...). */
 struct verb {
@@ -57,6 +58,8 @@ struct call {
     struct slice bytes;
     struct upstream *upstream;
     struct l4_splice splice;
+    struct l4_hello *hello; /* owned while it is read */
+    int64_t milliseconds;
     int result; /* >= 0 or a negative errno */
 
     /* Before the first resume: pushes the function and its arguments, returns their number. */

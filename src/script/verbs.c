@@ -1,5 +1,6 @@
 /* What Lua can wait for. See struct verb in run.h. */
 #include "script/conn.h"
+#include "script/peek.h"
 #include "script/run.h"
 
 #include "base/clock.h"
@@ -199,5 +200,8 @@ const struct verb script_verbs[] = {
     {"buffer", take_body, perform_buffer, give_bytes},
     {"reclaim", take_request, perform_reclaim, give_result},
     {"splice", conn_take_splice, conn_perform_splice, give_response},
+    {"peek", peek_take, peek_perform, peek_give},
+    {"client_hello", hello_take, hello_perform, hello_give},
+    {"detect", hello_take, detect_perform, detect_give},
 };
 const unsigned script_verb_count = sizeof(script_verbs) / sizeof(script_verbs[0]);

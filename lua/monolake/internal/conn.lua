@@ -16,6 +16,7 @@ local wait = require "monolake.internal.wait"
 local text_of = ffi.string
 local out = ffi.new "struct script_text"
 local raw_yield, splice_verb = wait.yield, wait.verbs.splice
+local peek_verb, hello_verb, detect_verb = wait.verbs.peek, wait.verbs.client_hello, wait.verbs.detect
 
 --- A connection of layer 4 as layers see it. After its end every access raises an error.
 ---@class monolake.Conn
@@ -160,6 +161,92 @@ function methods:splice(upstream, options)
    check_open(self, "splice", 2)
    settle(self, "splice", raw_yield(splice_verb, self[1], native, idle, total))
    return outcome(self)
+end
+
+local PEEK_MAX = 16384 -- L4_PEEK_MAX_BYTES of src/l4/peek.h
+local WAIT = { timeout = "duration" }
+
+--- The milliseconds to wait.
+local function timeout_of(what, options, default)
+   local checked = options and check.options(what, options, WAIT, 3)
+   return checked and checked.timeout or default
+end
+
+--- What a verb that looks at the client's first bytes has yielded: its value, or nil and why not, which
+--- is an error unless it is a text.
+local function seen(what, value, why, partial)
+   if value or type(why) == "string" then
+      return value, why, partial
+   elseif why == -22 then
+      error(what .. " can be called only while its own layer is running", 3)
+   elseif why == -110 then
+      error(errors.failure(504, "the connection's layers took longer than they may"), 0)
+   elseif why == -12 then
+      error("out of memory", 3)
+   end
+   error(errors.cancelled, 0)
+end
+
+--- Waits until the client has sent that many bytes (at most 16384), and returns them; fewer if it has
+--- sent its last. Nothing is consumed: whoever serves the connection gets them too. nil and "timeout"
+--- (and what has come so far) or "closed" (the client has reset the connection).
+---
+--- Options: `timeout` (10 s).
+---@param count integer
+---@param options { timeout: number|string|nil }|nil
+---@return string|nil, string|nil, string|nil
+function methods:peek(count, options)
+   count = check.value("peek", count, "count", 2)
+   if count > PEEK_MAX then
+      error(("peek: expected at most %d bytes, not %d"):format(PEEK_MAX, count), 2)
+   end
+   local ms = timeout_of("peek", options, 10000)
+   check_open(self, "peek", 2)
+   return seen("peek", raw_yield(peek_verb, self[1], count, ms))
+end
+
+--- What a TLS client says first. Numbers are those of IANA, in the client's order, values that stand
+--- for none (GREASE) included; these are left out of versions and fingerprints.
+---@class monolake.ClientHello
+---@field name string|nil whom it asks for (SNI), in lower case
+---@field alpn string[] protocols that it speaks
+---@field version string the highest that it offers: "TLSv1.3"
+---@field versions string[] all that it offers
+---@field legacy_version string that of the message: "TLSv1.2" of all that is newer, too
+---@field ciphers integer[]
+---@field extensions integer[]
+---@field groups integer[]
+---@field point_formats integer[]
+---@field signature_algorithms integer[]
+---@field ja3 string
+---@field ja3_hash string|nil its MD5, in hexadecimal; nil where policy forbids MD5
+---@field ja4 string
+
+--- Reads what a TLS client says first, without answering it: for passthrough by name, and for telling
+--- clients apart. Nothing is consumed. Messages of up to 16 KiB are read, split over records and
+--- arrivals as they may be. nil and why not: "not tls", "malformed", "too large", "timeout" or "closed"
+--- (the client has said its last before that).
+---
+--- Options: `timeout` (10 s).
+---@param options { timeout: number|string|nil }|nil
+---@return monolake.ClientHello|nil, string|nil
+function methods:client_hello(options)
+   local ms = timeout_of("client_hello", options, 10000)
+   check_open(self, "client_hello", 2)
+   return seen("client_hello", raw_yield(hello_verb, self[1], ms))
+end
+
+--- Tells by its first bytes what the client speaks: "tls", "http" (HTTP/1), "h2c" (HTTP/2 in the clear)
+--- or "other", which includes clients that say too little in time, as those do that wait for the server
+--- to speak first. Nothing is consumed. nil and "closed" if the client has reset the connection.
+---
+--- Options: `timeout` (5 s).
+---@param options { timeout: number|string|nil }|nil
+---@return string|nil, string|nil
+function methods:detect(options)
+   local ms = timeout_of("detect", options, 5000)
+   check_open(self, "detect", 2)
+   return seen("detect", raw_yield(detect_verb, self[1], ms))
 end
 
 local function finish(self, reset)
