@@ -39,14 +39,19 @@ extern const struct io_backend epoll_backend;
 /* The pipes of pipe.h. */
 struct pipepool {
     struct io_pipe *free; /* empty ones; owned */
-    uint32_t free_count;
-    uint32_t count;      /* pipes that exist */
-    uint32_t pipe_bytes; /* capacity that is asked for */
-    int64_t retry_ms;    /* before then none is opened */
-    bool lacking;        /* none was to be had when last asked for */
+    uint32_t free_count;  /* pipes in that list */
+    uint32_t free_floor;  /* its lowest count since the last trim */
+    uint32_t count;       /* pipes that exist */
+    uint32_t pipe_bytes;  /* capacity that is asked for */
+    int64_t retry_ms;     /* before then none is opened */
+    bool lacking;         /* none was to be had when last asked for */
 };
 
 void pipepool_init(struct pipepool *pool, uint32_t pipe_bytes);
+
+/* Closes what has lain unused since the last call. Returns true if it is worth calling again later.
+ */
+bool pipepool_trim(struct pipepool *pool);
 
 /* Closes every pipe; none may be in use. */
 void pipepool_fini(struct pipepool *pool);
@@ -66,6 +71,9 @@ struct io {
     uint64_t in_flight;           /* operations */
     struct io_stats stats;
 };
+
+/* Has the pools trimmed once a second, for as long as there is something to trim. */
+void io_trim_later(struct io *io);
 
 /* Reads the clock; once a turn, after waiting. */
 void io_tick(struct io *io);

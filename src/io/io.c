@@ -21,7 +21,7 @@ enum {
 static int choose_backend(struct io *io, const struct io_options *options);
 static int64_t wait_bound_ms(const struct io *io, int wait_ms);
 static void report_deferred(struct io *io);
-static void trim_pool(struct timer *timer);
+static void trim_pools(struct timer *timer);
 
 int io_create(struct io **io, const struct io_options *options)
 {
@@ -30,7 +30,7 @@ int io_create(struct io **io, const struct io_options *options)
         return -ENOMEM;
     created->now_ms = clock_now_ms();
     timer_wheel_init(&created->timers, created->now_ms);
-    timer_init(&created->trim, trim_pool, created);
+    timer_init(&created->trim, trim_pools, created);
     list_init(&created->deferred);
     list_init(&created->parked);
     list_init(&created->parked_datagrams);
@@ -176,8 +176,8 @@ void io_buf_release(struct io *io, struct io_buf *buf)
     uint64_t *held = buf->datagram ? &io->stats.datagrams_held : &io->stats.buffers_held;
     (*held)--;
     bufpool_put(pool, buf);
-    if (pool->free_count > BUFPOOL_KEEP && !timer_armed(&io->trim))
-        timer_start(&io->timers, &io->trim, io->now_ms + TRIM_EVERY_MS);
+    if (pool->free_count > BUFPOOL_KEEP)
+        io_trim_later(io);
 }
 
 int64_t io_now_ms(const struct io *io)
@@ -195,6 +195,12 @@ struct io_stats io_stats(const struct io *io)
     struct io_stats stats = io->stats;
     stats.buffers_allocated = io->pool.count;
     return stats;
+}
+
+void io_trim_later(struct io *io)
+{
+    if (!timer_armed(&io->trim))
+        timer_start(&io->timers, &io->trim, io->now_ms + TRIM_EVERY_MS);
 }
 
 void io_tick(struct io *io)
@@ -308,10 +314,11 @@ static void report_deferred(struct io *io)
     }
 }
 
-static void trim_pool(struct timer *timer)
+static void trim_pools(struct timer *timer)
 {
     struct io *io = timer->owner;
-    bool again = bufpool_trim(&io->pool);
-    if (bufpool_trim(&io->datagrams) || again)
-        timer_start(&io->timers, timer, io->now_ms + TRIM_EVERY_MS);
+    bool buffers = bufpool_trim(&io->pool);
+    bool datagrams = bufpool_trim(&io->datagrams);
+    if (pipepool_trim(&io->pipes) || buffers || datagrams)
+        io_trim_later(io);
 }

@@ -13,10 +13,11 @@
 enum {
     PIPE_BYTES = 512 << 10, /* unless the options say otherwise: see docs/design.md */
     PIPES_MAX = 64,         /* of one worker */
-    PIPES_KEEP = 8,         /* empty ones that the pool keeps */
+    PIPES_KEEP = 16,        /* empty ones that the pool keeps */
     RETRY_MS = 1000,        /* after that none was to be had */
 };
 
+static struct io_pipe *pop(struct pipepool *pool);
 static int open_pipe(struct io_pipe **pipe, uint32_t bytes);
 static void close_pipe(struct pipepool *pool, struct io_pipe *pipe);
 
@@ -28,11 +29,16 @@ void pipepool_init(struct pipepool *pool, uint32_t pipe_bytes)
 void pipepool_fini(struct pipepool *pool)
 {
     assert(pool->free_count == pool->count);
-    while (pool->free) {
-        struct io_pipe *pipe = pool->free;
-        pool->free = pipe->next;
-        close_pipe(pool, pipe);
-    }
+    while (pool->free)
+        close_pipe(pool, pop(pool));
+}
+
+bool pipepool_trim(struct pipepool *pool)
+{
+    for (uint32_t unused = pool->free_floor; unused; unused--)
+        close_pipe(pool, pop(pool));
+    pool->free_floor = pool->free_count;
+    return pool->free_count > 0;
 }
 
 bool io_pipe_any(const struct io *io)
@@ -44,12 +50,9 @@ bool io_pipe_any(const struct io *io)
 struct io_pipe *io_pipe_take(struct io *io)
 {
     struct pipepool *pool = &io->pipes;
-    struct io_pipe *pipe = pool->free;
-    if (pipe) {
-        pool->free = pipe->next;
-        pool->free_count--;
-        return pipe;
-    }
+    struct io_pipe *pipe = NULL;
+    if (pool->free)
+        return pop(pool);
     if (!io_pipe_any(io))
         return NULL;
     int result = open_pipe(&pipe, pool->pipe_bytes);
@@ -78,6 +81,7 @@ void io_pipe_release(struct io *io, struct io_pipe *pipe)
     pipe->next = pool->free;
     pool->free = pipe;
     pool->free_count++;
+    io_trim_later(io);
 }
 
 int io_pipe_fill(struct io_pipe *pipe, int socket)
@@ -119,6 +123,16 @@ int io_pipe_read(struct io_pipe *pipe, void *bytes, uint32_t len)
         return -errno;
     pipe->bytes -= (uint32_t)count;
     return (int)count;
+}
+
+static struct io_pipe *pop(struct pipepool *pool)
+{
+    struct io_pipe *pipe = pool->free;
+    pool->free = pipe->next;
+    pool->free_count--;
+    if (pool->free_count < pool->free_floor)
+        pool->free_floor = pool->free_count;
+    return pipe;
 }
 
 /* The kernel gives users who have many pipes only small ones, which cost more than copying. Returns

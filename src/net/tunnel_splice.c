@@ -21,7 +21,7 @@ enum {
     STREAK_BYTES = 256 << 10, /* after so much in large pieces a direction is spliced */
     LITTLE_BYTES = 16 << 10,  /* copying so few costs no more than splicing them */
     LITTLE_MAX = 8,           /* after so many of these one after the other they are copied again */
-    DRY_MS = 1000,            /* as they are after so long without any */
+    DRY_MS = 500,             /* as they are after so long without any */
     SENT_BYTES = 4096,        /* copied to wait for a full socket */
 };
 
