@@ -124,6 +124,17 @@ ml.hash = hash
 --- `frame_max` (16m) bounds a message, `calls_max` (32) what a connection may have unanswered, `head_max`
 --- and `headers_max` a header. Replies come in the order of the calls, unless a header says that any
 --- order will do or `ordered_replies` is false.
+---
+--- `proxy_protocol` reads who the client is from a header of the PROXY protocol (version 1 or 2) that
+--- proxies in front send before all else, TLS included:
+---
+---     proxy_protocol = { from = { "10.0.0.0/8", "unix:" } }
+---
+--- Options: `from` (prefixes, and sets of `cidr`, of these proxies, "unix:" for local sockets; from others
+--- nothing is read, and they are served as they are), `timeout` (5 s, to the end of the header),
+--- `optional` (false: who sends none, or a malformed one, is refused; true: who sends none is served as
+--- he is, after `timeout` if he says nothing at all). `req.ip`, `req.port`, logs and forwarded fields
+--- follow the header, unless it is LOCAL or UNKNOWN; the rest is in `req.proxy` or `conn.proxy`.
 ---@param options table
 function ml.listen(options)
    build.listen(options, 2)

@@ -145,15 +145,16 @@ end
 --- Connects; sends the preface and SETTINGS (of { [id] = value }) unless `silent` is set.
 ---@param address string
 ---@param options { settings: table|nil, silent: boolean|nil, manual: boolean|nil,
----  receive_buffer: integer|nil }|nil
----  `manual`: no window updates for DATA
+---  receive_buffer: integer|nil, before: string|nil }|nil
+---  `manual`: no window updates for DATA; `before`: bytes in front of it all
 ---@return spec.H2Client
 function h2.connect(address, options)
    options = options or {}
    local opened = socket.connect(address, { receive_buffer = options.receive_buffer, name = "h2 client" })
    local self = h2.over(opened, Client, options)
    if not options.silent then
-      self:send(h2.PREFACE .. h2.frame(h2.SETTINGS, 0, 0, h2.settings(options.settings)))
+      self:send((options.before or "") .. h2.PREFACE ..
+         h2.frame(h2.SETTINGS, 0, 0, h2.settings(options.settings)))
    end
    return self
 end

@@ -80,6 +80,7 @@ local function serve(self)
    while self.listener.fd do
       local client = self.listener:accept(HOURS)
       local target = socket.connect(self.target, { name = "relay" })
+      client.buffer = self.before or ""
       local pair = setmetatable({ client = client, target = target }, Pair)
       self.pairs[#self.pairs + 1] = pair
       tasks.start(pump, self, pair, client, target, "forth")
@@ -89,7 +90,7 @@ end
 
 --- Starts one in front of an address, at an address of its own. Options: `delay` (seconds, before each
 --- piece), `piece` (bytes; as they come), `reset_after` (bytes in one direction), `listener` (a
---- spec.Listener to use).
+--- spec.Listener to use), `before` (bytes that go to the target together with the client's first).
 ---@return spec.Relay
 function relay.start(target, options)
    local self = setmetatable({ target = target, forth = 0, back = 0, pairs = {} }, Relay)

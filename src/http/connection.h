@@ -11,6 +11,7 @@
 #include "net/stream.h"
 
 struct connection;
+struct proxy_info;
 
 /* What a protocol does with a connection. Nothing here suspends. */
 struct protocol {
@@ -29,11 +30,23 @@ struct connection {
     struct http_server *server;
     struct list link; /* in server->connections */
     const struct protocol *protocol;
-    struct coro *coro; /* that sets it up or serves it, or NULL */
-    struct timer idle; /* armed while there is nothing to serve */
-    uint64_t source;   /* of limits_source, where it is counted; 0: nowhere */
-    void *state;       /* of the protocol, where it has some beyond this; or NULL */
+    struct coro *coro;          /* that sets it up or serves it, or NULL */
+    struct timer idle;          /* armed while there is nothing to serve */
+    uint64_t source;            /* of limits_source, where it is counted; 0: nowhere */
+    void *state;                /* of the protocol, where it has some beyond this; or NULL */
+    struct proxy_info *proxied; /* what a proxy in front has said of the client; owned; or NULL */
 };
+
+/* server.c: starts what the listener is for, behind what has to come before it. Bytes may be queued
+ * already; the connection may be closed when this returns, unless the stream has yet to start. */
+void connection_start_protocol(struct connection *connection);
+
+/* proxied_connection.c: do connections from there begin with a header of the PROXY protocol? */
+bool proxied_connection_expected(const struct http_server *server, const struct address *sender);
+
+/* Waits for that header, takes its word for who the client is, and if that one is let in, starts
+ * the protocol. */
+void proxied_connection_start(struct connection *connection);
 
 /* h1_server.c: the memory of a connection (zeroed; NULL when there is none), and the start of the
  * protocol on it: bytes may be queued already. */

@@ -19,6 +19,13 @@ enum {
     PROTOCOL_H2C = 4, /* in the clear, with prior knowledge */
 };
 
+/* Whose PROXY protocol headers a listener reads. */
+struct proxy_accept {
+    const struct cidr_sets *from; /* who may send them; others are served as they are */
+    uint32_t timeout_ms;          /* accept to the end of the header */
+    bool optional;                /* they may also send none */
+};
+
 /* Limits and deadlines. Defaults stand in listener_config_init; times in milliseconds. */
 struct listener_config {
     uint32_t head_timeout_ms;         /* 10,000: first byte of a head to its end -> 408 */
@@ -38,6 +45,7 @@ struct listener_config {
     uint32_t handshake_timeout_ms;    /* 10,000: accept to the end of the TLS handshake */
     struct tls_server *tls;           /* NULL: in the clear; the generation's, as is the next */
     struct tls_hello_hook *tls_hello; /* asked for certificates, or NULL */
+    const struct proxy_accept *proxy; /* NULL: headers of the PROXY protocol are not read */
     uint32_t protocols;               /* PROTOCOL_*; h1 and h2 */
     uint32_t h2_streams_max;          /* 128: open at once on an HTTP/2 connection */
     struct h2_guard_limits h2_limits; /* 200, 100, 1,000 */

@@ -37,6 +37,7 @@ struct param {
 };
 
 struct exchange;
+struct proxy_info;
 struct stream;
 struct thrift_message;
 struct tls_session;
@@ -61,6 +62,7 @@ struct request {
     bool wants_upgrade;           /* Upgrade with Connection: upgrade (RFC 9110 section 7.8) */
     const struct address *remote; /* the client; borrowed from the connection */
     const struct address *local;
+    struct proxy_info *proxied;    /* what a proxy in front has said, or NULL; borrowed */
     const struct tls_session *tls; /* of the client's connection; NULL if it is in the clear */
     struct thrift_message *thrift; /* what it is in Thrift; NULL: a request of HTTP */
     uint64_t id;                   /* unique in this worker; never 0 */

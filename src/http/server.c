@@ -10,6 +10,7 @@
 #include "coro/coro.h"
 #include "http/admission.h"
 #include "http/connection.h"
+#include "http/proxy_info.h"
 #include "tls/tls_stream.h"
 
 void http_server_init(struct http_server *server, struct io *io)
@@ -58,6 +59,7 @@ static void connection_closed(struct stream *stream)
     list_remove(&connection->link);
     admission_leave(connection);
     count_connections(connection->server, -1);
+    proxy_info_release(connection->proxied);
     free(connection);
 }
 
@@ -89,7 +91,7 @@ static void init_stream(struct connection *connection, int fd, const struct addr
     stream->send_stall_ms = server->config.send_timeout_ms;
 }
 
-static void start_protocol(struct connection *connection)
+void connection_start_protocol(struct connection *connection)
 {
     const struct listener_config *config = &connection->server->config;
     uint32_t protocols = config->protocols;
@@ -116,9 +118,10 @@ static void refuse(struct http_server *server, int fd)
 void http_server_accept(struct http_server *server, int fd)
 {
     struct address remote;
-    uint64_t source;
+    uint64_t source = 0;
     get_remote(fd, &remote);
-    if (!admission_check(server, &remote, &source)) {
+    bool proxied = proxied_connection_expected(server, &remote);
+    if (!proxied && !admission_check(server, &remote, &source)) {
         refuse(server, fd);
         return;
     }
@@ -135,7 +138,10 @@ void http_server_accept(struct http_server *server, int fd)
     count_connections(server, 1);
     server->accepted++;
     init_stream(connection, fd, &remote);
-    start_protocol(connection);
+    if (proxied)
+        proxied_connection_start(connection);
+    else
+        connection_start_protocol(connection);
     stream_start(&connection->stream);
 }
 
@@ -182,6 +188,7 @@ void connection_begin_exchange(struct connection *connection, struct exchange *e
     request->scheme = request->tls ? SLICE("https") : SLICE("http");
     request->remote = &connection->stream.remote;
     request->local = &connection->stream.local;
+    request->proxied = connection->proxied;
     exchange->codec = codec;
     exchange->connection = connection;
     exchange->coro = coro;

@@ -131,4 +131,6 @@ void tls_connection_start(struct connection *connection)
     timer_init(&connection->idle, expired, connection);
     timer_start(io_timers(server->io), &connection->idle,
                 io_now_ms(server->io) + server->config.handshake_timeout_ms);
+    if (connection->stream.first || connection->stream.end != STREAM_OPEN)
+        arrival(connection);
 }

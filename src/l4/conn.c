@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "coro/coro.h"
+#include "http/proxy_info.h"
 #include "tls/tls_stream.h"
 
 enum { LINGER_MS = 2000 }; /* how long a client that was sent a FIN may go on sending */
@@ -215,6 +216,23 @@ static int64_t setup_deadline(const struct l4_conn *conn)
     return config->setup_timeout_ms && setup < until ? setup : until;
 }
 
+static void release_proxied(void *info)
+{
+    proxy_info_release(info);
+}
+
+/* What a proxy in front has said, too, is kept beyond the connection. */
+static void keep_proxied(struct exchange *exchange)
+{
+    struct proxy_info *info = exchange->request.proxied;
+    if (!info)
+        return;
+    if (arena_defer(&exchange->arena, release_proxied, info) == 0)
+        proxy_info_retain(info);
+    else
+        exchange->request.proxied = NULL;
+}
+
 static void begin(struct l4_conn *conn, struct connection *connection)
 {
     struct exchange *exchange = conn->exchange;
@@ -227,6 +245,7 @@ static void begin(struct l4_conn *conn, struct connection *connection)
     exchange->request.scheme = SLICE("");
     exchange->request.remote = &conn->remote;
     exchange->request.local = &conn->local;
+    keep_proxied(exchange);
     exchange->total_deadline = setup_deadline(conn);
 }
 

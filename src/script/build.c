@@ -166,7 +166,7 @@ static void (*start_of(const char *kind))(struct connection *)
 }
 
 /* core.listener({ address, ... }, options, chain, where, tls server or nil, on_client_hello or nil,
- * "l4", "thrift" or nil) */
+ * "l4", "thrift" or nil, proxy_accept or nil) */
 static int listener(lua_State *L)
 {
     struct site *site = build_site(L);
@@ -190,6 +190,7 @@ static int listener(lua_State *L)
     if (lua_isfunction(L, 6))
         listener->config.tls_hello = script_hello_hook(L, 6);
     listener->config.start = start_of(lua_tostring(L, 7));
+    listener->config.proxy = lua_touserdata(L, 8);
     append(L, (void ***)&site->listeners, &site->listener_count, listener);
     return 0;
 }

@@ -5,6 +5,7 @@ local check = require "monolake.internal.check"
 local compose = require "monolake.internal.compose"
 local compose_connections = require "monolake.internal.compose_conn"
 local cidr = require "monolake.internal.cidr"
+local proxied = require "monolake.internal.proxied"
 local tls = require "monolake.internal.tls"
 local Upstream = require "monolake.internal.upstream"
 local Reply = require("monolake.internal.response").Reply
@@ -546,7 +547,7 @@ end
 
 local LISTEN = {
    address = "any", allow = "any", deny = "any", chain = "any", l4 = "any", thrift = "any",
-   tls = "table",
+   tls = "table", proxy_protocol = "table",
 }
 for name, kind in pairs(option_kinds.listener) do
    LISTEN[name] = kind
@@ -626,13 +627,15 @@ function build.listen(options, level)
       local alpn = kind == "http" and tls.alpn(checked.protocols) or {}
       server, on_hello = tls.server(checked.tls, build.files_beside, alpn, level + 1)
    end
+   local accept = checked.proxy_protocol and proxied.accept(checked.proxy_protocol, level + 1)
    if overrides.listen then
-      server, on_hello = nil, nil -- specs send their requests in the clear, and by HTTP/1
+      server, on_hello, accept = nil, nil, nil -- specs send their requests in the clear, and by HTTP/1
       checked.protocols = nil
       checked.allow, checked.deny = nil, nil
    end
    local chain = build.chain(value, where, kind == "l4" and "l4" or "http")
-   core.listener(addresses, checked, chain, where, server, on_hello, kind ~= "http" and kind or nil)
+   core.listener(addresses, checked, chain, where, server, on_hello, kind ~= "http" and kind or nil,
+      accept and accept())
 end
 
 function build.options(options, level)

@@ -25,6 +25,7 @@ local peek_verb, hello_verb, detect_verb = wait.verbs.peek, wait.verbs.client_he
 ---@field local_ip string the address that it has connected to
 ---@field local_port integer
 ---@field tls monolake.TLS|nil what the handshake agreed on; nil for a connection in the clear
+---@field proxy monolake.Proxy|nil what a proxy in front has said of the client (`proxy_protocol`)
 ---@field id integer a number that no other connection or request of this worker has
 ---@field ctx table free for the layers' own use
 local methods = {}
@@ -74,6 +75,15 @@ function getters.tls(self)
       raise(OVER, 3)
    end
    rawset(self, "tls", info)
+   return info
+end
+
+function getters.proxy(self)
+   local info = core.proxy_info(self[1], self[2])
+   if info == false then
+      raise(OVER, 3)
+   end
+   rawset(self, "proxy", info)
    return info
 end
 

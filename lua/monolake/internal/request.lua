@@ -36,6 +36,27 @@ local out, name_out = ffi.new "struct script_text", ffi.new "struct script_text"
 ---@field fingerprint string SHA-256 of the certificate, hexadecimal
 ---@field names string|nil of subjectAltName: "DNS:a.example, URI:spiffe://b"
 
+--- What a proxy in front has said of its client by the PROXY protocol, beside the addresses, which are
+--- those of the request or connection. All of it is that proxy's word.
+---@class monolake.Proxy
+---@field version integer 1 or 2, of the protocol
+---@field ip string the address of the proxy itself; "unix:" for a unix socket
+---@field port integer
+---@field authority string|nil the name that the client asked for (SNI or the like)
+---@field alpn string|nil the protocol that was agreed on with the client
+---@field unique_id string|nil of the connection; any bytes
+---@field ssl monolake.ProxyTLS|nil the client's TLS; nil for a client in the clear
+---@field tlvs table<integer, string> all values as they came, by their types: tlvs[0xEA]
+
+--- What a proxy in front has said of its client's TLS.
+---@class monolake.ProxyTLS
+---@field version string|nil "TLSv1.3"
+---@field cn string|nil the common name in the client's certificate
+---@field cipher string|nil
+---@field sig_alg string|nil of the certificate
+---@field key_alg string|nil of the certificate
+---@field verified boolean the client has shown a certificate, and the proxy has verified it
+
 --- The request as layers see it. What can be assigned says so; `ctx` and everything below `headers`,
 --- `args`, `cookies` and `trailers` can be changed too. After the request's end every access raises an
 --- error.
@@ -50,9 +71,12 @@ local out, name_out = ffi.new "struct script_text", ffi.new "struct script_text"
 ---@field scheme string "http" or "https"
 ---@field tls monolake.TLS|nil what the handshake agreed on; nil for a connection in the clear
 ---@field thrift monolake.Thrift|nil what the call is in Thrift; nil for requests of HTTP
+---@field proxy monolake.Proxy|nil what a proxy in front has said of the client (`proxy_protocol`)
 ---@field host string the authority that was asked for: "example.org:8080"; can be assigned
 ---@field ip string the client's address
 ---@field port integer the client's port
+---@field local_ip string the address that it has connected to
+---@field local_port integer
 ---@field id integer a number that no other request of this worker has
 ---@field version number 1.0, 1.1 or 2.0; 0 for Thrift
 ---@field params table<string, string> what the route's pattern has matched
@@ -61,6 +85,7 @@ local methods = {}
 local getters, setters = {}, {}
 
 local METHOD, PATH, QUERY, SCHEME, HOST, IP, PORT, ID, VERSION = 0, 1, 2, 3, 4, 5, 6, 7, 8
+local LOCAL_IP, LOCAL_PORT = 9, 10
 
 local function text_getter(field)
    return function(self)
@@ -106,6 +131,8 @@ getters.scheme = text_getter(SCHEME)
 getters.host = text_getter(HOST)
 getters.ip = text_getter(IP)
 getters.port = number_getter(PORT)
+getters.local_ip = text_getter(LOCAL_IP)
+getters.local_port = number_getter(LOCAL_PORT)
 getters.id = number_getter(ID)
 
 local version_number = number_getter(VERSION)
@@ -144,6 +171,15 @@ function getters.thrift(self)
       rawset(self, "thrift", thrift)
    end
    return thrift
+end
+
+function getters.proxy(self)
+   local info = core.proxy_info(self[1], self[2])
+   if info == false then
+      raise(-1, nil, 2)
+   end
+   rawset(self, "proxy", info)
+   return info
 end
 
 -- The tables below are made when first asked for. They raise by themselves after the request's end.
