@@ -218,6 +218,10 @@ t.on_both_backends("accept_rate and connections_total_max", function(backend)
       assert.is_true(sys.clock() - started > 0.25, "it took " .. sys.clock() - started)
    end)
 
+   t.it("says in the log what clients wait for", function()
+      running():await_log "clients wait for their turn %(accept_rate = 20%)"
+   end)
+
    t.it("keeps those in the kernel's queue who are too many", function()
       local address = running().addresses[2]
       local served, waiting = {}, {}
@@ -391,6 +395,18 @@ describe("a site with mistakes about addresses", function()
       expect_error("source_prefix_v4 = 33", "source_prefix_v4: expected at most 32 bits, not 33")
       expect_error("accept_burst = 5", "accept_burst needs accept_rate")
       expect_error("accept_rate = 1000, accept_burst = 5", "expected a hundredth of accept_rate or more")
+   end)
+
+   t.it("is told how many prefixes are left", function()
+      local out, _, status = program.check {
+         site = [[
+            local ml = require "monolake"
+            ml.listen { address = "127.0.0.1:0", chain = ml.text "", allow = { "10.0.0.0/9", "10.128.0.0/9",
+               "192.0.2.1" }, deny = "::1" }
+         ]],
+      }
+      assert.equal(0, status)
+      assert.is_truthy(out:find("  allow: 2 prefixes\n  deny: 1 prefix\n", 1, true), out)
    end)
 
    t.it("is warned of bits that do not count", function()

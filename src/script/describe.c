@@ -2,6 +2,7 @@
 #include "script/options.h"
 #include "script/state.h"
 
+#include "net/cidr.h"
 #include "proxy/site.h"
 #include "thrift/server.h"
 
@@ -48,17 +49,29 @@ static void put_chain(struct tree *tree, const struct chain *chain, const char *
     }
 }
 
+/* Sets may be large: how many prefixes are left of each. */
+static void put_sets(struct tree *tree, const char *name, const struct cidr_sets *sets)
+{
+    size_t count = 0;
+    if (!sets)
+        return;
+    for (unsigned i = 0; i < sets->count; i++)
+        count += cidr_set_count(sets->sets[i]);
+    put(tree, "  %s: %zu prefix%s\n", name, count, count == 1 ? "" : "es");
+}
+
 static void put_listener(struct tree *tree, const struct site_listener *listener)
 {
     put(tree, "listen");
     for (unsigned i = 0; i < listener->address_count; i++)
         put(tree, " %s", listener->addresses[i]);
     if (listener->config.start)
-        put(tree, "%s",
-            listener->config.start == thrift_connection_start ? " Thrift" : " layer 4");
+        put(tree, "%s", listener->config.start == thrift_connection_start ? " Thrift" : " layer 4");
     struct slice options = options_describe(&listener_options, &listener->config, tree->arena);
     put(tree, "%s%s%s   (%s)\n", options.len ? " {" : "", options.ptr, options.len ? "}" : "",
         listener->where);
+    put_sets(tree, "allow", listener->config.allow);
+    put_sets(tree, "deny", listener->config.deny);
     put_chain(tree, &listener->chain, "  ");
 }
 

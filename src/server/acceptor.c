@@ -12,6 +12,7 @@
 
 enum {
     ACCEPT_BURST = 8192,   /* more than a listener's queue holds usually (net.core.somaxconn) */
+    TELL_EVERY_MS = 60000, /* of clients that wait */
     ACCEPT_PAUSE_MS = 100, /* after running out of descriptors, and to look for room */
 };
 
@@ -103,11 +104,14 @@ static uint32_t rate_left(const struct acceptor *acceptor)
                             burst(config));
 }
 
-static void count_accepted(const struct acceptor *acceptor)
+/* Clients that are refused do not use up the rate of others. */
+static void take_over(struct acceptor *acceptor, int fd)
 {
-    const struct http_server *server = &acceptor->server;
+    struct http_server *server = &acceptor->server;
     const struct listener_config *config = &server->config;
-    if (config->accept_rate)
+    uint64_t before = server->accepted;
+    http_server_accept(server, fd);
+    if (config->accept_rate && server->accepted != before)
         limits_rate_take(&server->limits, server->limits_listener, config->accept_rate,
                          burst(config));
 }
@@ -129,6 +133,30 @@ static void warn_if_full(const struct acceptors *all)
                  all->connections_max);
 }
 
+/* Says which bound of the site holds clients back, for who wonders why they wait. */
+static void tell_of_bound(struct acceptor *acceptor, bool by_rate)
+{
+    const struct listener_config *config = &acceptor->server.config;
+    int64_t now = io_now_ms(acceptor->all->io);
+    if (now < acceptor->tell_ms ||
+        (!by_rate && !config->connections_max && !config->connections_total_max))
+        return;
+    acceptor->tell_ms = now + TELL_EVERY_MS;
+    if (by_rate)
+        log_info("%s: clients wait for their turn (accept_rate = %u)", acceptor->key,
+                 config->accept_rate);
+    else
+        log_info("%s: clients wait until others leave (connections_max, connections_total_max)",
+                 acceptor->key);
+}
+
+static void hold_back(struct acceptor *acceptor, bool by_rate)
+{
+    warn_if_full(acceptor->all);
+    tell_of_bound(acceptor, by_rate);
+    pause_accepting(acceptor, by_rate ? rate_pause_ms(acceptor) : ACCEPT_PAUSE_MS);
+}
+
 static void accept_failed(struct acceptor *acceptor, int error)
 {
     static struct log_limit limit;
@@ -145,8 +173,7 @@ static void accepted(struct io_op *op, int result, struct io_buf *buf, bool more
     (void)buf;
     struct acceptor *acceptor = op->owner;
     if (result >= 0) {
-        count_accepted(acceptor);
-        http_server_accept(&acceptor->server, result);
+        take_over(acceptor, result);
         if (more && lesser(room(acceptor), rate_left(acceptor)) < ACCEPT_BURST)
             io_cancel(acceptor->all->io, op); /* goes on one by one */
     }
@@ -165,8 +192,7 @@ void acceptor_start(struct acceptor *acceptor)
     uint32_t possible = room(acceptor);
     uint32_t due = rate_left(acceptor);
     if (!possible || !due) {
-        warn_if_full(acceptor->all);
-        pause_accepting(acceptor, possible ? rate_pause_ms(acceptor) : ACCEPT_PAUSE_MS);
+        hold_back(acceptor, possible != 0);
         return;
     }
     acceptor->accept = (struct io_op){.kind = IO_OP_ACCEPT,

@@ -31,7 +31,8 @@ struct acceptor {
     struct http_server server;
     struct io_op accept;
     struct timer resume;
-    bool wanted; /* by the generation that begins to serve */
+    int64_t tell_ms; /* when the log may hear again of a bound that holds clients back */
+    bool wanted;     /* by the generation that begins to serve */
 };
 
 void acceptors_init(struct acceptors *acceptors, struct io *io, const struct limits *limits);
