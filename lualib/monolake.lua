@@ -38,6 +38,12 @@
 --- what is then carried both ways costs no Lua. A connection that no layer has connected is closed;
 --- an error in a layer resets it.
 ---
+--- With `udp` in place of `address` these layers are run for each flow of datagrams, that is for what
+--- one client's address and port sends to one of ours, when its first datagram has come:
+---
+---     local resolvers = ml.upstream { "10.0.0.5:53", "10.0.0.6:53", name = "dns", protocol = "udp" }
+---     ml.listen { udp = ":53", l4 = ml.udp_proxy(resolvers, { responses_max = 1 }) }
+---
 --- Durations are seconds, or texts such as "250ms", "30s", "5m", "1h"; sizes are bytes, or texts such
 --- as "16k", "1m".
 ---@module monolake
@@ -55,6 +61,7 @@ local log = require "monolake.log"
 ---@alias monolake.Next fun(req: monolake.Request): monolake.Response
 ---@alias monolake.ConnNext fun(conn: monolake.Conn): true|nil, string|nil
 ---@alias monolake.ConnLayer fun(conn: monolake.Conn, next: monolake.ConnNext)
+---@alias monolake.FlowOptions { idle_timeout: any, total_timeout: any, responses_max: integer|nil }
 ---@alias monolake.Layer fun(req: monolake.Request, next: monolake.Next): monolake.Response|monolake.Reply
 
 -- Factories never end in a tail call: that would take their frame, by which errors find the line of
@@ -70,14 +77,20 @@ ml.hash = hash
 
 --- Serves requests at one or more addresses.
 ---
---- Options: `address` (a text or a list: "127.0.0.1:8080", "[::1]:0", "unix:/run/site.sock"),
+--- Options: `address` (a text or a list: "127.0.0.1:8080", "[::1]:0", "unix:/run/site.sock", ":8080"
+--- for that port of every address) or, in its place, `udp` (the same without unix sockets),
 --- `chain`, or `l4` for a chain of layer 4, or `thrift` for calls of Thrift (see below), and limits:
---- `head_timeout` (10 s), `body_timeout` (30 s, between two reads), `send_timeout` (30 s without progress), `idle_timeout` (75 s),
+--- `head_timeout` (10 s), `body_timeout` (30 s, between two reads), `send_timeout` (30 s without
+--- progress), `idle_timeout` (75 s),
 --- `tunnel_idle_timeout` (1 h), `half_closed_timeout` (as that; of a tunnel of which one side has ended),
 --- `keepalive` (none; TCP asks a client that is silent for so long whether it is still there),
 --- `total_timeout` (none), `setup_timeout` (60 s; layer 4: until its layers have connected a connection
---- to a peer), `request_line_max` (8k), `head_max` (32k), `headers_max` (100), `body_max`
---- (none), `requests_max` (none; per connection), `connections_max` (none; per worker),
+--- to a peer), for `udp` listeners `flows_max` (16384; per worker: beyond it a new flow takes the place
+--- of the oldest one whose client has said nothing since it was answered, or is refused if there is
+--- none), `flow_queue_max` (16 datagrams of a flow that wait for its layers), `receive_buffer` and
+--- `send_buffer` of the socket (those of the system), `request_line_max` (8k), `head_max` (32k),
+--- `headers_max` (100), `body_max` (none), `requests_max` (none; per connection), `connections_max`
+--- (none; per worker),
 --- `server_name` ("monolake-lua"), `protocols` ({ "h1", "h2" }; a list of "h1", "h2", which TLS clients
 --- choose by ALPN, and "h2c", HTTP/2 in the clear for clients that know it beforehand). For HTTP/2:
 --- `h2_streams_max` (128 at once on a connection), and what a connection may do in 10 s before it is
@@ -191,9 +204,11 @@ end
 --- `insecure = true`, which verifies nothing and is logged. Sessions are resumed.
 ---
 --- `protocol` is what the peers speak: "h1", or "h2", which peers by TLS must agree on (ALPN) and others
---- are known to speak, or "tcp", anything else, for layer 4, or "thrift", for calls of Thrift (nothing is
---- offered by ALPN for these two). Over HTTP/2 requests share connections, at most `streams_max` (100) at a time on
---- each; with `ping_interval` (none), a connection that is silent for so long is asked for a sign of
+--- are known to speak, or "tcp", anything else, or "udp" for layer 4, or "thrift", for calls of Thrift
+--- (nothing
+--- is offered by ALPN for these). Over HTTP/2 requests share connections, at most `streams_max` (100) at
+--- a time on each; with `ping_interval` (none), a connection that is silent for so long is asked for a
+--- sign of
 --- life, and closed if it gives none.
 ---
 --- Calls of Thrift go out in the protocol and transport that they came in, up to `calls_max` (1) at a time
@@ -229,6 +244,23 @@ end
 ---@return table layer
 function ml.tcp_proxy(target, options)
    local layer = build.tcp_proxy(target, options, 2)
+   return layer
+end
+
+--- A layer for `udp` listeners, which gives a flow a socket to a peer of an upstream (one that was made
+--- with `protocol = "udp"`, or an address or a table of peers and options of which it makes one) and
+--- carries datagrams both ways, as they are. A peer of which the network says that nobody listens
+--- there has failed (`fail_max` of the upstream): its flow ends, and the client's next datagram
+--- begins another.
+---
+--- Options: `idle_timeout` (60 s without a datagram either way), `total_timeout` (none),
+--- `responses_max` (none): the flow ends when each of the client's datagrams has had so many answers,
+--- as with `responses_max = 1` for DNS; a peer that owes one at the end of the idle time has failed.
+---@param target monolake.Upstream|string|table
+---@param options monolake.FlowOptions|nil
+---@return table layer
+function ml.udp_proxy(target, options)
+   local layer = build.udp_proxy(target, options, 2)
    return layer
 end
 

@@ -15,6 +15,7 @@ local process = require "spec.support.process"
 local program = require "spec.support.program"
 local relay = require "spec.support.relay"
 local socket = require "spec.support.socket"
+local udp = require "spec.support.udp"
 local sys = require "spec.support.sys"
 local tasks = require "spec.support.tasks"
 local tls_socket = require "spec.support.tls_socket"
@@ -24,7 +25,7 @@ local busted = require "busted"
 local t = {
    http = http, process = process, program = program, relay = relay, socket = socket, sys = sys,
    tasks = tasks,
-   certificates = certificates, tls_socket = tls_socket,
+   certificates = certificates, tls_socket = tls_socket, udp = udp,
    head = http.head, chunk = http.chunk,
    start_task = tasks.start, eventually = tasks.eventually,
 }

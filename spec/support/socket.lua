@@ -291,6 +291,15 @@ function socket.refusing_address()
    return address
 end
 
+--- Has something closed, by its `reset`, with what specs leave open.
+function socket.track(opened)
+   open[opened] = true
+end
+
+function socket.untrack(opened)
+   open[opened] = nil
+end
+
 --- Closes, with a RST, every connection that a spec has left open.
 function socket.reset_all()
    local left = {}

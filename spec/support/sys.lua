@@ -24,6 +24,10 @@ int setsockopt(int fd, int level, int name, const void *value, uint32_t length);
 int getsockopt(int fd, int level, int name, void *value, uint32_t *length);
 long recv(int fd, void *buffer, size_t length, int flags);
 long send(int fd, const void *bytes, size_t length, int flags);
+long recvfrom(int fd, void *buffer, size_t length, int flags, struct spec_sockaddr *address,
+              uint32_t *address_length);
+long sendto(int fd, const void *bytes, size_t length, int flags,
+            const struct spec_sockaddr *address, uint32_t address_length);
 int shutdown(int fd, int how);
 int close(int fd);
 
@@ -50,13 +54,14 @@ extern char **environ;
 local AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
 local SOCK_STREAM, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_CLOEXEC = 1, 2, 0x800, 0x80000
 local SOL_SOCKET, SO_REUSEADDR, SO_ERROR, SO_SNDBUF, SO_RCVBUF, SO_LINGER = 1, 2, 4, 7, 8, 13
+local SO_RCVBUFFORCE = 33
 local IPPROTO_TCP, TCP_NODELAY = 6, 1
 local MSG_NOSIGNAL = 0x4000
 local O_WRONLY_CREATE_APPEND = 0x1 + 0x40 + 0x400
 local PIDFD_OPEN = 434
 
 local sys = {
-   EINTR = 4, EAGAIN = 11, EPIPE = 32, ECONNRESET = 104, EINPROGRESS = 115,
+   EINTR = 4, EAGAIN = 11, EPIPE = 32, ECONNRESET = 104, ECONNREFUSED = 111, EINPROGRESS = 115,
    READ = 1, WRITE = 4, -- EPOLLIN, EPOLLOUT
    SIGHUP = 1, SIGINT = 2, SIGQUIT = 3, SIGKILL = 9, SIGUSR1 = 10, SIGSEGV = 11, SIGUSR2 = 12, SIGTERM = 15,
 }
@@ -78,7 +83,7 @@ local function port_bytes(sockaddr, port)
    sockaddr.bytes[0], sockaddr.bytes[1] = bit.rshift(port, 8), bit.band(port, 0xff)
 end
 
---- "127.0.0.1:80", "[::1]:80" or "unix:/path" as a socket address and its length.
+--- "127.0.0.1:80", "[::1]:80", "[::]:80" or "unix:/path" as a socket address and its length.
 local function sockaddr_of(address)
    local sockaddr = ffi.new "struct spec_sockaddr"
    local path = address:match "^unix:(.+)$"
@@ -88,11 +93,11 @@ local function sockaddr_of(address)
       ffi.copy(sockaddr.bytes, path)
       return sockaddr, 2 + #path + 1
    end
-   local port = address:match "^%[::1%]:(%d+)$"
+   local last, port = address:match "^%[::(1?)%]:(%d+)$"
    if port then
       sockaddr.family = AF_INET6
       port_bytes(sockaddr, tonumber(port))
-      sockaddr.bytes[21] = 1 -- behind port (2) and flow (4), the last byte of the address
+      sockaddr.bytes[21] = tonumber(last) or 0 -- behind port (2) and flow (4), the address's last byte
       return sockaddr, 28
    end
    local a, b, c, d
@@ -204,6 +209,57 @@ end
 
 local RECEIVE_BYTES = 65536
 local receive_buffer = ffi.new("char[?]", RECEIVE_BYTES)
+
+--- The text of an internet address, as sockaddr_of takes it.
+local function text_of(sockaddr)
+   local bytes = sockaddr.bytes
+   local port = bytes[0] * 256 + bytes[1]
+   if sockaddr.family == AF_INET6 then
+      assert(bytes[21] <= 1 and bytes[20] == 0, "an address that is not ::1")
+      return ("[::%s]:%d"):format(bytes[21] == 1 and "1" or "", port)
+   end
+   return ("%d.%d.%d.%d:%d"):format(bytes[2], bytes[3], bytes[4], bytes[5], port)
+end
+
+--- A UDP socket that is bound to an address, or connected to one.
+---@param options { bind: string|nil, connect: string|nil, receive_buffer: integer|nil }
+function sys.udp(options)
+   local sockaddr, length = sockaddr_of(options.bind or options.connect)
+   local fd = C.socket(sockaddr.family, SOCK_DGRAM + SOCK_NONBLOCK + SOCK_CLOEXEC, 0)
+   set_option(fd, SOL_SOCKET, SO_RCVBUFFORCE, options.receive_buffer or 4 * 1024 * 1024)
+   if options.bind and C.bind(fd, sockaddr, length) < 0 then
+      return failed "bind"
+   elseif options.connect then
+      sockaddr, length = sockaddr_of(options.connect)
+      if C.connect(fd, sockaddr, length) < 0 then
+         return failed "connect"
+      end
+   end
+   return fd
+end
+
+--- A datagram and the address that it came from.
+function sys.recv_from(fd)
+   local sockaddr, length = ffi.new "struct spec_sockaddr", ffi.new("uint32_t[1]", 128)
+   local count = tonumber(C.recvfrom(fd, receive_buffer, RECEIVE_BYTES, 0, sockaddr, length))
+   if count < 0 then
+      return failed "recvfrom"
+   end
+   return ffi.string(receive_buffer, count), text_of(sockaddr)
+end
+
+--- Sends a datagram to an address, or to the one that the socket is connected to.
+function sys.send_to(fd, bytes, address)
+   local sockaddr, length
+   if address then
+      sockaddr, length = sockaddr_of(address)
+   end
+   local count = tonumber(C.sendto(fd, bytes, #bytes, MSG_NOSIGNAL, sockaddr, length or 0))
+   if count < 0 then
+      return failed "sendto"
+   end
+   return count
+end
 
 --- Up to `max` bytes, "" at the end of the stream.
 function sys.recv(fd, max)

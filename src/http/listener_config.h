@@ -64,6 +64,10 @@ struct listener_config {
     uint32_t frame_max_bytes;        /* 16,777,216: Thrift, one message */
     uint32_t calls_max;              /* 32: Thrift, unanswered at once on a connection */
     bool ordered_replies;            /* true: Thrift, replies come in the order of their calls */
+    uint32_t flows_max;              /* 16,384: UDP, per worker */
+    uint32_t flow_queue_max;         /* 16: datagrams of a flow that wait for its layers */
+    uint32_t receive_buffer_bytes;   /* 0: the system's; of a UDP socket */
+    uint32_t send_buffer_bytes;
     uint32_t setup_timeout_ms; /* 60,000: layer 4, start of the chain to the peer's connection */
 };
 

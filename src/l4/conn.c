@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "coro/coro.h"
 #include "http/proxy_info.h"
+#include "l4/udp_flow.h"
 #include "tls/tls_stream.h"
 
 enum { LINGER_MS = 2000 }; /* how long a client that was sent a FIN may go on sending */
@@ -45,6 +46,7 @@ const char *l4_reason_name(enum l4_reason reason)
         [L4_CONNECT_FAILED] = "connect_failed",
         [L4_LAYER_FAILED] = "layer_failed",
         [L4_CANCELLED] = "cancelled",
+        [L4_EVICTED] = "evicted",
     };
     return names[reason];
 }
@@ -126,13 +128,20 @@ static void tunnel_done(const struct tunnel_result *result, void *owner)
     finish_end(conn, begin_end(conn));
 }
 
+void l4_conn_over(struct l4_conn *conn)
+{
+    finish_end(conn, begin_end(conn));
+}
+
 void l4_conn_end(struct l4_conn *conn, enum l4_reason verdict)
 {
-    if (!conn->connection || conn->verdict)
+    if ((!conn->connection && !conn->flow) || conn->verdict)
         return;
     conn->verdict = verdict;
     if (conn->tunnel)
         tunnel_cancel(conn->tunnel);
+    else if (conn->flow && !conn->flow->coro)
+        udp_flow_end(conn->flow, verdict, (struct slice){0});
 }
 
 /* --- The chain -------------------------------------------------------------------------------- */
@@ -161,13 +170,25 @@ static bool start_tunnel(struct l4_conn *conn, struct response *response)
     return true;
 }
 
-/* Why a chain gave no peer to connect to. */
-static enum l4_reason failure_of(const struct l4_conn *conn, const struct response *response)
+bool l4_conn_connected(const struct l4_conn *conn, const struct response *last)
+{
+    return conn->tunnel || (last && last->tunnel) || (conn->flow && conn->flow->fd >= 0);
+}
+
+void l4_conn_note_peer(struct l4_conn *conn, const struct address *address)
+{
+    char text[ADDRESS_TEXT_MAX];
+    size_t len = address_format(address, text);
+    conn->peer = arena_copy(&conn->exchange->arena, slice_of(text, len));
+}
+
+enum l4_reason l4_conn_failure(const struct l4_conn *conn, const struct response *response)
 {
     if (conn->verdict)
         return conn->verdict;
     if (coro_cancelled())
-        return conn->connection->stream.end < 0 ? L4_CLIENT_FAILED : L4_CANCELLED;
+        return conn->connection && conn->connection->stream.end < 0 ? L4_CLIENT_FAILED
+                                                                    : L4_CANCELLED;
     if (conn->exchange->total_deadline <= clock_now_ms())
         return L4_SETUP_DEADLINE;
     if (!response || response->error == RESPONSE_LAYER_FAILED)
@@ -180,7 +201,7 @@ static enum l4_reason failure_of(const struct l4_conn *conn, const struct respon
 static void end_without_peer(struct l4_conn *conn, const struct response *response)
 {
     struct connection *connection = conn->connection;
-    conn->reason = failure_of(conn, response);
+    conn->reason = l4_conn_failure(conn, response);
     if (conn->reason == L4_CLIENT_FAILED)
         conn->why = error_text(connection->stream.end);
     else if (response && response->error != RESPONSE_OK)
@@ -233,6 +254,26 @@ static void keep_proxied(struct exchange *exchange)
         exchange->request.proxied = NULL;
 }
 
+static void dress(struct l4_conn *conn)
+{
+    struct exchange *exchange = conn->exchange;
+    exchange->connection = conn;
+    exchange->request.scheme = SLICE("");
+    exchange->request.remote = &conn->remote;
+    exchange->request.local = &conn->local;
+}
+
+void l4_conn_begin(struct l4_conn *conn, struct exchange *exchange, struct service *service,
+                   struct coro *coro)
+{
+    conn->exchange = exchange;
+    exchange->codec = &l4_codec;
+    exchange->coro = coro;
+    exchange->service = service;
+    service->retain(service);
+    dress(conn);
+}
+
 static void begin(struct l4_conn *conn, struct connection *connection)
 {
     struct exchange *exchange = conn->exchange;
@@ -241,10 +282,7 @@ static void begin(struct l4_conn *conn, struct connection *connection)
     conn->local = connection->stream.local;
     conn->idle_timeout_ms = connection->server->config.tunnel_idle_timeout_ms;
     connection_begin_exchange(connection, exchange, &l4_codec, connection->coro);
-    exchange->connection = conn;
-    exchange->request.scheme = SLICE("");
-    exchange->request.remote = &conn->remote;
-    exchange->request.local = &conn->local;
+    dress(conn);
     keep_proxied(exchange);
     exchange->total_deadline = setup_deadline(conn);
 }

@@ -32,9 +32,11 @@ enum l4_reason {
     L4_CONNECT_FAILED, /* no peer could be reached */
     L4_LAYER_FAILED,
     L4_CANCELLED, /* this server ends */
+    L4_EVICTED,   /* a flow of datagrams that made room for another */
 };
 
 struct l4_conn;
+struct udp_flow;
 
 /* Hears of the end, once. */
 struct l4_close_hook {
@@ -50,6 +52,8 @@ struct l4_conn {
     struct exchange *exchange;     /* whose arena it lives in */
     struct connection *connection; /* NULL once it is being closed */
     struct tunnel *tunnel;         /* under way, or NULL */
+    struct udp_flow *flow;         /* of datagrams, in place of both; NULL once it has ended */
+    bool of_datagrams;             /* it is or was a flow */
     struct l4_close_hook *on_close;
     struct address remote; /* of the client; kept beyond its stream */
     struct address local;
@@ -62,9 +66,11 @@ struct l4_conn {
 
     /* The end. */
     enum l4_reason reason;
-    struct slice why;      /* what went wrong; NULL ptr: nothing did */
-    uint64_t client_bytes; /* from the client to the peer */
-    uint64_t peer_bytes;   /* and back */
+    struct slice why;        /* what went wrong; NULL ptr: nothing did */
+    uint64_t client_bytes;   /* from the client to the peer */
+    uint64_t peer_bytes;     /* and back */
+    uint64_t client_packets; /* the same in datagrams */
+    uint64_t peer_packets;
     int64_t duration_us;
 };
 
@@ -77,6 +83,21 @@ struct l4_conn *l4_conn_of(const struct request *request);
 /* Ends it by FIN (L4_CLOSED) or RST (L4_RESET): a tunnel at once, else when the chain has returned.
  */
 void l4_conn_end(struct l4_conn *conn, enum l4_reason verdict);
+
+/* Does the connection have a peer? `last` is what the last attempt has given, or NULL. */
+bool l4_conn_connected(const struct l4_conn *conn, const struct response *last);
+
+/* For flows of datagrams (udp_flow.c): makes the exchange that of a connection whose addresses are
+ * set, and its end, when its reason and counts are. */
+void l4_conn_begin(struct l4_conn *conn, struct exchange *exchange, struct service *service,
+                   struct coro *coro);
+void l4_conn_over(struct l4_conn *conn);
+
+/* Notes which peer it was connected to. */
+void l4_conn_note_peer(struct l4_conn *conn, const struct address *address);
+
+/* Why a chain that gave this response, or NULL, gave no peer. */
+enum l4_reason l4_conn_failure(const struct l4_conn *conn, const struct response *response);
 
 /* "ended", "idle_timeout", ...: for logs and scripts. */
 const char *l4_reason_name(enum l4_reason reason);

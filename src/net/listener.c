@@ -8,19 +8,38 @@
 
 enum { BACKLOG = 65535 }; /* the kernel cuts it to net.core.somaxconn */
 
+const struct slice listener_udp_prefix = SLICE_INIT("udp:");
+
+int listener_parse(struct slice text, struct address *address, bool *datagrams, const char **why)
+{
+    *datagrams = slice_starts_with(text, listener_udp_prefix);
+    if (!*datagrams)
+        return address_parse(text, address, why);
+    int result = address_parse(
+        slice_of(text.ptr + listener_udp_prefix.len, text.len - listener_udp_prefix.len), address,
+        why);
+    if (result == 0 && address->any.sa_family == AF_UNIX) {
+        *why = "is no internet address, which UDP needs";
+        return -EINVAL;
+    }
+    return result;
+}
+
 static int set(int fd, int level, int option)
 {
     int on = 1;
     return setsockopt(fd, level, option, &on, sizeof(on));
 }
 
-static int open_socket(const struct address *address, bool shared)
+static int open_socket(const struct address *address, bool datagrams, bool shared)
 {
-    int fd = socket(address->any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int type = datagrams ? SOCK_DGRAM : SOCK_STREAM;
+    int fd = socket(address->any.sa_family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
     int result = 0;
-    if (address->any.sa_family != AF_UNIX)
+    /* With UDP it would mean that others who ask for it may share the port. */
+    if (address->any.sa_family != AF_UNIX && !datagrams)
         result |= set(fd, SOL_SOCKET, SO_REUSEADDR);
     if (address->any.sa_family == AF_INET6)
         result |= set(fd, IPPROTO_IPV6, IPV6_V6ONLY);
@@ -36,9 +55,9 @@ static int open_socket(const struct address *address, bool shared)
 
 /* Sockets with SO_REUSEPORT would silently share the port with another instance of ours: a socket
  * without it finds out. It also settles port 0. */
-static int claim(struct address *address)
+static int claim(struct address *address, bool datagrams)
 {
-    int fd = open_socket(address, false);
+    int fd = open_socket(address, datagrams, false);
     if (fd < 0)
         return fd;
     socklen_t len = sizeof(address->v6);
@@ -47,21 +66,21 @@ static int claim(struct address *address)
     return result;
 }
 
-static int open_listening(const struct address *address)
+static int open_listening(const struct address *address, bool datagrams)
 {
-    int fd = open_socket(address, true);
-    if (fd < 0 || listen(fd, BACKLOG) == 0)
+    int fd = open_socket(address, datagrams, true);
+    if (fd < 0 || datagrams || listen(fd, BACKLOG) == 0)
         return fd;
     int error = -errno;
     close(fd);
     return error;
 }
 
-static int open_shared(struct address *address, int *fds, unsigned count)
+static int open_shared(struct address *address, bool datagrams, int *fds, unsigned count)
 {
-    int result = claim(address);
+    int result = claim(address, datagrams);
     for (unsigned i = 0; i < count && result >= 0; i++)
-        result = fds[i] = open_listening(address);
+        result = fds[i] = open_listening(address, datagrams);
     return result < 0 ? result : 0;
 }
 
@@ -84,10 +103,10 @@ static bool alive(const struct address *address)
 
 static int open_local(struct address *address, int *fds, unsigned count)
 {
-    int fd = open_socket(address, false);
+    int fd = open_socket(address, false, false);
     if (fd == -EADDRINUSE && address->local.sun_path[0] && !alive(address)) {
         unlink(address->local.sun_path); /* left behind by a process that died */
-        fd = open_socket(address, false);
+        fd = open_socket(address, false, false);
     }
     if (fd < 0)
         return fd;
@@ -102,12 +121,13 @@ static int open_local(struct address *address, int *fds, unsigned count)
     return 0;
 }
 
-int listener_open(struct address *address, int *fds, unsigned count, const char **why)
+int listener_open(struct address *address, bool datagrams, int *fds, unsigned count,
+                  const char **why)
 {
     for (unsigned i = 0; i < count; i++)
         fds[i] = -1;
     int result = address->any.sa_family == AF_UNIX ? open_local(address, fds, count)
-                                                   : open_shared(address, fds, count);
+                                                   : open_shared(address, datagrams, fds, count);
     if (result == 0)
         return 0;
     for (unsigned i = 0; i < count; i++)
@@ -117,11 +137,12 @@ int listener_open(struct address *address, int *fds, unsigned count, const char 
     return result;
 }
 
-int listener_extend(const struct address *address, int *fds, unsigned have, unsigned count,
-                    const char **why)
+int listener_extend(const struct address *address, bool datagrams, int *fds, unsigned have,
+                    unsigned count, const char **why)
 {
     for (unsigned i = have; i < count; i++) {
-        fds[i] = address->any.sa_family == AF_UNIX ? duplicate(fds[0]) : open_listening(address);
+        fds[i] = address->any.sa_family == AF_UNIX ? duplicate(fds[0])
+                                                   : open_listening(address, datagrams);
         if (fds[i] >= 0)
             continue;
         int result = fds[i];
@@ -132,7 +153,7 @@ int listener_extend(const struct address *address, int *fds, unsigned have, unsi
     return 0;
 }
 
-void listener_quiesce(const struct address *address, const int *fds, unsigned count)
+void listener_quiesce(const struct address *address, bool datagrams, const int *fds, unsigned count)
 {
     enum { FLAGS_AT = 13, FLAG_SYN = 0x02, DROP = 0 };
     struct sock_filter unless_syn[] = {
@@ -141,6 +162,8 @@ void listener_quiesce(const struct address *address, const int *fds, unsigned co
         BPF_STMT(BPF_RET | BPF_K, UINT32_MAX), /* bytes to keep */
     };
     const struct sock_fprog program = {sizeof(unless_syn) / sizeof(unless_syn[0]), unless_syn};
+    if (datagrams)
+        return;
     if (address->any.sa_family == AF_UNIX) {
         if (address->local.sun_path[0])
             unlink(address->local.sun_path);

@@ -101,8 +101,8 @@ static bool try_again(struct dialing *dialing, int error, unsigned *attempts)
            pick_remember(upstream, &dialing->tried, dialing->entry, dialing->request->arena);
 }
 
-int upstream_dial(struct upstream *upstream, struct request *request, struct stream **out,
-                  struct slice *why)
+int upstream_dial_with(struct upstream *upstream, struct request *request, struct dialer *dialer,
+                       struct slice *why)
 {
     struct dialing dialing = {.upstream = upstream, .request = request};
     unsigned attempts = 0;
@@ -112,11 +112,31 @@ int upstream_dial(struct upstream *upstream, struct request *request, struct str
         result = choose(&dialing);
         if (result < 0)
             break;
-        result = error = peer_connect_stream(dialing.entry->peer, &upstream->config, out,
-                                             attempt_deadline(&dialing));
-        if (result == 0)
-            peer_succeeded(dialing.entry->peer);
+        result = error = dialer->connect(dialer, dialing.entry->peer, &upstream->config,
+                                         attempt_deadline(&dialing));
     } while (result < 0 && result != -ECANCELED && try_again(&dialing, result, &attempts));
     *why = dialing.why;
     return result == -ECONNREFUSED && error ? error : result;
+}
+
+struct stream_dialer {
+    struct dialer dialer; /* first */
+    struct stream **out;
+};
+
+static int connect_stream(struct dialer *dialer, struct peer *peer,
+                          const struct upstream_config *config, int64_t deadline)
+{
+    struct stream_dialer *self = (struct stream_dialer *)dialer;
+    int result = peer_connect_stream(peer, config, self->out, deadline);
+    if (result == 0)
+        peer_succeeded(peer);
+    return result;
+}
+
+int upstream_dial(struct upstream *upstream, struct request *request, struct stream **out,
+                  struct slice *why)
+{
+    struct stream_dialer dialer = {.dialer.connect = connect_stream, .out = out};
+    return upstream_dial_with(upstream, request, &dialer.dialer, why);
 }

@@ -86,6 +86,13 @@ void peer_give_back(struct peer *peer, struct client_exchange *exchange, bool co
 int peer_connect_stream(struct peer *peer, const struct upstream_config *config,
                         struct stream **out, int64_t deadline);
 
+/* A connected UDP socket to the peer, which counts as one of its connections and as an exchange
+ * until peer_datagrams_over; *to is its address. Returns it or a negative errno. Suspends only if
+ * address_count is 0. */
+int peer_connect_datagrams(struct peer *peer, const struct upstream_config *config,
+                           struct address *to, int64_t deadline);
+void peer_datagrams_over(struct peer *peer);
+
 /* Behind a 101: the connection is nobody's but the caller's, who closes it. */
 struct stream *peer_give_away(struct peer *peer, struct client_exchange *exchange);
 

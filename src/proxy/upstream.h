@@ -23,6 +23,7 @@ enum upstream_protocol {
     UPSTREAM_H2,
     UPSTREAM_TCP, /* anything: for layer 4 */
     UPSTREAM_THRIFT,
+    UPSTREAM_UDP, /* datagrams: for layer 4 */
 };
 
 enum balance { BALANCE_ROUND_ROBIN, BALANCE_LEAST_CONN, BALANCE_RANDOM, BALANCE_HASH };

@@ -37,7 +37,7 @@ static int router_step(lua_State *L)
     return 1;
 }
 
-/* core.access_log_step(format, path, label, kind of chain) */
+/* core.access_log_step(format, path, label, in a chain of layer 4) */
 static int access_log_step(lua_State *L)
 {
     static const char *const formats[] = {[ACCESS_LOG_COMBINED] = "combined",
@@ -46,7 +46,7 @@ static int access_log_step(lua_State *L)
                                           [ACCESS_LOG_TEXT + 1] = NULL};
     struct script *script = script_of(L);
     int format = luaL_checkoption(L, 1, NULL, formats);
-    bool of_connections = strcmp(luaL_checkstring(L, 4), "l4") == 0;
+    bool of_connections = lua_toboolean(L, 4);
     const char *error = NULL;
     struct access_log *log =
         access_log_create(&build_site(L)->arena, script->probe ? NULL : script->io,
@@ -103,15 +103,32 @@ static uint32_t timeout_at(lua_State *L, int index)
 static int tcp_proxy_step(lua_State *L)
 {
     const struct site_upstream *entry = lua_touserdata(L, 1);
-    struct l4_tcp_proxy *proxy = build_alloc(L, sizeof(*proxy));
+    struct l4_proxy *proxy = build_alloc(L, sizeof(*proxy));
     proxy->upstream = entry->upstream;
-    proxy->options = (struct l4_splice){timeout_at(L, 3), timeout_at(L, 4)};
+    proxy->options = (struct l4_splice){timeout_at(L, 3), timeout_at(L, 4), 0};
     build_step(L, &l4_tcp_proxy_layer, proxy, 2);
     return 1;
 }
 
+/* core.udp_proxy_step(upstream, label, idle_timeout_ms or nil, total_timeout_ms or nil,
+ * responses_max or nil) */
+static int udp_proxy_step(lua_State *L)
+{
+    const struct site_upstream *entry = lua_touserdata(L, 1);
+    struct l4_proxy *proxy = build_alloc(L, sizeof(*proxy));
+    proxy->upstream = entry->upstream;
+    proxy->options =
+        (struct l4_splice){timeout_at(L, 3), timeout_at(L, 4), (uint32_t)lua_tonumber(L, 5)};
+    build_step(L, &l4_udp_proxy_layer, proxy, 2);
+    return 1;
+}
+
 const luaL_Reg builtin_functions[] = {
-    {"tcp_proxy_step", tcp_proxy_step}, {"connect_step", connect_step},
-    {"files_step", files_step},         {"access_log_step", access_log_step},
-    {"router_step", router_step},       {NULL, NULL},
+    {"udp_proxy_step", udp_proxy_step},
+    {"tcp_proxy_step", tcp_proxy_step},
+    {"connect_step", connect_step},
+    {"files_step", files_step},
+    {"access_log_step", access_log_step},
+    {"router_step", router_step},
+    {NULL, NULL},
 };

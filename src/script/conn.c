@@ -22,7 +22,7 @@ int script_conn_state(intptr_t address, uint32_t generation, intptr_t response)
     const struct response *last = (const struct response *)response;
     if (!conn)
         return ACCESS_OVER;
-    if (conn->tunnel || (last && last->tunnel))
+    if (l4_conn_connected(conn, last))
         return 1;
     return conn->verdict ? 2 : 0;
 }
@@ -118,7 +118,8 @@ void conn_take_splice(struct call *call, lua_State *L)
     bool own = call->next && (uintptr_t)lua_tonumber(L, 2) == (uintptr_t)call->request;
     const struct site_upstream *entry = lua_touserdata(L, 3);
     call->upstream = own ? entry->upstream : NULL;
-    call->splice = (struct l4_splice){timeout_at(L, 4), timeout_at(L, 5)};
+    call->splice =
+        (struct l4_splice){timeout_at(L, 4), timeout_at(L, 5), (uint32_t)lua_tonumber(L, 6)};
 }
 
 void conn_perform_splice(struct call *call)

@@ -23,7 +23,8 @@ ML_API int script_conn_end(intptr_t request, uint32_t generation, int reset);
 /* Has VALUE_CONN_CLOSED called when it has ended. */
 ML_API int script_conn_watch(intptr_t request, uint32_t generation);
 
-/* The verb "splice": request's address, struct site_upstream, idle and total milliseconds or nil.
+/* The verb "splice": request's address, struct site_upstream, idle and total milliseconds,
+ * responses_max, or nil.
  */
 void conn_take_splice(struct call *call, lua_State *L);
 void conn_perform_splice(struct call *call);

@@ -32,6 +32,10 @@ static const struct option of_listener[] = {
     LISTENER(OPTION_BYTES, "frame_max", frame_max_bytes),
     LISTENER(OPTION_COUNT, "calls_max", calls_max),
     LISTENER(OPTION_FLAG, "ordered_replies", ordered_replies),
+    LISTENER(OPTION_COUNT, "flows_max", flows_max),
+    LISTENER(OPTION_COUNT, "flow_queue_max", flow_queue_max),
+    LISTENER(OPTION_BYTES, "receive_buffer", receive_buffer_bytes),
+    LISTENER(OPTION_BYTES, "send_buffer", send_buffer_bytes),
     LISTENER(OPTION_BYTES, "request_line_max", request_line_max_bytes),
     LISTENER(OPTION_BYTES, "head_max", head_max_bytes),
     LISTENER(OPTION_COUNT, "headers_max", header_count_max),
@@ -158,7 +162,8 @@ static void print_scaled(char *out, size_t size, uint64_t value, const uint64_t 
 static const char *const protocol_names[] = {[UPSTREAM_H1] = "h1",
                                              [UPSTREAM_H2] = "h2",
                                              [UPSTREAM_TCP] = "tcp",
-                                             [UPSTREAM_THRIFT] = "thrift"};
+                                             [UPSTREAM_THRIFT] = "thrift",
+                                             [UPSTREAM_UDP] = "udp"};
 
 static void print_protocols(char *out, size_t size, uint32_t bits)
 {

@@ -19,8 +19,9 @@ static struct bound *find(struct bounds *bounds, const char *key)
 static bool same_address_twice(const char *const *addresses, unsigned index)
 {
     struct address address;
+    bool datagrams;
     const char *why;
-    if (address_parse(slice_from_cstr(addresses[index]), &address, &why) != 0 ||
+    if (listener_parse(slice_from_cstr(addresses[index]), &address, &datagrams, &why) != 0 ||
         (address.any.sa_family != AF_UNIX && address_port(&address) == 0))
         return false;
     for (unsigned i = 0; i < index; i++)
@@ -33,11 +34,13 @@ static bool same_address_twice(const char *const *addresses, unsigned index)
 static bool open_sockets(struct bound *bound, const char *text, const char *key, unsigned workers,
                          const char **why)
 {
+    if (listener_parse(slice_from_cstr(text), &bound->address, &bound->datagrams, why) != 0)
+        return false;
     bound->inherited = inherit_take(key, &bound->address, bound->fds, workers);
     if (bound->inherited)
-        return listener_extend(&bound->address, bound->fds, bound->inherited, workers, why) == 0;
-    return address_parse(slice_from_cstr(text), &bound->address, why) == 0 &&
-           listener_open(&bound->address, bound->fds, workers, why) == 0;
+        return listener_extend(&bound->address, bound->datagrams, bound->fds, bound->inherited,
+                               workers, why) == 0;
+    return listener_open(&bound->address, bound->datagrams, bound->fds, workers, why) == 0;
 }
 
 static bool bind_address(struct bounds *bounds, const char *text, const char *key, char *error,
@@ -87,7 +90,7 @@ bool bounds_want(struct bounds *bounds, const char *const *addresses, unsigned c
 static void quiesce(struct bound *bound, unsigned workers)
 {
     if (!bound->quiet)
-        listener_quiesce(&bound->address, bound->fds, workers);
+        listener_quiesce(&bound->address, bound->datagrams, bound->fds, workers);
     bound->quiet = true;
 }
 
@@ -155,7 +158,7 @@ void bounds_hand_over(struct bounds *bounds)
             continue;
         /* A local socket is one, however many hold it. */
         if (bound->address.any.sa_family != AF_UNIX && bound->adopted < bounds->workers)
-            listener_quiesce(&bound->address, bound->fds + bound->adopted,
+            listener_quiesce(&bound->address, bound->datagrams, bound->fds + bound->adopted,
                              bounds->workers - bound->adopted);
         bound->quiet = true;
     }
@@ -183,7 +186,7 @@ void bounds_announce(struct bounds *bounds)
             continue;
         bound->announced = true;
         address_format(&bound->address, text);
-        printf("listening on %s\n", text);
+        printf("listening on %s%s\n", bound->datagrams ? listener_udp_prefix.ptr : "", text);
     }
     fflush(stdout);
 }

@@ -17,6 +17,7 @@ enum { LISTENERS_MAX = 1024, LISTENER_KEY_MAX = 256 };
 struct bound {
     char key[LISTENER_KEY_MAX]; /* see listener_key in worker.h */
     struct address address;
+    bool datagrams;       /* UDP */
     int fds[WORKERS_MAX]; /* one per worker; kept for workers that are started again */
     bool wanted;          /* by the generation that is being prepared */
     bool fresh;           /* bound for that generation */

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "coro/coro.h"
 #include "http/server.h"
+#include "l4/tcp_proxy.h"
 #include "proxy/log_sink.h"
 #include "proxy/upstream.h"
 #include "script/script.h"
@@ -21,6 +22,7 @@
 #include "server/control.h"
 #include "server/last_words.h"
 #include "server/sources.h"
+#include "server/udp_listeners.h"
 
 enum { ABORT_WAIT_MS = 1000 }; /* for cancelled exchanges to end */
 
@@ -28,6 +30,7 @@ struct worker {
     struct io *io;
     const struct worker_options *options;
     struct acceptors acceptors;
+    struct udp_listeners udp;
     struct site *site; /* serves */
     struct site *next; /* prepared, waits for the commit; NULL if none */
     struct io_op control;
@@ -76,9 +79,9 @@ void listener_key(const char *const *addresses, unsigned index, char *key, unsig
     snprintf(key, size, same > 1 ? "%s#%u" : "%s", addresses[index], same);
 }
 
-/* Calls `fn` for every listener of the site with its socket (NULL if there is none). */
+/* Calls `fn` for every listener of the site with its key. */
 static void each_listener(struct worker *worker, struct site *site,
-                          void (*fn)(struct acceptor *acceptor, struct site *site,
+                          void (*fn)(struct worker *worker, const char *key, struct site *site,
                                      struct site_listener *config))
 {
     const char *seen[1024];
@@ -89,27 +92,43 @@ static void each_listener(struct worker *worker, struct site *site,
             char key[256];
             seen[count++] = config->addresses[j];
             listener_key(seen, count - 1, key, sizeof(key));
-            struct acceptor *acceptor = acceptors_find(&worker->acceptors, key);
-            if (acceptor)
-                fn(acceptor, site, config);
-            else
-                log_error("no socket for listener %s", key);
+            fn(worker, key, site, config);
         }
     }
 }
 
-static void mark_wanted(struct acceptor *acceptor, struct site *site, struct site_listener *config)
+static void mark_wanted(struct worker *worker, const char *key, struct site *site,
+                        struct site_listener *config)
 {
     (void)site;
     (void)config;
-    acceptor->wanted = true;
+    struct acceptor *acceptor = acceptors_find(&worker->acceptors, key);
+    struct udp_listener *udp = udp_listeners_find(&worker->udp, key);
+    if (acceptor)
+        acceptor->wanted = true;
+    else if (udp)
+        udp->wanted = true;
+    else
+        log_error("no socket for listener %s", key);
 }
 
-static void serve_with(struct acceptor *acceptor, struct site *site, struct site_listener *config)
+/* The proxy that a chain consists of, or NULL if there is more to it. */
+static const struct l4_proxy *only_proxy(const struct chain *chain)
 {
+    return chain->count == 1 && chain->steps[0].layer == &l4_udp_proxy_layer ? chain->steps[0].self
+                                                                             : NULL;
+}
+
+static void serve_with(struct worker *worker, const char *key, struct site *site,
+                       struct site_listener *config)
+{
+    struct acceptor *acceptor = acceptors_find(&worker->acceptors, key);
+    struct udp_listener *udp = udp_listeners_find(&worker->udp, key);
     struct listener_service *service = arena_alloc(&site->arena, sizeof(*service));
+    if (!acceptor && !udp)
+        return;
     if (!service) {
-        log_error("no memory for listener %s: it keeps its old chain", acceptor->key);
+        log_error("no memory for listener %s: it keeps its old chain", key);
         return;
     }
     *service = (struct listener_service){
@@ -118,6 +137,11 @@ static void serve_with(struct acceptor *acceptor, struct site *site, struct site
         .chain = &config->chain,
         .layer4 = config->config.start != NULL,
     };
+    if (udp) {
+        udp_server_set_service(&udp->server, &service->service, &config->config,
+                               only_proxy(&config->chain));
+        return;
+    }
     http_server_set_service(&acceptor->server, &service->service, &config->config);
     acceptor_start(acceptor);
 }
@@ -151,6 +175,7 @@ static void commit(struct worker *worker, struct site *site)
             http_server_drain(&acceptor->server);
         }
     }
+    udp_listeners_drain_unwanted(&worker->udp, io_now_ms(worker->io) + site->grace_ms);
     struct site *old = worker->site;
     worker->site = site;
     if (old)
@@ -186,6 +211,7 @@ static void drop_unused(struct worker *worker)
         if (!acceptor->server.service)
             acceptor_stop(acceptor);
     }
+    udp_listeners_drop_unused(&worker->udp);
 }
 
 /* --- The end ---------------------------------------------------------------------------------- */
@@ -199,6 +225,7 @@ static void abort_all(struct worker *worker)
         acceptor_stop(acceptor);
         http_server_abort(&acceptor->server);
     }
+    udp_listeners_abort(&worker->udp);
     timer_start(io_timers(worker->io), &worker->grace, io_now_ms(worker->io) + ABORT_WAIT_MS);
 }
 
@@ -210,7 +237,8 @@ static void grace_over(struct timer *timer)
         return;
     }
     unsigned left = acceptors_connections(&worker->acceptors);
-    log_warn("the grace period is over: %u connections are cut off", left);
+    log_warn("the grace period is over: %u connections are cut off",
+             left + udp_listeners_flows(&worker->udp));
     abort_all(worker);
 }
 
@@ -225,16 +253,25 @@ static void drain(struct worker *worker, uint64_t grace_ms)
         acceptor_stop(acceptor);
         http_server_drain(&acceptor->server);
     }
+    udp_listeners_drain(&worker->udp, DEADLINE_NEVER);
     timer_start(io_timers(worker->io), &worker->grace, io_now_ms(worker->io) + (int64_t)grace_ms);
 }
 
 /* --- Control ---------------------------------------------------------------------------------- */
 
+static void add_listener(struct worker *worker, const char *key, int fd)
+{
+    if (udp_listeners_own(key))
+        udp_listeners_add(&worker->udp, key, fd);
+    else
+        acceptors_add(&worker->acceptors, key, fd);
+}
+
 static void obey(struct worker *worker, const struct control_message *message)
 {
     switch (message->kind) {
     case CONTROL_LISTEN:
-        acceptors_add(&worker->acceptors, message->text, message->fd);
+        add_listener(worker, message->text, message->fd);
         break;
     case CONTROL_PREPARE:
         prepare(worker, message->value, message->fd);
@@ -339,9 +376,10 @@ static int start(struct worker *worker)
     if (io_create(&worker->io, &io_options) != 0)
         return -1;
     acceptors_init(&worker->acceptors, worker->io, &options->limits);
+    udp_listeners_init(&worker->udp, worker->io);
     timer_init(&worker->grace, grace_over, worker);
     for (unsigned i = 0; i < options->listener_count; i++)
-        acceptors_add(&worker->acceptors, options->listeners[i].key, options->listeners[i].fd);
+        add_listener(worker, options->listeners[i].key, options->listeners[i].fd);
     struct site *site =
         load(worker, options->generation, options->sources, options->source_count, &error);
     if (!site) {
@@ -355,10 +393,14 @@ static int start(struct worker *worker)
     return 0;
 }
 
-static bool may_end(struct worker *worker)
+static bool nothing_left(const struct worker *worker)
 {
-    return worker->finished ||
-           ((worker->draining || worker->stopping) && list_empty(&worker->acceptors.list));
+    return list_empty(&worker->acceptors.list) && list_empty(&worker->udp.list);
+}
+
+static bool may_end(const struct worker *worker)
+{
+    return worker->finished || ((worker->draining || worker->stopping) && nothing_left(worker));
 }
 
 static void turn(struct worker *worker)
@@ -392,8 +434,9 @@ int worker_main(const struct worker_options *options)
     while (!may_end(&worker)) {
         turn(&worker);
         acceptors_sweep(&worker.acceptors);
+        udp_listeners_sweep(&worker.udp);
     }
-    bool clean = list_empty(&worker.acceptors.list);
+    bool clean = nothing_left(&worker);
     if (clean)
         finish(&worker);
     return 0;

@@ -103,9 +103,10 @@ Layer.__index = Layer
 --- Describes a native layer.
 --- @param label string for the summary tree
 --- @param make fun(label: string, kind: string): userdata makes the step when a chain of that kind
---- ("http", "l4") is compiled
+--- ("http", "l4", "udp") is compiled
 --- @param level integer whose line is blamed for failures
---- @param kind string|nil of chains in which it may stand: "http" (default), "l4" or "both"
+--- @param kind string|nil of chains in which it may stand: "http" (default), "l4", "udp", "any_l4"
+--- (either of these two) or "both" (any)
 function build.layer(label, make, level, kind)
    return setmetatable({ label = label, make = make, where = check.where(level + 1),
       kind = kind or "http" }, Layer)
@@ -148,10 +149,14 @@ local function append_list(out, list, where, append)
    end
 end
 
-local KINDS = { http = "HTTP", l4 = "layer 4" }
+local KINDS = { http = "HTTP", l4 = "layer 4", udp = "UDP", any_l4 = "layer 4" }
+
+local function fits(kind, chain)
+   return kind == chain or kind == "both" or (kind == "any_l4" and chain ~= "http")
+end
 
 local function check_kind(layer, kind, where)
-   if layer.kind ~= kind and layer.kind ~= "both" then
+   if not fits(layer.kind, kind) then
       error(("%s: %s is a layer of %s and cannot stand in a chain of %s"):format(where, layer.label,
          KINDS[layer.kind], KINDS[kind]), 0)
    end
@@ -196,11 +201,11 @@ end
 --- Compiles layers to a native chain: every run of neighbouring functions becomes one step.
 --- @param value function|table a layer, a function, or a list of them
 --- @param where string "site.lua:7", for messages
---- @param kind string|nil "http" (default) or "l4"
+--- @param kind string|nil "http" (default), "l4" or "udp"
 --- @return userdata
 function build.chain(value, where, kind)
    local layers, steps, run = { kind = kind or "http" }, {}, {}
-   local of_connections = layers.kind == "l4"
+   local of_connections = layers.kind ~= "http"
    local join = of_connections and compose_connections or compose
    append(layers, value, where)
    local function end_run()
@@ -224,7 +229,7 @@ end
 
 -- --- Upstreams ---------------------------------------------------------------------------------
 
-local TCP, THRIFT = 2, 3 -- enum upstream_protocol of src/proxy/upstream.h
+local TCP, THRIFT, UDP = 2, 3, 4 -- enum upstream_protocol of src/proxy/upstream.h
 
 --- What peers are offered by ALPN, by the protocol that they are to speak.
 local OFFERS = { [0] = { "http/1.1" }, [1] = { "h2" }, [TCP] = {}, [THRIFT] = {} }
@@ -281,6 +286,18 @@ local function check_proof(peers, name, level)
    end
 end
 
+--- Datagrams go to internet addresses, and as they are.
+local function check_datagrams(peers, secure, level)
+   if secure then
+      error('upstream: tls: there is none for protocol = "udp"', level + 1)
+   end
+   for i = 1, #peers do
+      if peers[i]:find "^unix:" then
+         error(('upstream: protocol = "udp" needs internet addresses, not %s'):format(peers[i]), level + 1)
+      end
+   end
+end
+
 --- The peers, their weights and whether they are asked by TLS, which all must have in common.
 local function check_peers(options, level)
    local peers, weights, secure = {}, {}, nil
@@ -322,6 +339,9 @@ function build.upstream(options, level)
    local name = checked.name or peers[1]
    local stand_ins = overrides.upstreams[name]
    local client
+   if checked.protocol == UDP then
+      check_datagrams(peers, secure or checked.tls, level + 1)
+   end
    if (secure or checked.tls) and not stand_ins then
       client = tls.client(checked.tls or {}, build.files_beside, OFFERS[checked.protocol or 0], level + 1)
       check_proof(peers, checked.tls and checked.tls.name, level + 1)
@@ -329,7 +349,7 @@ function build.upstream(options, level)
    for i = 1, stand_ins and #stand_ins or 0 do
       weights[i] = 1
    end
-   if stand_ins and checked.protocol ~= TCP and checked.protocol ~= THRIFT then
+   if stand_ins and (checked.protocol or 0) < TCP then
       checked.protocol = nil -- they speak HTTP/1
    end
    peers = stand_ins or peers
@@ -380,9 +400,10 @@ function build.proxy(target, level)
    elseif getmetatable(target) ~= Upstream then
       target = build.upstream(target, level + 1)
    end
-   if target.options.protocol == TCP then
-      error(('proxy: upstream %q has the protocol "tcp", which is for layer 4'):format(target.name),
-         level + 1)
+   if (target.options.protocol or 0) >= TCP then
+      local protocol = target.options.protocol == UDP and "udp" or "tcp"
+      error(("proxy: upstream %q has the protocol %q, which is for layer 4"):format(target.name,
+         protocol), level + 1)
    end
    local layer = build.layer("proxy " .. target.name, function(label)
       return core.proxy_step(target:open(), label)
@@ -390,12 +411,26 @@ function build.proxy(target, level)
    return layer
 end
 
-local function with_tcp(options)
-   local copy = { protocol = "tcp" }
+local function with_protocol(protocol, options)
+   local copy = { protocol = protocol }
    for name, value in pairs(options) do
       copy[name] = value
    end
    return copy
+end
+
+--- The upstream of a proxy of layer 4: the given one, or one that is made of peers and options.
+local function upstream_of(what, target, protocol, level)
+   if getmetatable(target) == Upstream then
+      return target
+   end
+   target = type(target) == "string" and { target } or target
+   if type(target) ~= "table" then
+      error(("%s: expected an upstream, an address or a table of peers, not %s"):format(what,
+         type(target)), level + 1)
+   end
+   local upstream = build.upstream(with_protocol(protocol, target), level + 1)
+   return upstream
 end
 
 local SPLICE = { idle_timeout = "duration", total_timeout = "duration" }
@@ -404,18 +439,35 @@ local SPLICE = { idle_timeout = "duration", total_timeout = "duration" }
 --- @param options { idle_timeout: number|string|nil, total_timeout: number|string|nil }|nil
 --- @param level integer whose line is blamed, as for error()
 function build.tcp_proxy(target, options, level)
-   if getmetatable(target) ~= Upstream then
-      target = type(target) == "string" and { target } or target
-      if type(target) ~= "table" then
-         error("tcp_proxy: expected an upstream, an address or a table of peers, not " .. type(target),
-            level + 1)
-      end
-      target = build.upstream(with_tcp(target), level + 1)
+   target = upstream_of("tcp_proxy", target, "tcp", level + 1)
+   if target.options.protocol == UDP then
+      error(('tcp_proxy: upstream %q has the protocol "udp"'):format(target.name), level + 1)
    end
    local checked = check.options("tcp_proxy", options or {}, SPLICE, level + 1)
    local layer = build.layer("tcp_proxy " .. target.name, function(label)
       return core.tcp_proxy_step(target:open(), label, checked.idle_timeout, checked.total_timeout)
    end, level + 1, "l4")
+   return layer
+end
+
+local FLOW = { idle_timeout = "duration", total_timeout = "duration", responses_max = "count" }
+
+--- @param target monolake.Upstream|string|table
+--- @param options table|nil
+--- @param level integer whose line is blamed, as for error()
+function build.udp_proxy(target, options, level)
+   target = upstream_of("udp_proxy", target, "udp", level + 1)
+   if target.options.protocol ~= UDP then
+      error(('udp_proxy: upstream %q needs protocol = "udp"'):format(target.name), level + 1)
+   end
+   local checked = check.options("udp_proxy", options or {}, FLOW, level + 1)
+   if checked.idle_timeout == 0 then
+      error("udp_proxy: idle_timeout: expected more than 0: a flow has no other end", level + 1)
+   end
+   local layer = build.layer("udp_proxy " .. target.name, function(label)
+      return core.udp_proxy_step(target:open(), label, checked.idle_timeout, checked.total_timeout,
+         checked.responses_max)
+   end, level + 1, "udp")
    return layer
 end
 
@@ -451,7 +503,7 @@ end
 local ACCESS_LOG = { format = { combined = true, json = true, text = true }, path = "text" }
 
 --- What kind of chain a format is for; json has a form for either.
-local FORMAT_KINDS = { combined = "http", text = "l4" }
+local FORMAT_KINDS = { combined = "http", text = "any_l4" }
 
 --- @param options table|string|nil
 function build.access_log(options, level)
@@ -465,7 +517,8 @@ function build.access_log(options, level)
    end
    local title = "access_log " .. path .. (format and (" (%s)"):format(format) or "")
    local layer = build.layer(title, function(label, kind)
-      return core.access_log_step(format or (kind == "l4" and "text" or "combined"), path, label, kind)
+      local usual = kind == "http" and "combined" or "text"
+      return core.access_log_step(format or usual, path, label, kind ~= "http")
    end, level + 1, FORMAT_KINDS[format] or "both")
    return layer
 end
@@ -546,8 +599,8 @@ function build.cidr(options, level)
 end
 
 local LISTEN = {
-   address = "any", allow = "any", deny = "any", chain = "any", l4 = "any", thrift = "any",
-   tls = "table", proxy_protocol = "table",
+   address = "any", udp = "any", allow = "any", deny = "any", chain = "any", l4 = "any",
+   thrift = "any", tls = "table", proxy_protocol = "table",
 }
 for name, kind in pairs(option_kinds.listener) do
    LISTEN[name] = kind
@@ -573,15 +626,30 @@ local function check_admission(checked, level)
    end
 end
 
-local function addresses_of(address, level)
-   local list = type(address) == "table" and address or { address }
+--- ":53" stands for that port of every address, of both families.
+local function spread(list)
+   local out = {}
+   for i = 1, #list do
+      local port = type(list[i]) == "string" and list[i]:match "^:(%d+)$"
+      out[#out + 1] = port and "0.0.0.0:" .. port or list[i]
+      out[#out + 1] = port and "[::]:" .. port
+   end
+   return out
+end
+
+local function addresses_of(what, address, level)
+   local list = spread(type(address) == "table" and address or { address })
    for i = 1, #list do
       if type(list[i]) ~= "string" then
-         error("listen: address: expected a text or a list of them, not " .. type(list[i]), level + 1)
+         error(("listen: %s: expected a text or a list of them, not %s"):format(what, type(list[i])),
+            level + 1)
       end
       local why = core.address_error(list[i], false)
+      if not why and what == "udp" and list[i]:find "^unix:" then
+         why = "is no internet address, which UDP needs"
+      end
       if why then
-         error(("listen: address %q: %s"):format(list[i], why), level + 1)
+         error(("listen: %s %q: %s"):format(what, list[i], why), level + 1)
       end
    end
    if #list == 0 then
@@ -608,10 +676,33 @@ local function chain_of(checked, level)
    return found, kind
 end
 
+--- Those of a UDP listener bear a prefix from here on.
+local function as_datagrams(addresses)
+   for i = 1, #addresses do
+      addresses[i] = "udp:" .. addresses[i]
+   end
+   return addresses
+end
+
+local function check_udp(checked, level)
+   if checked.address ~= nil then
+      error("listen: expected an address or udp, not both: these are two listeners", level + 1)
+   elseif checked.l4 == nil then
+      error('listen: udp needs a chain of layer 4, e.g. l4 = ml.udp_proxy "10.0.0.5:53"', level + 1)
+   elseif checked.tls then
+      error("listen: tls: there is none for udp", level + 1)
+   end
+end
+
 function build.listen(options, level)
    build.current("listen", level + 1)
    local checked = check.options("listen", options, LISTEN, level + 1)
-   local addresses = addresses_of(checked.address, level + 1)
+   local udp = checked.udp ~= nil
+   if udp then
+      check_udp(checked, level + 1)
+   end
+   local addresses = addresses_of(udp and "udp" or "address", udp and checked.udp or checked.address,
+      level + 1)
    check_admission(checked, level + 1)
    if overrides.listen then
       local stand_ins = {}
@@ -620,6 +711,7 @@ function build.listen(options, level)
       end
       addresses = stand_ins
    end
+   addresses = udp and as_datagrams(addresses) or addresses
    local value, kind = chain_of(checked, level + 1)
    local where = check.where(level + 1)
    local server, on_hello
@@ -633,7 +725,7 @@ function build.listen(options, level)
       checked.protocols = nil
       checked.allow, checked.deny = nil, nil
    end
-   local chain = build.chain(value, where, kind == "l4" and "l4" or "http")
+   local chain = build.chain(value, where, udp and "udp" or kind == "l4" and "l4" or "http")
    core.listener(addresses, checked, chain, where, server, on_hello, kind ~= "http" and kind or nil,
       accept and accept())
 end

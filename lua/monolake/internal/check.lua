@@ -62,7 +62,8 @@ end
 
 local PROTOCOLS = { h1 = 1, h2 = 2, h2c = 4 } -- PROTOCOL_* of src/http/listener_config.h
 
-local UPSTREAM_PROTOCOLS = { h1 = 0, h2 = 1, tcp = 2, thrift = 3 } -- enum upstream_protocol of src/proxy/upstream.h
+-- enum upstream_protocol of src/proxy/upstream.h
+local UPSTREAM_PROTOCOLS = { h1 = 0, h2 = 1, tcp = 2, thrift = 3, udp = 4 }
 
 local function protocol_bits(list)
    local bits, seen = 0, {}
@@ -111,7 +112,7 @@ local kinds = {
       return bytes, what
    end,
    protocol = function(value)
-      return UPSTREAM_PROTOCOLS[value], 'one of "h1", "h2", "tcp", "thrift"'
+      return UPSTREAM_PROTOCOLS[value], 'one of "h1", "h2", "tcp", "thrift", "udp"'
    end,
    protocols = protocol_bits,
 }

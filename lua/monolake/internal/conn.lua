@@ -147,29 +147,30 @@ local function settle(self, what, address, code)
    end
 end
 
-local SPLICE = { idle_timeout = "duration", total_timeout = "duration" }
+local SPLICE = { idle_timeout = "duration", total_timeout = "duration", responses_max = "count" }
 
 --- Connects to a peer of an upstream that was made by ml.upstream when the site was loaded. Bytes are
 --- carried both ways, by native code, as soon as the layers have returned. True, or nil and why no
 --- peer could be reached: then another upstream may be tried.
 ---
 --- Options: `idle_timeout`, after which a connection on which nothing was received is reset (default:
---- `tunnel_idle_timeout` of the listener), and `total_timeout` (none).
+--- `tunnel_idle_timeout` of the listener), and `total_timeout` (none). For a flow of datagrams, whose
+--- upstream must have `protocol = "udp"`, those of `ml.udp_proxy`.
 ---@param upstream monolake.Upstream
----@param options { idle_timeout: number|string|nil, total_timeout: number|string|nil }|nil
+---@param options monolake.FlowOptions|nil
 ---@return true|nil, string|nil
 function methods:splice(upstream, options)
    local native = getmetatable(upstream) == Upstream and upstream.opened[self[3]]
    if not native then
       error("splice: expected an upstream that was made while the site was loaded", 2)
    end
-   local idle, total
+   local idle, total, responses
    if options then
       local checked = check.options("splice", options, SPLICE, 2)
-      idle, total = checked.idle_timeout, checked.total_timeout
+      idle, total, responses = checked.idle_timeout, checked.total_timeout, checked.responses_max
    end
    check_open(self, "splice", 2)
-   settle(self, "splice", raw_yield(splice_verb, self[1], native, idle, total))
+   settle(self, "splice", raw_yield(splice_verb, self[1], native, idle, total, responses))
    return outcome(self)
 end
 

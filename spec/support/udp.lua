@@ -1,0 +1,112 @@
+--- Datagrams for specs: sockets whose waits are bounded.
+local socket = require "spec.support.socket"
+local sys = require "spec.support.sys"
+local tasks = require "spec.support.tasks"
+
+---@class spec.Udp
+---@field address string|nil of a bound one
+local Udp = {}
+Udp.__index = Udp
+
+--- The next datagram and who sent it; nil and "timeout" or "refused".
+function Udp:try_receive(seconds)
+   while true do
+      local bytes, from, code = sys.recv_from(self.fd)
+      if bytes then
+         return bytes, from
+      elseif code == sys.ECONNREFUSED then
+         return nil, "refused"
+      elseif code ~= sys.EAGAIN then
+         error(("%s: %s"):format(self.name, from), 0)
+      elseif not tasks.wait(self.fd, "read", seconds) then
+         return nil, "timeout"
+      elseif not self.fd then -- another task has closed it meanwhile
+         return nil, "closed"
+      end
+   end
+end
+
+--- The next datagram and who sent it.
+function Udp:receive(seconds)
+   local bytes, from = self:try_receive(seconds)
+   if not bytes then
+      error(("%s: %s before a datagram came"):format(self.name, from), 0)
+   end
+   return bytes, from
+end
+
+--- Whether nothing comes for so long.
+function Udp:silent(seconds)
+   local bytes, why = self:try_receive(seconds)
+   return bytes == nil and why == "timeout"
+end
+
+---@param to string|nil where a socket that is not connected sends to
+function Udp:send(bytes, to)
+   assert(sys.send_to(self.fd, bytes, to))
+   return self
+end
+
+--- Sends and returns the answer.
+function Udp:ask(bytes, seconds)
+   return self:send(bytes):receive(seconds)
+end
+
+--- Answers what comes, in a task, until it is closed: with what `answer(bytes, from)` returns.
+function Udp:serve(answer)
+   tasks.start(function()
+      while self.fd do
+         local bytes, from = self:try_receive(3600)
+         local reply = bytes and answer(bytes, from)
+         if reply then
+            sys.send_to(self.fd, reply, from)
+         end
+      end
+   end)
+   return self
+end
+
+function Udp:close()
+   if self.fd then
+      socket.untrack(self)
+      tasks.forget(self.fd)
+      sys.close(self.fd)
+      self.fd = nil
+   end
+end
+
+Udp.reset = Udp.close
+
+local udp = {}
+
+local function wrap(options, name)
+   local fd = assert(sys.udp(options))
+   local opened = setmetatable({ fd = fd, name = name }, Udp)
+   socket.track(opened)
+   return opened
+end
+
+--- A socket at an address, by default at a free port of 127.0.0.1.
+---@return spec.Udp
+function udp.bind(address, name)
+   address = address or "127.0.0.1:0"
+   local opened = wrap({ bind = address }, name or "origin")
+   opened.address = address:gsub(":0$", ":" .. sys.port(opened.fd))
+   return opened
+end
+
+--- A socket that sends to an address and hears from nobody else.
+---@return spec.Udp
+function udp.connect(address, name)
+   return wrap({ connect = (address:gsub("^udp:", "")) }, name or "client")
+end
+
+--- An address at which nobody listens.
+function udp.refusing_address()
+   local opened = udp.bind()
+   local address = opened.address
+   opened:close()
+   return address
+end
+
+return udp
