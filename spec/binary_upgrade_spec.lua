@@ -35,9 +35,17 @@ t.on_both_backends("a new program", function(backend)
       assert(os.execute(("chmod +x '%s.new' && mv '%s.new' '%s'"):format(path, path, path)) == 0)
    end
 
+   local load
+   after_each(function()
+      if load and not load:has_ended() then
+         load:signal(sys.SIGKILL)
+      end
+   end)
+
+   --- Request after request. Returns what ends them and says how many were answered, none badly.
    local function steady(running)
       local stop = running:path "stop"
-      local load = process.start({ "luajit", "spec/support/load.lua", "steady", running.address, "20", stop },
+      load = process.start({ "luajit", "spec/support/load.lua", "steady", running.address, "20", stop },
          process.directory())
       t.eventually("the load to begin", function() return load:stdout():find "begun" end)
       return function()
