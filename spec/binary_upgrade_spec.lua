@@ -23,8 +23,8 @@ t.on_both_backends("a new program", function(backend)
       local real = process.run({ "realpath", program.path }):match "[^\n]+"
       options = options or {}
       local path = directory .. "/bin/monolake-lua"
-      assert(os.execute(("mkdir '%s/bin' && ln -s \"$PWD/lualib\" '%s/lualib' && cp '%s' '%s'"):format(directory,
-         directory, real, path)) == 0)
+      local command = ("mkdir '%s/bin' && ln -s \"$PWD/lualib\" '%s/lualib' && cp '%s' '%s'")
+      assert(os.execute(command:format(directory, directory, real, path)) == 0)
       return program.start { io = backend, site = SITE, workers = options.workers or 2, listeners = 2,
          values = { directory = directory }, program = path, arguments = options.arguments }, path, real
    end
