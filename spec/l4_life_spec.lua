@@ -146,6 +146,23 @@ t.on_both_backends("the life of connections of layer 4", function(backend)
       running:stop()
    end)
 
+   t.it("leaves descriptors for the peers of all who are let in", function()
+      local running = start { prefix = { "prlimit", "--nofile=60:60" } } -- 45 for clients and peers
+      local clients, peers = {}, {}
+      for i = 1, 40 do
+         clients[i] = running:connect()
+      end
+      running:await_log "22 connections are open: others wait"
+      for i = 1, #clients do
+         peers[i] = origin:accept()
+         peers[i]:close()
+         clients[i]:read_all() -- in the order in which they came
+         clients[i]:close()
+      end
+      assert.is_nil(running:log():find "file descriptor")
+      running:stop()
+   end)
+
    t.it("is told of in access logs", function()
       local running = start()
       local client, peer = tunnel(running)

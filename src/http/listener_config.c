@@ -21,6 +21,7 @@ void listener_config_init(struct listener_config *config)
         .server_name = "monolake-lua",
         .source_prefix_v4_bits = 32,
         .source_prefix_v6_bits = 64,
+        .connection_descriptors = 1,
         .setup_timeout_ms = 60000,
         .flows_max = 16384,
         .flow_queue_max = 16,

@@ -53,6 +53,7 @@ struct listener_config {
     /* Serves its connections, behind TLS if there is any, in place of HTTP (NULL). Called from the
      * loop before or after the stream has started; must not close the stream at once. */
     void (*start)(struct connection *connection);
+    uint32_t connection_descriptors; /* 1: that one connection needs, by and large */
     const struct cidr_sets *allow; /* none but these clients; NULL: all; the generation's, as is */
     const struct cidr_sets *deny;  /* whom to refuse even then, or NULL */
     uint32_t connections_per_source; /* 0: no bound; all workers together, as are those below */

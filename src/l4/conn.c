@@ -295,6 +295,12 @@ static void out_of_memory(struct timer *timer)
     stream_abort(&connection->stream);
 }
 
+void l4_listener_config(struct listener_config *config)
+{
+    config->start = l4_connection_start;
+    config->connection_descriptors = 2;
+}
+
 void l4_connection_start(struct connection *connection)
 {
     struct io *io = connection->server->io;

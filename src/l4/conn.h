@@ -74,8 +74,11 @@ struct l4_conn {
     int64_t duration_us;
 };
 
-/* Starts layer 4 on a connection: for listener_config.start. */
+/* Starts layer 4 on a connection. */
 void l4_connection_start(struct connection *connection);
+
+/* Makes a listener one of layer 4. */
+void l4_listener_config(struct listener_config *config);
 
 /* The connection of layer 4 that a request stands for, or NULL for one of HTTP. */
 struct l4_conn *l4_conn_of(const struct request *request);

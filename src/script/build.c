@@ -158,11 +158,12 @@ static int chain(lua_State *L)
 }
 
 /* What serves the connections of a listener. */
-static void (*start_of(const char *kind))(struct connection *)
+static void set_protocol(struct listener_config *config, const char *kind)
 {
-    if (!kind)
-        return NULL;
-    return strcmp(kind, "thrift") == 0 ? thrift_connection_start : l4_connection_start;
+    if (kind && strcmp(kind, "thrift") == 0)
+        config->start = thrift_connection_start;
+    else if (kind)
+        l4_listener_config(config);
 }
 
 /* core.listener({ address, ... }, options, chain, where, tls server or nil, on_client_hello or nil,
@@ -189,7 +190,7 @@ static int listener(lua_State *L)
     listener->config.deny = script_cidr_sets(L, lua_gettop(L));
     if (lua_isfunction(L, 6))
         listener->config.tls_hello = script_hello_hook(L, 6);
-    listener->config.start = start_of(lua_tostring(L, 7));
+    set_protocol(&listener->config, lua_tostring(L, 7));
     listener->config.proxy = lua_touserdata(L, 8);
     append(L, (void ***)&site->listeners, &site->listener_count, listener);
     return 0;

@@ -51,6 +51,18 @@ uint32_t acceptors_connections(const struct acceptors *acceptors)
     return count;
 }
 
+/* How many descriptors the open connections need: one that is carried to a peer needs two. */
+static uint32_t descriptors(const struct acceptors *acceptors)
+{
+    uint32_t count = 0;
+    list_for_each(node, &acceptors->list)
+    {
+        const struct http_server *server = &container_of(node, struct acceptor, link)->server;
+        count += server->connection_count * server->config.connection_descriptors;
+    }
+    return count;
+}
+
 static void resume_accepting(struct timer *timer)
 {
     acceptor_start(timer->owner);
@@ -72,13 +84,20 @@ static uint32_t lesser(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
+/* How many more connections the open files allow for. */
+static uint32_t files_left(const struct acceptor *acceptor)
+{
+    const struct acceptors *all = acceptor->all;
+    return left(all->connections_max, descriptors(all)) /
+           acceptor->server.config.connection_descriptors;
+}
+
 /* How many more connections may be open. */
 static uint32_t room(const struct acceptor *acceptor)
 {
-    const struct acceptors *all = acceptor->all;
     const struct http_server *server = &acceptor->server;
     const struct listener_config *config = &server->config;
-    uint32_t possible = left(all->connections_max, acceptors_connections(all));
+    uint32_t possible = files_left(acceptor);
     if (config->connections_max)
         possible = lesser(possible, left(config->connections_max, server->connection_count));
     if (config->connections_total_max)
@@ -122,15 +141,14 @@ static int64_t rate_pause_ms(const struct acceptor *acceptor)
     return lesser(1000 / acceptor->server.config.accept_rate + 1, ACCEPT_PAUSE_MS);
 }
 
-static void warn_if_full(const struct acceptors *all)
+static void warn_if_full(const struct acceptor *acceptor)
 {
     static struct log_limit limit;
     uint32_t suppressed;
-    if (acceptors_connections(all) >= all->connections_max &&
-        log_limit_pass(&limit, 1, &suppressed))
+    if (!files_left(acceptor) && log_limit_pass(&limit, 1, &suppressed))
         log_warn("%u connections are open: others wait (to allow for more raise the limit of open "
                  "files: ulimit -n, LimitNOFILE=)",
-                 all->connections_max);
+                 acceptors_connections(acceptor->all));
 }
 
 /* Says which bound of the site holds clients back, for who wonders why they wait. */
@@ -152,7 +170,7 @@ static void tell_of_bound(struct acceptor *acceptor, bool by_rate)
 
 static void hold_back(struct acceptor *acceptor, bool by_rate)
 {
-    warn_if_full(acceptor->all);
+    warn_if_full(acceptor);
     tell_of_bound(acceptor, by_rate);
     pause_accepting(acceptor, by_rate ? rate_pause_ms(acceptor) : ACCEPT_PAUSE_MS);
 }
