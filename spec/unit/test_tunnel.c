@@ -451,6 +451,70 @@ static void copies_without_descriptors(void **state)
     end_tunnel();
 }
 
+/* --- Chance
+ * --------------------------------------------------------------------------------------- */
+
+/* Sends, says FIN behind the last byte, and reads: mostly, so that either side may fall behind. */
+static void live(struct flow *flow, bool *said_fin)
+{
+    if (random_size(flow, 4) > 1)
+        flow_send(flow);
+    if (flow->sent == flow->goal && !*said_fin) {
+        shutdown(flow->from, SHUT_WR);
+        *said_fin = true;
+    }
+    if (random_size(flow, 4) > 1)
+        flow_receive(flow);
+}
+
+/* What may happen in the middle; 0 is nothing. */
+static void befall(unsigned what)
+{
+    if (what == 1)
+        tunnel_cancel(tunnel);
+    else if (what == 2)
+        close_by_reset(client);
+    else
+        close_by_reset(peer);
+}
+
+static void live_once(unsigned seed)
+{
+    open_tunnel();
+    struct flow up = flow_up(0), down = flow_down(0);
+    up.seed = seed;
+    down.seed = seed + 1000;
+    up.goal = random_size(&up, 3 << random_size(&up, 20));
+    down.goal = random_size(&down, 3 << random_size(&down, 20));
+    unsigned what = seed % 4, step = 0, when = (unsigned)random_size(&up, 40);
+    bool up_fin = false, down_fin = false, befallen = false;
+    turn_often_until(1, closed_streams == 2 || (befallen = what && step++ == when) ||
+                            (live(&up, &up_fin), live(&down, &down_fin), false));
+    if (befallen) {
+        befall(what);
+        turn_until(closed_streams == 2);
+    } else {
+        assert_int_equal(result.reason, TUNNEL_ENDED);
+        while (!up.ended || !down.ended) {
+            flow_receive(&up);
+            flow_receive(&down);
+        }
+        check_flow(&up);
+        check_flow(&down);
+    }
+    if (!befallen || what != 2)
+        close(client);
+    if (!befallen || what != 3)
+        close(peer);
+}
+
+static void whatever_comes_all_arrives_or_it_fails(void **state)
+{
+    (void)state;
+    for (unsigned seed = 1; seed <= 60; seed++)
+        live_once(seed);
+}
+
 /* --- Filters ---------------------------------------------------------------------------------- */
 
 static int pass_on(struct stream *of, struct stream_write *write, struct iovec *sealed)
@@ -573,6 +637,7 @@ int main(void)
         ON_BOTH(is_cancelled_in_any_state),
         ON_BOTH(copies_without_a_pipe),
         ON_BOTH(copies_without_descriptors),
+        ON_BOTH(whatever_comes_all_arrives_or_it_fails),
         ON_BOTH(filtered_streams_are_copied),
         ON_BOTH(ends_when_idle),
         ON_BOTH(ends_at_its_deadline),
