@@ -334,6 +334,9 @@ static void a_frame_over_the_limit_is_known_by_its_head(void **state)
     assert_int_equal(head.seqid, 7);
     assert_true(slice_equal(head.method, SLICE("add")));
     assert_int_equal(head.body_bytes, (1 << 20) + 1 - 15);
+    struct headers fields;
+    headers_init(&fields, &arena);
+    assert_non_null(thrift_message_read(&arena, BYTES(bytes), &limits, &fields));
 }
 
 static void exceptions_are_structs_of_the_protocol(void **state)

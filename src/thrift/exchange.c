@@ -45,7 +45,8 @@ struct thrift_message *thrift_message_read(struct arena *arena, struct slice byt
     struct thrift_info_reader reader;
     struct thrift_info info;
     struct thrift_message *message = arena_alloc(arena, sizeof(*message));
-    if (!message || thrift_parse(&head, bytes.ptr, bytes.len, limits, &why) != 0)
+    int result = thrift_parse(&head, bytes.ptr, bytes.len, limits, &why);
+    if (!message || (result != 0 && result != -EMSGSIZE)) /* a long one has a head, too */
         return NULL;
     *message = (struct thrift_message){
         .transport = head.transport,
