@@ -5,7 +5,7 @@ local t = require "spec.support"
 local certificates = require "spec.support.certificates"
 local thrift = require "spec.support.thrift"
 
-local program, socket, sys = t.program, t.socket, t.sys
+local program, sys = t.program, t.sys
 
 local message = thrift.message
 
@@ -33,7 +33,8 @@ local SITE = [[
       elseif call.method == "spoken" then
          return ml.response { status = 429, body = "slow down\n" }
       end
-      local seen = { call.method, call.seqid, call.type, call.protocol, call.transport, req.method, req.path }
+      local seen = { call.method, call.seqid, call.type, call.protocol, call.transport, req.method,
+         req.path }
       call.headers["seen"] = table.concat(seen, " ")
       call.headers["gone"] = nil
       call.headers[6] = (call.headers[6] or "none") .. "!"
@@ -106,7 +107,8 @@ t.on_both_backends("Thrift", function(backend)
    t.it("carries calls with their arguments, and replies with their sequence ids", function()
       for _, compact in ipairs { false, true } do
          local client = connect()
-         client:send(message { seqid = 4000000000, method = "add", args = "\8\0\1\0\0\0\3\0", compact = compact })
+         client:send(message { seqid = 4000000000, method = "add", args = "\8\0\1\0\0\0\3\0",
+            compact = compact })
          local peer, call = accept()
          assert.same({ "add", thrift.CALL, "\8\0\1\0\0\0\3\0" }, { call.method, call.type, call.args })
          assert.equal(compact or nil, call.compact)
@@ -134,7 +136,8 @@ t.on_both_backends("Thrift", function(backend)
       end
       local peer, call = accept()
       assert.equal(("a"):rep(20), call.args)
-      local reply = message { type = thrift.REPLY, seqid = call.seqid, header = true, header_seqid = call.seqid }
+      local reply = message { type = thrift.REPLY, seqid = call.seqid, header = true,
+         header_seqid = call.seqid }
       for i = 1, #reply do
          peer:send(reply:sub(i, i))
          if i % 8 == 0 then
@@ -156,7 +159,8 @@ t.on_both_backends("Thrift", function(backend)
          answer(peer, call, { headers = { { "back", "1" }, { 7, "2" } }, token = "new" })
          local reply = thrift.read(client)
          assert.same({ back = "1", [7] = "2" }, reply.headers)
-         assert.same({ 5, 6, "new", inner or nil }, { reply.seqid, reply.header_seqid, reply.token, reply.inner_frame })
+         assert.same({ 5, 6, "new", inner or nil },
+            { reply.seqid, reply.header_seqid, reply.token, reply.inner_frame })
          client:close()
          peer:close()
       end
@@ -167,7 +171,8 @@ t.on_both_backends("Thrift", function(backend)
       local client = connect(LAYER)
       client:send(message { seqid = 5, headers = { { "gone", "x" }, { "key", "value" }, { 6, "service" } } })
       local peer, call = accept()
-      assert.same({ key = "value", seen = "add 5 call binary ttheader CALL /add", [6] = "service!" }, call.headers)
+      assert.same({ key = "value", seen = "add 5 call binary ttheader CALL /add", [6] = "service!" },
+         call.headers)
       running():await_log("string key=value, string seen=add[^,]+, number 6=service!", offset)
       answer(peer, call, { headers = { { "back", "1" } } })
       assert.same({ back = "1", answered = "reply add 200" }, thrift.read(client).headers)
@@ -282,7 +287,8 @@ t.on_both_backends("Thrift", function(backend)
       end
       for i = 1, 4 do
          local reply = thrift.read(clients[i])
-         assert.same({ 7, "call" .. i, ("\11\0\0\0\0\0\1%d\0"):format(i) }, { reply.seqid, reply.method, reply.args })
+         assert.same({ 7, "call" .. i, ("\11\0\0\0\0\0\1%d\0"):format(i) },
+            { reply.seqid, reply.method, reply.args })
       end
 
       -- One that is given up: its reply is dropped when it comes, and the others go on.
@@ -348,7 +354,8 @@ t.on_both_backends("Thrift", function(backend)
       assert.same({ thrift.ONEWAY, "\11" }, { calls.note.type, calls.note.args })
       answer(peers.add, calls.add)
       assert.equal(2, thrift.read(client).seqid)
-      client:send(message { seqid = 3, method = "unknown", type = thrift.ONEWAY } .. message { seqid = 4, method = "nope" })
+      client:send(message { seqid = 3, method = "unknown", type = thrift.ONEWAY }
+         .. message { seqid = 4, method = "nope" })
       assert_exception(client, 4, UNKNOWN_METHOD, "Not Found")
    end)
 
@@ -374,7 +381,8 @@ t.on_both_backends("Thrift", function(backend)
    t.it("skips arguments that nobody wants, and goes on", function()
       local client = connect(ROUTER)
       local sender = t.start_task(function()
-         client:send(message { seqid = 1, method = "nope", args = ("x"):rep(1000000) } .. message { seqid = 2, method = "nope" })
+         client:send(message { seqid = 1, method = "nope", args = ("x"):rep(1000000) }
+            .. message { seqid = 2, method = "nope" })
       end)
       assert_exception(client, 1, UNKNOWN_METHOD, "Not Found")
       assert_exception(client, 2, UNKNOWN_METHOD, "Not Found")
@@ -487,11 +495,13 @@ t.on_both_backends("Thrift", function(backend)
    end)
 
    t.it("keeps connections and calls over a reload, and ends them when it drains", function()
-      local own = program.start { io = backend, site = SITE, listeners = 7, values = { origin = origin.address } }
+      local own = program.start { io = backend, site = SITE, listeners = 7,
+         values = { origin = origin.address } }
       local client, idle = own:connect(), own:connect()
       client:send(message { seqid = 1 })
       local peer, call = accept()
-      own:write("site.lua", (SITE:gsub('thrift = plain, frame_max', 'thrift = ml.thrift.exception("new"), frame_max')))
+      own:write("site.lua", (SITE:gsub("thrift = plain, frame_max",
+         'thrift = ml.thrift.exception("new"), frame_max')))
       own:reload()
       answer(peer, call)
       assert.equal(1, thrift.read(client).seqid)
@@ -515,7 +525,8 @@ t.on_both_backends("Thrift", function(backend)
          ml.listen { address = "127.0.0.1:0", thrift = ml.proxy { "127.0.0.1:1", protocol = "thrift" } }
       ]] }
       local client = own:connect()
-      client:send(message { seqid = 1 } .. message { seqid = 2, type = thrift.ONEWAY } .. message { seqid = 3 })
+      client:send(message { seqid = 1 } .. message { seqid = 2, type = thrift.ONEWAY }
+         .. message { seqid = 3 })
       assert_exception(client, 1, INTERNAL, "Bad Gateway")
       assert_exception(client, 3, INTERNAL, "Bad Gateway")
       client:close()

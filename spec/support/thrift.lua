@@ -79,8 +79,9 @@ function thrift.message(message)
    area = area .. (counts[2] > 0 and "\16" .. number(counts[2], 2) .. numbers or "")
    area = area .. (message.token and "\17" .. number(#message.token, 2) .. message.token or "")
    area = area .. ("\0"):rep(-#area % 4)
-   return thrift.frame("\16\0" .. number(message.flags or 0, 2) .. number(message.header_seqid or message.seqid or 1, 4)
-      .. number(#area / 4, 2) .. area .. (message.inner_frame and thrift.frame(bytes) or bytes))
+   return thrift.frame("\16\0" .. number(message.flags or 0, 2)
+      .. number(message.header_seqid or message.seqid or 1, 4) .. number(#area / 4, 2) .. area
+      .. (message.inner_frame and thrift.frame(bytes) or bytes))
 end
 
 local function read_area(message, bytes, at, last)
@@ -152,31 +153,36 @@ end
 local PYTHON = "/usr/bin/python3"
 local SOURCES = "spec/support/"
 
+local function hash(bytes)
+   local sum = 5381
+   for i = 1, #bytes do
+      sum = (sum * 33 + byte(bytes, i)) % 2 ^ 32
+   end
+   return sum
+end
+
 local function run(argv)
    local out, err, status = process.run(argv, 300)
    assert(status == 0, ("%s failed:\n%s%s"):format(argv[1], out, err))
 end
 
-local function newer(path, than)
-   return os.execute(("test %s -nt %s"):format(path, than)) == 0
-end
-
---- Where the generated code and the program in C++ lie: beside what was built, since compiling takes
---- seconds.
+--- Where the generated code and the program in C++ lie: beside what was built, by what they were made
+--- of, since compiling takes seconds.
 local function prepare()
-   local directory = (os.getenv "MONOLAKE_BUILD" or "build") .. "/spec-thrift"
-   local program, idl = directory .. "/service", SOURCES .. "calculator.thrift"
-   local source = SOURCES .. "thrift_service.cpp"
-   if newer(program, idl) and newer(program, source) then
+   local idl, source = SOURCES .. "calculator.thrift", SOURCES .. "thrift_service.cpp"
+   local sources = process.read_file(idl) .. process.read_file(source)
+   local build = os.getenv "MONOLAKE_BUILD" or "build"
+   local directory = ("%s/spec-thrift-%08x"):format(build, hash(sources))
+   local program = directory .. "/service"
+   if process.read_file(program) ~= "" then
       return directory
    end
    run { "mkdir", "-p", directory }
    run { "thrift", "--gen", "py", "-out", directory, idl }
    run { "thrift", "--gen", "cpp:no_skeleton", "-out", directory, idl }
-   local made = ("%s.%d"):format(program, process.count)
-   run { "g++", "-O0", "-g0", "-I" .. directory, "-o", made, source, directory .. "/Calculator.cpp",
-      directory .. "/calculator_types.cpp", "-lthriftz", "-lthrift" }
-   run { "mv", made, program }
+   run { "g++", "-O0", "-g0", "-I" .. directory, "-o", program .. ".new", source,
+      directory .. "/Calculator.cpp", directory .. "/calculator_types.cpp", "-lthriftz", "-lthrift" }
+   run { "mv", program .. ".new", program }
    return directory
 end
 
@@ -209,7 +215,8 @@ end
 function thrift.call(language, encoding, address, case)
    local client = thrift.start_client(language, encoding, address, case)
    assert(client:wait(60 * tasks.patience), case)
-   assert(client:stdout() == case .. " ok\n", ("%s %s %s: %s"):format(language, encoding, case, client:stderr()))
+   assert(client:stdout() == case .. " ok\n",
+      ("%s %s %s: %s"):format(language, encoding, case, client:stderr()))
 end
 
 return thrift

@@ -400,8 +400,9 @@ function build.proxy(target, level)
    elseif getmetatable(target) ~= Upstream then
       target = build.upstream(target, level + 1)
    end
-   if (target.options.protocol or 0) >= TCP then
-      local protocol = target.options.protocol == UDP and "udp" or "tcp"
+   local number = target.options.protocol
+   if number == TCP or number == UDP then
+      local protocol = number == UDP and "udp" or "tcp"
       error(("proxy: upstream %q has the protocol %q, which is for layer 4"):format(target.name,
          protocol), level + 1)
    end
