@@ -216,6 +216,14 @@ end
 --- on more than one call of a connection. A reply may have `frame_max` (16m). `idempotent`, a list of
 --- methods ("getUser", "get*"), says what may be called again where a connection broke without an answer;
 --- oneway calls may; others are sent again only if nothing of them was sent.
+---
+--- `send_proxy` has connections to the peers begin with a header of the PROXY protocol, which says who
+--- the client is, before TLS and all else: "v1", "v2", or { version = 2, tlvs = { ... } } with what else
+--- is told of "alpn", "authority" (the name asked for by SNI), "ssl" (version, cipher, and common name
+--- of a verified certificate), "unique_id" and "crc32c" (a checksum). What our TLS does not know is
+--- passed on from a proxy in front (`proxy_protocol` of the listener). Connections are then reused for
+--- the same client only (address and port); `protocol = "h2"` and "thrift", where clients share them,
+--- are refused.
 ---@param options table
 ---@return monolake.Upstream
 function ml.upstream(options)

@@ -22,7 +22,8 @@ local SITE = [[
          end
          proxy.tlvs = sizes
       end
-      return { ip = of.ip, port = of.port, local_ip = of.local_ip, local_port = of.local_port, proxy = proxy }
+      return { ip = of.ip, port = of.port, local_ip = of.local_ip, local_port = of.local_port,
+         proxy = proxy }
    end
    local origin = ml.upstream { "${origin}", name = "origin", x_forwarded = true }
    local http = { ml.access_log { path = "${directory}/log", format = "json" }, ml.router {
@@ -35,7 +36,8 @@ local SITE = [[
    local function tell(conn, next)
       ml.log.info("tells %s", json.encode(about(conn)))
       conn:on_close(function(closed)
-         ml.log.info("closed %s:%d by %s", closed.ip, closed.port, closed.proxy and closed.proxy.ip or "nobody")
+         ml.log.info("closed %s:%d by %s", closed.ip, closed.port,
+            closed.proxy and closed.proxy.ip or "nobody")
       end)
       next(conn)
    end
@@ -58,7 +60,8 @@ local HTTP, BOTH, L4, L4_OPTIONAL, HASTY, OTHERS, OPTIONAL, SIX = 1, 2, 3, 4, 5,
 
 t.on_both_backends("the PROXY protocol", function(backend)
    local directory = t.process.directory()
-   local origin, proxy = t.proxied(backend, { site = SITE, listeners = 9, values = { directory = directory } })
+   local origin, proxy = t.proxied(backend, {
+      site = SITE, listeners = 9, values = { directory = directory } })
 
    local function connect(listener, bytes)
       local client = proxy():connect { address = proxy().addresses[listener or HTTP] }
@@ -190,7 +193,8 @@ t.on_both_backends("the PROXY protocol", function(backend)
       for _ = 1, 2 do
          assert.equal("192.0.2.1", cjson.decode(client:read_response().body).ip)
       end
-      refused_for("it is longer than 16 KiB", refused, pp.v2(pp.STREAM4, ENDS .. pp.tlv(pp.NOOP, ("x"):rep(16400))))
+      refused_for("it is longer than 16 KiB", refused,
+         pp.v2(pp.STREAM4, ENDS .. pp.tlv(pp.NOOP, ("x"):rep(16400))))
    end)
 
    t.it("comes before HTTP/2 in the clear and HTTP/1 at one port", function()
@@ -273,7 +277,8 @@ t.on_both_backends("the PROXY protocol", function(backend)
 
    t.it("has to come in time", function()
       local begun = t.sys.clock()
-      local slow = { connect(HASTY), connect(HASTY, "PROXY"), connect(HASTY, pp.v2(pp.STREAM4, ENDS):sub(1, -2)) }
+      local slow = { connect(HASTY), connect(HASTY, "PROXY"),
+         connect(HASTY, pp.v2(pp.STREAM4, ENDS):sub(1, -2)) }
       for _, client in ipairs(slow) do
          assert.equal("reset", client:expect_close())
       end
@@ -401,7 +406,8 @@ describe("options of the PROXY protocol", function()
       local unsaid = "site.lua:2: listen: proxy_protocol: expected who may send headers"
       assert.matches(unsaid, check "{}")
       assert.matches(unsaid, check "{ from = {} }")
-      assert.matches('site.lua:2: listen: proxy_protocol: from: "10.0.0.0/33" ', check '{ from = "10.0.0.0/33" }')
+      assert.matches('site.lua:2: listen: proxy_protocol: from: "10.0.0.0/33" ',
+         check '{ from = "10.0.0.0/33" }')
       assert.matches("listen: proxy_protocol: from: expected prefixes", check "{ from = { 7 } }")
       assert.matches('unknown option "form"; did you mean "from"', check '{ form = "::1" }')
       assert.matches("listen: proxy_protocol: expected a table, not true", check "true")

@@ -395,6 +395,11 @@ end
 local tls_socket = {}
 
 local function handshake(self, seconds)
+   if self.buffer ~= "" then -- it came together with what was read before
+      note_records(self, self.buffer)
+      crypto.BIO_write(self.input, self.buffer, #self.buffer)
+      self.buffer = ""
+   end
    local ok, why = drive(self, seconds, nil, ssl.SSL_do_handshake)
    if not ok then
       self:close()

@@ -32,6 +32,14 @@ int client_tls_begin(struct stream *stream, const struct client_tls *tls, int64_
     return result;
 }
 
+int client_tls_begin_behind(struct stream *stream, struct slice header,
+                            const struct client_tls *tls, int64_t deadline)
+{
+    struct iovec iov = {(void *)header.ptr, header.len};
+    int result = header.len ? stream_send(stream, &iov, 1, deadline) : 0;
+    return result < 0 ? result : client_tls_begin(stream, tls, deadline);
+}
+
 bool client_tls_agreed(const struct stream *stream, const char *protocol)
 {
     struct tls_info info;

@@ -16,6 +16,10 @@ struct client_tls {
  * in the log. */
 int client_tls_begin(struct stream *stream, const struct client_tls *tls, int64_t deadline);
 
+/* As client_tls_begin, behind a header of the PROXY protocol, unless its len is 0. */
+int client_tls_begin_behind(struct stream *stream, struct slice header,
+                            const struct client_tls *tls, int64_t deadline);
+
 /* Was this protocol agreed on by ALPN? */
 bool client_tls_agreed(const struct stream *stream, const char *protocol);
 

@@ -10,11 +10,12 @@ static void client_closed(struct stream *stream)
     struct h1_client *client = stream->owner;
     if (client->on_closed)
         client->on_closed(client);
+    free((char *)client->identity.ptr);
     free(client);
 }
 
 int h1_client_open(struct h1_client **out, struct io *io, const struct address *address,
-                   const struct client_tls *tls, int64_t deadline)
+                   struct slice header, const struct client_tls *tls, int64_t deadline)
 {
     struct h1_client *client = calloc(1, sizeof(*client));
     if (!client)
@@ -31,7 +32,7 @@ int h1_client_open(struct h1_client **out, struct io *io, const struct address *
     timer_init(&client->idle, NULL, client);
     h1_input_init(&client->input, &client->stream, false);
     client->input.ended = true;
-    result = client_tls_begin(&client->stream, tls, deadline);
+    result = client_tls_begin_behind(&client->stream, header, tls, deadline);
     if (result < 0)
         h1_client_close(client);
     else

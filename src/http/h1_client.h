@@ -18,10 +18,11 @@ struct h1_client {
     struct client_exchange exchange; /* the present one */
     struct stream stream;
     struct h1_input input;
-    struct h1_head head;                         /* of the last response */
-    struct list link;                            /* for the owner's pool */
-    struct timer idle;                           /* for the owner's pool */
-    void *owner;                                 /* the pool */
+    struct h1_head head;   /* of the last response */
+    struct list link;      /* for the owner's pool */
+    struct timer idle;     /* for the owner's pool */
+    struct slice identity; /* whose requests alone it may carry (proxy/send_proxy.h); owned */
+    void *owner;           /* the pool */
     void (*on_closed)(struct h1_client *client); /* before its memory is freed; may be NULL */
 };
 
@@ -33,9 +34,10 @@ static inline struct h1_client *h1_client_of(const struct client_exchange *excha
     return container_of(exchange, struct h1_client, exchange);
 }
 
-/* Connects, by TLS if there is a context. Returns 0 or a negative errno. */
+/* Connects, by TLS if there is a context, behind a header of the PROXY protocol if its len is not
+ * 0. Returns 0 or a negative errno. */
 int h1_client_open(struct h1_client **out, struct io *io, const struct address *address,
-                   const struct client_tls *tls, int64_t deadline);
+                   struct slice header, const struct client_tls *tls, int64_t deadline);
 
 /* Serialises a request's head. */
 void h1_client_write_head(struct h1_out *out, const struct client_head *head);

@@ -7,6 +7,7 @@
 #include "http/exchange.h"
 #include "io/wait.h"
 #include "proxy/pick.h"
+#include "proxy/send_proxy.h"
 
 enum { FAILURES_LOGGED_PER_S = 10 };
 
@@ -121,6 +122,7 @@ int upstream_dial_with(struct upstream *upstream, struct request *request, struc
 
 struct stream_dialer {
     struct dialer dialer; /* first */
+    const struct request *request;
     struct stream **out;
 };
 
@@ -128,7 +130,10 @@ static int connect_stream(struct dialer *dialer, struct peer *peer,
                           const struct upstream_config *config, int64_t deadline)
 {
     struct stream_dialer *self = (struct stream_dialer *)dialer;
-    int result = peer_connect_stream(peer, config, self->out, deadline);
+    struct peer_greeting greeting;
+    int result = send_proxy_greet(config, self->request, &greeting);
+    if (result == 0)
+        result = peer_connect_stream(peer, config, &greeting, self->out, deadline);
     if (result == 0)
         peer_succeeded(peer);
     return result;
@@ -137,6 +142,7 @@ static int connect_stream(struct dialer *dialer, struct peer *peer,
 int upstream_dial(struct upstream *upstream, struct request *request, struct stream **out,
                   struct slice *why)
 {
-    struct stream_dialer dialer = {.dialer.connect = connect_stream, .out = out};
+    struct stream_dialer dialer = {
+        .dialer.connect = connect_stream, .request = request, .out = out};
     return upstream_dial_with(upstream, request, &dialer.dialer, why);
 }

@@ -20,6 +20,7 @@
 #include "net/stream.h"
 #include "proxy/forward_request.h"
 #include "proxy/pick.h"
+#include "proxy/send_proxy.h"
 #include "proxy/upload.h"
 #include "proxy/upstream_internal.h"
 #include "thrift/exchange.h"
@@ -356,7 +357,11 @@ static int acquire(struct forwarding *forwarding)
     bool verify = !forward_idempotent(request, config) || !body_is_empty(&request->body);
     int64_t deadline = earlier(io_now_ms(forwarding->io) + config->connect_timeout_ms,
                                forwarding->exchange->total_deadline);
-    return peer_acquire(forwarding->entry->peer, config, forwarding->force_new, verify,
+    struct peer_greeting greeting;
+    int result = send_proxy_greet(config, request, &greeting);
+    if (result < 0)
+        return result;
+    return peer_acquire(forwarding->entry->peer, config, &greeting, forwarding->force_new, verify,
                         &forwarding->client, deadline);
 }
 

@@ -285,6 +285,7 @@ int peer_connect(struct peer *peer, struct peer_opener *opener, int64_t deadline
 
 struct h1_opener {
     struct peer_opener opener; /* first */
+    struct slice header;
     struct h1_client *client;
 };
 
@@ -292,18 +293,28 @@ static int open_h1(struct peer_opener *opener, struct peer *peer, const struct a
                    int64_t deadline)
 {
     struct h1_opener *self = (struct h1_opener *)opener;
-    return h1_client_open(&self->client, peer->io, to, &peer->tls, deadline);
+    return h1_client_open(&self->client, peer->io, to, self->header, &peer->tls, deadline);
 }
 
-static int connect_h1(struct peer *peer, struct h1_client **client, int64_t deadline)
+static int connect_h1(struct peer *peer, const struct peer_greeting *greeting,
+                      struct h1_client **client, int64_t deadline)
 {
-    struct h1_opener opener = {.opener.open = open_h1};
+    struct h1_opener opener = {.opener.open = open_h1, .header = greeting->bytes};
+    struct slice identity = greeting->identity;
+    char *copy = identity.len ? malloc(identity.len) : NULL;
+    if (identity.len && !copy)
+        return -ENOMEM;
     peer_connection_begins(peer);
     int result = peer_connect(peer, &opener.opener, deadline);
-    if (result < 0)
+    if (result < 0) {
+        free(copy);
         return result;
+    }
     *client = opener.client;
     assert(*client);
+    if (copy)
+        memcpy(copy, identity.ptr, identity.len);
+    (*client)->identity = slice_of(copy, identity.len);
     (*client)->owner = peer;
     (*client)->on_closed = client_closed;
     return 0;
@@ -333,10 +344,13 @@ static bool kernel_quiet(const struct h1_client *client)
     return recv(client->stream.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
 }
 
-static struct h1_client *take_idle(struct peer *peer, bool verify)
+static struct h1_client *take_idle(struct peer *peer, struct slice identity, bool verify)
 {
-    while (!list_empty(&peer->idle)) {
-        struct h1_client *client = container_of(peer->idle.next, struct h1_client, link);
+    for (struct list *node = peer->idle.next, *next; node != &peer->idle; node = next) {
+        struct h1_client *client = container_of(node, struct h1_client, link);
+        next = node->next;
+        if (!slice_equal(client->identity, identity))
+            continue;
         if (!stream_quiet(&client->stream) || (verify && !kernel_quiet(client))) {
             drop_idle(client);
             continue;
@@ -350,17 +364,22 @@ static struct h1_client *take_idle(struct peer *peer, bool verify)
     return NULL;
 }
 
-static int acquire_h1(struct peer *peer, bool fresh, bool verify, struct client_exchange **out,
-                      int64_t deadline)
+static int acquire_h1(struct peer *peer, const struct upstream_config *config,
+                      const struct peer_greeting *greeting, bool fresh, bool verify,
+                      struct client_exchange **out, int64_t deadline)
 {
-    struct h1_client *client = fresh ? NULL : take_idle(peer, verify);
-    int result = client ? 0 : connect_h1(peer, &client, deadline);
+    struct h1_client *client = fresh ? NULL : take_idle(peer, greeting->identity, verify);
+    /* The room that there is may be that of idle connections which are others'. */
+    if (!client && greeting->identity.len && !peer_make_room(peer, config->connections_max))
+        return -EAGAIN;
+    int result = client ? 0 : connect_h1(peer, greeting, &client, deadline);
     if (result == 0)
         *out = &client->exchange;
     return result;
 }
 
-int peer_acquire(struct peer *peer, const struct upstream_config *config, bool fresh, bool verify,
+int peer_acquire(struct peer *peer, const struct upstream_config *config,
+                 const struct peer_greeting *greeting, bool fresh, bool verify,
                  struct client_exchange **out, int64_t deadline)
 {
     int result;
@@ -369,7 +388,7 @@ int peer_acquire(struct peer *peer, const struct upstream_config *config, bool f
     else if (config->protocol == UPSTREAM_THRIFT)
         result = peer_thrift_acquire(peer, config, fresh, verify, out, deadline);
     else
-        result = acquire_h1(peer, fresh, verify, out, deadline);
+        result = acquire_h1(peer, config, greeting, fresh, verify, out, deadline);
     if (result < 0)
         return result;
     peer->active++;

@@ -17,6 +17,13 @@
 
 enum { PEER_ADDRESSES_MAX = 8 }; /* of one host name */
 
+/* How a connection to a peer begins, and for whom alone it is; see send_proxy.h. Zeroed: with
+ * nothing, for everybody. */
+struct peer_greeting {
+    struct slice bytes;    /* sent before all else */
+    struct slice identity; /* connections of others are not used */
+};
+
 struct peer {
     struct list link; /* in the worker's list of peers */
     uint32_t users;   /* upstreams that hold it, and clients open on it */
@@ -69,7 +76,8 @@ void peer_failed(struct peer *peer, const struct upstream_config *config);
  * `fresh` asks for where connections are not shared. With `verify` the kernel is asked about a
  * connection that is there, for requests that must not be sent into one that is about to close.
  * Returns 0 or a negative errno: -EAGAIN when somebody else has taken the room that there was. */
-int peer_acquire(struct peer *peer, const struct upstream_config *config, bool fresh, bool verify,
+int peer_acquire(struct peer *peer, const struct upstream_config *config,
+                 const struct peer_greeting *greeting, bool fresh, bool verify,
                  struct client_exchange **out, int64_t deadline);
 
 /* May an exchange begin now, with at most so many connections (0: any number)? */
@@ -84,7 +92,8 @@ void peer_give_back(struct peer *peer, struct client_exchange *exchange, bool co
  * peer's connections and as an exchange until it is closed, and frees itself then. Returns 0 or a
  * negative errno: -EAGAIN when there is no room after all. */
 int peer_connect_stream(struct peer *peer, const struct upstream_config *config,
-                        struct stream **out, int64_t deadline);
+                        const struct peer_greeting *greeting, struct stream **out,
+                        int64_t deadline);
 
 /* A connected UDP socket to the peer, which counts as one of its connections and as an exchange
  * until peer_datagrams_over; *to is its address. Returns it or a negative errno. Suspends only if

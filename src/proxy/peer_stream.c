@@ -11,6 +11,7 @@ struct peer_stream {
 
 struct stream_opener {
     struct peer_opener opener; /* first */
+    struct slice header;
     struct peer_stream *stream;
 };
 
@@ -37,7 +38,7 @@ static int open_stream(struct peer_opener *opener, struct peer *peer, const stru
         return result;
     }
     opened->stream.on_closed = closed;
-    result = client_tls_begin(&opened->stream, &peer->tls, deadline);
+    result = client_tls_begin_behind(&opened->stream, self->header, &peer->tls, deadline);
     if (result < 0)
         stream_close(&opened->stream);
     else
@@ -46,9 +47,9 @@ static int open_stream(struct peer_opener *opener, struct peer *peer, const stru
 }
 
 int peer_connect_stream(struct peer *peer, const struct upstream_config *config,
-                        struct stream **out, int64_t deadline)
+                        const struct peer_greeting *greeting, struct stream **out, int64_t deadline)
 {
-    struct stream_opener opener = {.opener.open = open_stream};
+    struct stream_opener opener = {.opener.open = open_stream, .header = greeting->bytes};
     if (!peer_make_room(peer, config->connections_max))
         return -EAGAIN;
     peer_connection_begins(peer);

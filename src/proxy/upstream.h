@@ -26,6 +26,18 @@ enum upstream_protocol {
     UPSTREAM_UDP, /* datagrams: for layer 4 */
 };
 
+/* Bits of upstream_config.send_proxy: the version of the PROXY protocol, and what else version 2
+ * says. */
+enum {
+    SEND_PROXY_V1 = 1,
+    SEND_PROXY_V2 = 2,
+    SEND_PROXY_ALPN = 4,
+    SEND_PROXY_AUTHORITY = 8,
+    SEND_PROXY_SSL = 16,
+    SEND_PROXY_UNIQUE_ID = 32,
+    SEND_PROXY_CRC32C = 64,
+};
+
 enum balance { BALANCE_ROUND_ROBIN, BALANCE_LEAST_CONN, BALANCE_RANDOM, BALANCE_HASH };
 
 /* Defaults stand in upstream_config_init. All times in milliseconds. */
@@ -59,6 +71,7 @@ struct upstream_config {
     bool forwarded;            /* add Forwarded (RFC 7239) */
     bool x_forwarded;          /* add X-Forwarded-For, -Proto, -Host */
     bool pass_host;            /* true (default): Host as the client sent it; false: the peer's */
+    uint32_t send_proxy;       /* SEND_PROXY_*; 0: peers are not told who the client is */
     uint64_t response_head_max_bytes; /* 65,536 */
     struct tls_client *tls;           /* NULL: in the clear; borrowed */
     const char *tls_name;             /* what peers must prove; NULL: each its host */

@@ -76,6 +76,7 @@ static const struct option of_upstream[] = {
     UPSTREAM(OPTION_FLAG, "forwarded", forwarded),
     UPSTREAM(OPTION_FLAG, "x_forwarded", x_forwarded),
     UPSTREAM(OPTION_FLAG, "pass_host", pass_host),
+    UPSTREAM(OPTION_SEND_PROXY, "send_proxy", send_proxy),
     UPSTREAM(OPTION_BYTES64, "response_head_max", response_head_max_bytes),
 };
 
@@ -99,9 +100,15 @@ const struct option_set upstream_options = {
 };
 
 static const char *const kind_names[] = {
-    [OPTION_DURATION] = "duration", [OPTION_COUNT] = "count",         [OPTION_BYTES] = "bytes32",
-    [OPTION_BYTES64] = "bytes",     [OPTION_FLAG] = "flag",           [OPTION_TEXT] = "text",
-    [OPTION_PROTOCOL] = "protocol", [OPTION_PROTOCOLS] = "protocols",
+    [OPTION_DURATION] = "duration",
+    [OPTION_COUNT] = "count",
+    [OPTION_BYTES] = "bytes32",
+    [OPTION_BYTES64] = "bytes",
+    [OPTION_FLAG] = "flag",
+    [OPTION_TEXT] = "text",
+    [OPTION_PROTOCOL] = "protocol",
+    [OPTION_PROTOCOLS] = "protocols",
+    [OPTION_SEND_PROXY] = "send_proxy",
 };
 
 static void read_one(const struct option *option, lua_State *L, void *field, struct arena *arena)
@@ -112,6 +119,7 @@ static void read_one(const struct option *option, lua_State *L, void *field, str
     case OPTION_BYTES:
     case OPTION_PROTOCOL:
     case OPTION_PROTOCOLS:
+    case OPTION_SEND_PROXY:
         *(uint32_t *)field = (uint32_t)lua_tonumber(L, -1);
         break;
     case OPTION_BYTES64:
@@ -173,6 +181,17 @@ static void print_protocols(char *out, size_t size, uint32_t bits)
              bits & PROTOCOL_H2C ? "h2c" : "");
 }
 
+static void print_send_proxy(char *out, size_t size, uint32_t bits)
+{
+    snprintf(out, size, "%s%s%s%s%s%s",
+             bits & SEND_PROXY_V1   ? "v1"
+             : bits & SEND_PROXY_V2 ? "v2"
+                                    : "",
+             bits & SEND_PROXY_ALPN ? "+alpn" : "", bits & SEND_PROXY_AUTHORITY ? "+authority" : "",
+             bits & SEND_PROXY_SSL ? "+ssl" : "", bits & SEND_PROXY_UNIQUE_ID ? "+unique_id" : "",
+             bits & SEND_PROXY_CRC32C ? "+crc32c" : "");
+}
+
 static void print_value(char *out, size_t size, const struct option *option, const void *field)
 {
     static const uint64_t times[] = {3600000, 60000, 1000, 1};
@@ -197,6 +216,9 @@ static void print_value(char *out, size_t size, const struct option *option, con
         break;
     case OPTION_PROTOCOLS:
         print_protocols(out, size, *(const uint32_t *)field);
+        break;
+    case OPTION_SEND_PROXY:
+        print_send_proxy(out, size, *(const uint32_t *)field);
         break;
     case OPTION_FLAG:
         snprintf(out, size, "%s", *(const bool *)field ? "true" : "false");

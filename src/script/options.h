@@ -11,14 +11,15 @@
 #include <stddef.h>
 
 enum option_kind {
-    OPTION_DURATION,  /* uint32_t milliseconds; Lua: seconds or "250ms", "30s", "5m", "1h" */
-    OPTION_COUNT,     /* uint32_t */
-    OPTION_BYTES,     /* uint32_t; Lua: bytes or "16k", "1m", "1g" */
-    OPTION_BYTES64,   /* uint64_t */
-    OPTION_FLAG,      /* bool */
-    OPTION_TEXT,      /* const char * */
-    OPTION_PROTOCOL,  /* enum upstream_protocol; Lua: "h1", "h2" or "tcp" */
-    OPTION_PROTOCOLS, /* uint32_t, bits PROTOCOL_*; Lua: a list of "h1", "h2", "h2c" */
+    OPTION_DURATION,   /* uint32_t milliseconds; Lua: seconds or "250ms", "30s", "5m", "1h" */
+    OPTION_COUNT,      /* uint32_t */
+    OPTION_BYTES,      /* uint32_t; Lua: bytes or "16k", "1m", "1g" */
+    OPTION_BYTES64,    /* uint64_t */
+    OPTION_FLAG,       /* bool */
+    OPTION_TEXT,       /* const char * */
+    OPTION_PROTOCOL,   /* enum upstream_protocol; Lua: "h1", "h2" or "tcp" */
+    OPTION_SEND_PROXY, /* uint32_t, bits SEND_PROXY_*; Lua: see lua/monolake/internal/proxied.lua */
+    OPTION_PROTOCOLS,  /* uint32_t, bits PROTOCOL_*; Lua: a list of "h1", "h2", "h2c" */
 };
 
 struct option {

@@ -242,6 +242,7 @@ local UPSTREAM = {
 for name, kind in pairs(option_kinds.upstream) do
    UPSTREAM[name] = kind
 end
+UPSTREAM.send_proxy = "any" -- see proxied.send
 
 --- "https://host" as host:443 and true.
 local function split_scheme(address)
@@ -335,6 +336,9 @@ function build.upstream(options, level)
    end
    local checked = check.options("upstream", options, UPSTREAM, level + 1, true)
    check_idempotent(checked, level + 1)
+   if checked.send_proxy then
+      checked.send_proxy = proxied.send(checked.send_proxy, checked.protocol, level + 1)
+   end
    local peers, weights, secure = check_peers(options, level + 1)
    local name = checked.name or peers[1]
    local stand_ins = overrides.upstreams[name]
@@ -351,6 +355,9 @@ function build.upstream(options, level)
    end
    if stand_ins and (checked.protocol or 0) < TCP then
       checked.protocol = nil -- they speak HTTP/1
+   end
+   if stand_ins then
+      checked.send_proxy = nil
    end
    peers = stand_ins or peers
    local upstream = setmetatable({

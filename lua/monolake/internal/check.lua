@@ -122,6 +122,7 @@ function check.fail(message, level)
    error(message, level + 1)
 end
 
+--- A value as messages show it.
 local function show(value)
    if type(value) == "string" then
       return ("%q"):format(value)
@@ -130,6 +131,8 @@ local function show(value)
    end
    return "a " .. type(value)
 end
+
+check.show = show
 
 --- Reads one value of a kind: one of those above, or a table of the allowed texts.
 --- @param what string for messages

@@ -53,8 +53,8 @@ local out, name_out = ffi.new "struct script_text", ffi.new "struct script_text"
 ---@field version string|nil "TLSv1.3"
 ---@field cn string|nil the common name in the client's certificate
 ---@field cipher string|nil
----@field sig_alg string|nil of the certificate
----@field key_alg string|nil of the certificate
+---@field sig_alg string|nil of the certificate that the proxy has shown
+---@field key_alg string|nil of the key of that certificate
 ---@field verified boolean the client has shown a certificate, and the proxy has verified it
 
 --- The request as layers see it. What can be assigned says so; `ctx` and everything below `headers`,
