@@ -272,6 +272,44 @@ function ml.udp_proxy(target, options)
    return layer
 end
 
+--- HTTP behind layer 4: a layer of layer 4 that hands connections on to HTTP, which `detect` may choose
+--- and `conn:serve` takes. All that was peeked of the client is still read by it.
+---
+---     ml.listen { address = ":443", l4 = function(conn, next)
+---        local hello = conn:client_hello()
+---        if hello and hello.name == "db.example" then
+---           return next(conn)
+---        end
+---        conn:serve(site)
+---     end }
+---
+--- Options: `chain`, `tls`, and the limits that `listen` has for HTTP. What is about accepting
+--- connections is the listener's. At a reload its connections are closed in order, as soon as they are
+--- idle.
+---@param options table
+---@return monolake.Http
+function ml.http(options)
+   local http = build.http(options, 2)
+   return http
+end
+
+--- A layer of layer 4 that picks by the client's first bytes who serves it: `tls`, `http` (HTTP/1),
+--- `h2c` (HTTP/2 in the clear, with prior knowledge; default: `http`) and `other`, each a layer of layer
+--- 4, a function or a list of both. Clients that have said too little after `timeout` (5 s), as those do
+--- that wait for the server to speak first, are other. What is not given goes on behind this layer.
+---
+---     ml.listen { address = ":443", l4 = ml.detect {
+---        tls = ml.http { chain = site, tls = { cert = "site.pem" } },
+---        http = ml.http { chain = site, protocols = { "h1", "h2c" } },
+---        other = ml.tcp_proxy "127.0.0.1:22",
+---     } }
+---@param options { tls: any, http: any, h2c: any, other: any, timeout: number|string|nil }
+---@return table layer
+function ml.detect(options)
+   local layer = build.detect(options, 2)
+   return layer
+end
+
 --- A layer that picks what answers by method, host and path. Keys are patterns
 --- "[METHOD ][host]/path", where ":name" matches a segment and a final "*" or "*name" the rest; values
 --- are layers, functions or lists of both, and what they do not answer goes on behind the router. The

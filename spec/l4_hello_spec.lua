@@ -147,7 +147,8 @@ t.on_both_backends("layers that look at a client's first bytes", function(backen
       client:send(sample "openssl13")
       await("hello name=www.example.org alpn=h2,http/1.1 version=TLSv1.3 legacy=TLSv1.2 " ..
          "versions=TLSv1.3,TLSv1.2,TLSv1.1,TLSv1\n")
-      await "ciphers=4866,4867,4865,.*,255 extensions=0,11,10,.-,51 groups=29,23,.* points=0,1,2 signatures=%d+"
+      await("ciphers=4866,4867,4865,.*,255 extensions=0,11,10,.-,51 groups=29,23,.* points=0,1,2 " ..
+         "signatures=%d+")
       await "ja3=771,4866%-4867%-4865%-.-,0%-11%-10%-.-,29%-23%-.-,0%-1%-2\n"
       await "ja3_hash=5a1edc7f170af1014fc65c994878e63c ja4=t13d3111h2_e8f1e7e78f70_1f22a2ca17c4"
       local peer = origin:accept()

@@ -21,7 +21,8 @@ function tls_origin.start(name)
    end
    local self = setmetatable({}, TlsOrigin)
    self.process = process.start({ "openssl", "s_server", "-accept", "127.0.0.1:0", "-www",
-      "-cert", ("%s/%s.pem"):format(directory, name), "-key", ("%s/%s.key"):format(directory, name) }, directory)
+      "-cert", ("%s/%s.pem"):format(directory, name),
+      "-key", ("%s/%s.key"):format(directory, name) }, directory)
    tasks.run(function()
       self.address = tasks.eventually("openssl s_server to listen", function()
          return self.process:stdout():match "ACCEPT (127.0.0.1:%d+)"

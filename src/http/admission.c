@@ -58,12 +58,12 @@ bool admission_check(struct http_server *server, const struct address *remote, u
 bool admission_enter(struct connection *connection)
 {
     admission_leave(connection);
-    return admission_check(connection->server, &connection->stream.remote, &connection->source);
+    return admission_check(connection->listener, &connection->stream.remote, &connection->source);
 }
 
 void admission_leave(struct connection *connection)
 {
     if (connection->source)
-        limits_give_source(&connection->server->limits, connection->source);
+        limits_give_source(&connection->listener->limits, connection->source);
     connection->source = 0;
 }

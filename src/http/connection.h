@@ -26,9 +26,10 @@ struct protocol {
 };
 
 struct connection {
-    struct stream stream; /* owner: the connection */
-    struct http_server *server;
-    struct list link; /* in server->connections */
+    struct stream stream;         /* owner: the connection */
+    struct http_server *server;   /* whose service and options it has */
+    struct http_server *listener; /* that accepted and counts it; differs if it was handed on */
+    struct list link;             /* in listener->connections */
     const struct protocol *protocol;
     struct coro *coro;          /* that sets it up or serves it, or NULL */
     struct timer idle;          /* armed while there is nothing to serve */
@@ -63,6 +64,12 @@ void h2_connection_start(struct connection *base);
 /* h2_preface.c: waits for the first bytes, then starts HTTP/2 if they are its preface, else HTTP/1.
  */
 void h2_preface_start(struct connection *connection);
+
+/* Hands a connection whose protocol has done its part on to another server's: it begins anew, with
+ * all that is queued. That server has no connections of its own, only a service, which is held for
+ * as long as the connection is open. To be called on the main stack; the connection may be gone
+ * behind it. */
+void connection_hand_on(struct connection *connection, struct http_server *to);
 
 /* Begins an exchange of a connection: its coroutine, addresses, service and deadline. The codec
  * sets the rest. Call it when the request is complete enough to be handled. */

@@ -1,5 +1,6 @@
 #include "http/server.h"
 
+#include <assert.h>
 #include <netinet/in.h>
 #include <linux/tcp.h>
 #include <stdlib.h>
@@ -27,6 +28,20 @@ void http_server_share(struct http_server *server, const struct limits *limits, 
     server->limits_listener = limits_listener(limits, name);
 }
 
+/* All of its connections, or those only that were handed on. */
+static void drain_connections(struct http_server *listener, bool handed_on)
+{
+    for (struct list *node = listener->connections.next, *next; node != &listener->connections;
+         node = next) {
+        next = node->next;
+        struct connection *connection = container_of(node, struct connection, link);
+        if (handed_on && connection->server == listener)
+            continue;
+        connection->server->draining = true;
+        connection->protocol->drain(connection);
+    }
+}
+
 void http_server_set_service(struct http_server *server, struct service *service,
                              const struct listener_config *config)
 {
@@ -34,6 +49,7 @@ void http_server_set_service(struct http_server *server, struct service *service
     service->retain(service);
     server->service = service;
     server->config = *config;
+    drain_connections(server, true);
     if (old)
         old->release(old);
 }
@@ -55,12 +71,16 @@ static void count_connections(struct http_server *server, int difference)
 static void connection_closed(struct stream *stream)
 {
     struct connection *connection = stream->owner;
+    bool handed_on = connection->server != connection->listener;
+    struct service *held = handed_on ? connection->server->service : NULL;
     connection->protocol->closed(connection);
     list_remove(&connection->link);
     admission_leave(connection);
-    count_connections(connection->server, -1);
+    count_connections(connection->listener, -1);
     proxy_info_release(connection->proxied);
     free(connection);
+    if (held)
+        held->release(held);
 }
 
 static void get_remote(int fd, struct address *remote)
@@ -95,7 +115,7 @@ void connection_start_protocol(struct connection *connection)
 {
     const struct listener_config *config = &connection->server->config;
     uint32_t protocols = config->protocols;
-    if (config->tls)
+    if (config->tls && !connection->stream.filter)
         tls_connection_start(connection);
     else if (config->start)
         config->start(connection);
@@ -105,6 +125,17 @@ void connection_start_protocol(struct connection *connection)
         h2_preface_start(connection);
     else
         h2_connection_start(connection);
+}
+
+void connection_hand_on(struct connection *connection, struct http_server *to)
+{
+    assert(connection->server == connection->listener);
+    to->service->retain(to->service);
+    to->io = connection->listener->io;
+    connection->server = to;
+    connection->stream.watch_hangup = false;
+    connection->stream.send_stall_ms = to->config.send_timeout_ms;
+    connection_start_protocol(connection);
 }
 
 /* A reset leaves nothing to wait for, neither here nor in the kernel. */
@@ -132,7 +163,7 @@ void http_server_accept(struct http_server *server, int fd)
         io_close_fd(server->io, fd);
         return;
     }
-    connection->server = server;
+    connection->server = connection->listener = server;
     connection->source = source;
     list_push_back(&server->connections, &connection->link);
     count_connections(server, 1);
@@ -148,12 +179,7 @@ void http_server_accept(struct http_server *server, int fd)
 void http_server_drain(struct http_server *server)
 {
     server->draining = true;
-    for (struct list *node = server->connections.next, *next; node != &server->connections;
-         node = next) {
-        next = node->next;
-        struct connection *connection = container_of(node, struct connection, link);
-        connection->protocol->drain(connection);
-    }
+    drain_connections(server, false);
 }
 
 void http_server_abort(struct http_server *server)

@@ -34,7 +34,9 @@ struct http_server {
 
 void http_server_init(struct http_server *server, struct io *io);
 
-/* Serves requests with this service from now on; exchanges that began go on with theirs. */
+/* Serves requests with this service from now on; exchanges that began go on with theirs.
+ * Connections that were handed on to a server of the service's before it are drained: theirs is
+ * gone. */
 void http_server_set_service(struct http_server *server, struct service *service,
                              const struct listener_config *config);
 

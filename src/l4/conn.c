@@ -47,6 +47,7 @@ const char *l4_reason_name(enum l4_reason reason)
         [L4_LAYER_FAILED] = "layer_failed",
         [L4_CANCELLED] = "cancelled",
         [L4_EVICTED] = "evicted",
+        [L4_SERVED] = "served",
     };
     return names[reason];
 }
@@ -172,7 +173,8 @@ static bool start_tunnel(struct l4_conn *conn, struct response *response)
 
 bool l4_conn_connected(const struct l4_conn *conn, const struct response *last)
 {
-    return conn->tunnel || (last && last->tunnel) || (conn->flow && conn->flow->fd >= 0);
+    return conn->tunnel || conn->next_server || (last && last->tunnel) ||
+           (conn->flow && conn->flow->fd >= 0);
 }
 
 void l4_conn_note_peer(struct l4_conn *conn, const struct address *address)
@@ -186,9 +188,10 @@ enum l4_reason l4_conn_failure(const struct l4_conn *conn, const struct response
 {
     if (conn->verdict)
         return conn->verdict;
+    if (conn->connection && conn->connection->stream.end < 0 && (coro_cancelled() || !response))
+        return L4_CLIENT_FAILED;
     if (coro_cancelled())
-        return conn->connection && conn->connection->stream.end < 0 ? L4_CLIENT_FAILED
-                                                                    : L4_CANCELLED;
+        return L4_CANCELLED;
     if (conn->exchange->total_deadline <= clock_now_ms())
         return L4_SETUP_DEADLINE;
     if (!response || response->error == RESPONSE_LAYER_FAILED)
@@ -216,14 +219,41 @@ static void end_without_peer(struct l4_conn *conn, const struct response *respon
     finish_end(conn, more);
 }
 
+/* A connection on its way to another server. */
+struct handing {
+    struct connection *connection;
+    struct http_server *to;
+};
+
+static void hand_on_main(void *arg)
+{
+    const struct handing *handing = arg;
+    connection_hand_on(handing->connection, handing->to);
+}
+
+static void hand_on(struct l4_conn *conn)
+{
+    struct handing handing = {conn->connection, conn->next_server};
+    const struct http_server *listener = handing.connection->listener;
+    if (listener->draining || listener->service != conn->exchange->service)
+        handing.to->draining = true; /* a reload has gone over it while the chain was waiting */
+    conn->reason = L4_SERVED;
+    bool more = begin_end(conn);
+    handing.connection->coro = NULL;
+    handing.connection->state = NULL;
+    coro_on_main(hand_on_main, &handing);
+    finish_end(conn, more);
+}
+
 static void conn_main(void *arg)
 {
     struct l4_conn *conn = arg;
     struct exchange *exchange = conn->exchange;
     struct response *response = exchange->service->handle(exchange->service, &exchange->request);
-    bool connected = response && response->tunnel && !conn->verdict && !coro_cancelled() &&
-                     response->error == RESPONSE_OK;
-    if (connected && start_tunnel(conn, response))
+    bool well = response && response->error == RESPONSE_OK && !conn->verdict && !coro_cancelled();
+    if (well && conn->next_server && !response->tunnel)
+        hand_on(conn);
+    else if (well && response->tunnel && start_tunnel(conn, response))
         conn->connection->coro = NULL;
     else
         end_without_peer(conn, response);

@@ -4,7 +4,8 @@
  * holds a stack any more.
  *
  *   accept, TLS ──▶ [coroutine: the chain] ──peer──▶ tunnel ──▶ end: log line, on_close
- *                          └──none, failed──▶ FIN or RST ─────────▲
+ *                          ├──none, failed──▶ FIN or RST ─────────▲
+ *                          └──HTTP──▶ another protocol of the server
  *
  * A struct l4_conn lives in the arena of its exchange, which outlives the connection's stream.
  */
@@ -33,6 +34,7 @@ enum l4_reason {
     L4_LAYER_FAILED,
     L4_CANCELLED, /* this server ends */
     L4_EVICTED,   /* a flow of datagrams that made room for another */
+    L4_SERVED,    /* it was handed on to HTTP */
 };
 
 struct l4_conn;
@@ -60,9 +62,10 @@ struct l4_conn {
 
     /* What layers have decided on. */
     struct slice peer; /* address of the one that was connected to, as text; NULL ptr: none */
-    uint32_t idle_timeout_ms;  /* of the tunnel; 0: none */
-    uint32_t total_timeout_ms; /* of the tunnel; 0: none but the listener's */
-    enum l4_reason verdict;    /* L4_CLOSED, L4_RESET or L4_OPEN */
+    uint32_t idle_timeout_ms;        /* of the tunnel; 0: none */
+    uint32_t total_timeout_ms;       /* of the tunnel; 0: none but the listener's */
+    struct http_server *next_server; /* that it is to be handed on to, or NULL */
+    enum l4_reason verdict;          /* L4_CLOSED, L4_RESET or L4_OPEN */
 
     /* The end. */
     enum l4_reason reason;

@@ -2,12 +2,16 @@
 #include "script/build.h"
 
 #include "l4/access_log.h"
+#include "l4/detect_layer.h"
+#include "l4/http_site.h"
 #include "l4/tcp_proxy.h"
 #include "proxy/access_log.h"
 #include "proxy/connect.h"
 #include "proxy/files.h"
 #include "proxy/router.h"
 #include "proxy/site.h"
+#include "script/tls.h"
+#include "script/options.h"
 
 #include <string.h>
 
@@ -123,12 +127,61 @@ static int udp_proxy_step(lua_State *L)
     return 1;
 }
 
+/* core.http_site(options, chain, tls server or nil, on_client_hello or nil) */
+static int http_site(lua_State *L)
+{
+    struct l4_http_site *http = build_alloc(L, sizeof(*http));
+    struct listener_config config;
+    listener_config_init(&config);
+    options_read(&listener_options, L, 1, &config, &build_site(L)->arena);
+    config.tls = lua_touserdata(L, 3);
+    if (lua_isfunction(L, 4))
+        config.tls_hello = script_hello_hook(L, 4);
+    l4_http_site_init(http, build_site(L), lua_touserdata(L, 2), &config);
+    lua_pushlightuserdata(L, http);
+    return 1;
+}
+
+/* core.http_step(http site, label) */
+static int http_step(lua_State *L)
+{
+    struct l4_http_site *http = lua_touserdata(L, 1);
+    struct chain_step *step = build_step(L, &l4_http_layer, http, 2);
+    const struct chain **subs = build_alloc(L, 2 * sizeof(*subs));
+    const char **labels = build_alloc(L, 2 * sizeof(*labels));
+    subs[0] = http->chain;
+    labels[0] = "chain";
+    step->subs = subs;
+    step->sub_labels = labels;
+    return 1;
+}
+
+/* core.detect_step({ tls = chain, http = chain, ... }, timeout_ms, label) */
+static int detect_step(lua_State *L)
+{
+    struct l4_detect_layer *layer = build_alloc(L, sizeof(*layer));
+    const struct chain **subs = build_alloc(L, (L4_PROTOCOL_COUNT + 1) * sizeof(*subs));
+    const char **labels = build_alloc(L, (L4_PROTOCOL_COUNT + 1) * sizeof(*labels));
+    unsigned count = 0;
+    for (unsigned i = L4_PROTOCOL_TLS; i < L4_PROTOCOL_COUNT; i++) {
+        labels[count] = l4_protocol_name((enum l4_protocol)i);
+        lua_getfield(L, 1, labels[count]);
+        layer->chains[i] = lua_touserdata(L, -1);
+        lua_pop(L, 1);
+        if (layer->chains[i])
+            subs[count++] = layer->chains[i];
+    }
+    layer->timeout_ms = (uint32_t)luaL_checknumber(L, 2);
+    struct chain_step *step = build_step(L, &l4_detect_layer, layer, 3);
+    step->subs = subs;
+    step->sub_labels = labels;
+    return 1;
+}
+
 const luaL_Reg builtin_functions[] = {
-    {"udp_proxy_step", udp_proxy_step},
-    {"tcp_proxy_step", tcp_proxy_step},
-    {"connect_step", connect_step},
-    {"files_step", files_step},
-    {"access_log_step", access_log_step},
-    {"router_step", router_step},
-    {NULL, NULL},
+    {"udp_proxy_step", udp_proxy_step}, {"http_site", http_site},
+    {"http_step", http_step},           {"detect_step", detect_step},
+    {"tcp_proxy_step", tcp_proxy_step}, {"connect_step", connect_step},
+    {"files_step", files_step},         {"access_log_step", access_log_step},
+    {"router_step", router_step},       {NULL, NULL},
 };

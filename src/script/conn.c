@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "l4/conn.h"
+#include "l4/http_site.h"
 #include "proxy/site.h"
 #include "script/run.h"
 
@@ -34,6 +35,16 @@ int script_conn_end(intptr_t address, uint32_t generation, int reset)
         return ACCESS_OVER;
     l4_conn_end(conn, reset ? L4_RESET : L4_CLOSED);
     return ACCESS_FOUND;
+}
+
+int script_conn_serve(intptr_t address, uint32_t generation, void *http)
+{
+    struct l4_conn *conn = live(address, generation);
+    if (!conn)
+        return ACCESS_OVER;
+    if (conn->of_datagrams)
+        return ACCESS_NONE;
+    return l4_http_site_serve(http, conn) == 0 ? ACCESS_FOUND : ACCESS_INVALID;
 }
 
 /* --- on_close --------------------------------------------------------------------------------- */

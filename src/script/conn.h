@@ -20,6 +20,11 @@ ML_API int script_conn_state(intptr_t request, uint32_t generation, intptr_t res
 /* Ends it, by RST if `reset`, else by FIN. */
 ML_API int script_conn_end(intptr_t request, uint32_t generation, int reset);
 
+/* Hands it on to a struct l4_http_site when its chain has returned; ACCESS_INVALID: TLS inside TLS;
+ * ACCESS_NONE: it is a flow of datagrams.
+ */
+ML_API int script_conn_serve(intptr_t request, uint32_t generation, void *http);
+
 /* Has VALUE_CONN_CLOSED called when it has ended. */
 ML_API int script_conn_watch(intptr_t request, uint32_t generation);
 

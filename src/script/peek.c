@@ -12,11 +12,15 @@
 
 /* --- Waiting ---------------------------------------------------------------------------------- */
 
-/* A client is listened to in the coroutine of its own chain only: NULL for another's. */
-static struct stream *stream_of(const struct call *call)
+/* A client is listened to in the coroutine of its own chain only: NULL for another's, and for one
+ * of datagrams. The call's result says why. */
+static struct stream *stream_of(struct call *call)
 {
     const struct l4_conn *conn = call->result == 0 ? l4_conn_of(call->request) : NULL;
-    return conn && conn->connection && !conn->tunnel ? &conn->connection->stream : NULL;
+    if (conn && conn->connection && !conn->tunnel)
+        return &conn->connection->stream;
+    call->result = conn && conn->of_datagrams ? -EOPNOTSUPP : -EINVAL;
+    return NULL;
 }
 
 static void take(struct call *call, lua_State *L, int ms)
@@ -97,8 +101,8 @@ void hello_perform(struct call *call)
     call->hello = stream ? malloc(sizeof(*call->hello)) : NULL;
     if (call->hello)
         call->result = l4_read_hello(stream, call->hello, deadline_of(call, stream));
-    else
-        call->result = stream ? -ENOMEM : -EINVAL;
+    else if (stream)
+        call->result = -ENOMEM;
 }
 
 static void set_numbers(lua_State *L, const char *name, struct slice list)
@@ -251,7 +255,8 @@ int hello_give(struct call *call, lua_State *L)
 void detect_perform(struct call *call)
 {
     struct stream *stream = stream_of(call);
-    call->result = stream ? l4_await_protocol(stream, deadline_of(call, stream)) : -EINVAL;
+    if (stream)
+        call->result = l4_await_protocol(stream, deadline_of(call, stream));
 }
 
 int detect_give(struct call *call, lua_State *L)

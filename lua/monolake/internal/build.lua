@@ -1,5 +1,6 @@
 --- Builds chains, upstreams and listeners from what a site's script says. Factories only check and
 --- describe; the native side is made when a listener (or a test) compiles the chain.
+local bit = require "bit"
 local core = require "monolake.core"
 local check = require "monolake.internal.check"
 local compose = require "monolake.internal.compose"
@@ -7,6 +8,7 @@ local compose_connections = require "monolake.internal.compose_conn"
 local cidr = require "monolake.internal.cidr"
 local proxied = require "monolake.internal.proxied"
 local tls = require "monolake.internal.tls"
+local Http = require "monolake.internal.http_site"
 local Upstream = require "monolake.internal.upstream"
 local Reply = require("monolake.internal.response").Reply
 
@@ -81,13 +83,16 @@ end
 --- Begins a site; whatever is built from now on belongs to it. Returns what to give to finish.
 function build.begin()
    local outer = current
-   current = { upstreams = {}, names = {} }
+   current = { upstreams = {}, names = {}, https = {} }
    return { site = current, outer = outer }
 end
 
---- Ends a site, opened or failed. With `complete`, upstreams that no chain uses are opened too.
+--- Ends a site, opened or failed. With `complete`, what no chain uses is opened too.
 function build.finish(token, complete)
    if complete then
+      for _, http in ipairs(token.site.https) do
+         http:open()
+      end
       for _, upstream in ipairs(token.site.upstreams) do
          upstream:open()
       end
@@ -176,6 +181,9 @@ local function append(out, value, where)
          error(placed and step or (value.where .. ": " .. step), 0)
       end
       out[#out + 1] = { step = step }
+   elseif kind == Http then
+      check_kind(value, out.kind, where)
+      out[#out + 1] = { step = core.http_step(value:open(), value.label) }
    elseif kind == Reply and out.kind ~= "http" then
       error(where .. ": a response cannot stand in a chain of layer 4", 0)
    elseif kind == Reply and type(value.body) == "string" and not value.exception then
@@ -503,6 +511,87 @@ function build.router(routes, level)
       end
       return core.router_step(list, text)
    end, level + 1)
+   return layer
+end
+
+-- --- HTTP behind layer 4, detection --------------------------------------------------------------
+
+--- Options of listeners that are about accepting connections, or about other protocols than HTTP.
+local NOT_HTTP = {
+   connections_max = true, connections_total_max = true, connections_per_source = true,
+   source_prefix_v4 = true, source_prefix_v6 = true, accept_rate = true, accept_burst = true,
+   setup_timeout = true, frame_max = true, calls_max = true, ordered_replies = true, keepalive = true,
+   flows_max = true, flow_queue_max = true, receive_buffer = true, send_buffer = true,
+}
+
+local HTTP = { chain = "any", tls = "table" }
+for name, kind in pairs(option_kinds.listener) do
+   HTTP[name] = not NOT_HTTP[name] and kind or nil
+end
+
+--- @param options table
+function build.http(options, level)
+   local site = build.current("http", level + 1)
+   local checked = check.options("http", options, HTTP, level + 1)
+   if checked.chain == nil then
+      error("http: expected a chain", level + 1)
+   end
+   local http = setmetatable({
+      label = checked.tls and "http, tls" or "http",
+      kind = "l4",
+      options = checked,
+      where = check.where(level + 1),
+      opened = setmetatable({}, { __mode = "k" }),
+   }, Http)
+   if checked.tls and not overrides.listen then
+      http.tls, http.on_hello =
+         tls.server(checked.tls, build.files_beside, tls.alpn(checked.protocols), level + 1)
+   end
+   table.insert(site.https, http)
+   return http
+end
+
+--- The native side of it in the site that is being built.
+function Http:open()
+   local handle = self.opened[current]
+   if not handle then
+      local chain = build.chain(self.options.chain, self.where)
+      handle = core.http_site(self.options, chain, self.tls, self.on_hello)
+      self.opened[current] = handle
+   end
+   return handle
+end
+
+local DETECT = { tls = "any", http = "any", h2c = "any", other = "any", timeout = "duration" }
+
+--- Kinds of clients in the order of enum l4_protocol of src/l4/detect.h.
+local DETECTED = { "tls", "http", "h2c", "other" }
+
+local H2C = 4 -- PROTOCOL_H2C of src/http/listener_config.h
+
+--- @param options table
+function build.detect(options, level)
+   local checked = check.options("detect", options, DETECT, level + 1)
+   local known = {}
+   for _, name in ipairs(DETECTED) do
+      known[#known + 1] = checked[name] ~= nil and name or nil
+   end
+   if #known == 0 then
+      error("detect: expected who serves tls, http, h2c or other", level + 1)
+   end
+   local h2c = checked.h2c
+   if getmetatable(h2c) == Http and bit.band(h2c.options.protocols or 0, H2C) == 0 then
+      error('detect: h2c: expected HTTP that speaks it: protocols = { "h2c" }', level + 1)
+   end
+   local where = check.where(level + 1)
+   local layer = build.layer("detect", function(label)
+      local chains = {}
+      for _, name in ipairs(known) do
+         chains[name] = build.chain(checked[name], where, "l4")
+      end
+      chains.h2c = chains.h2c or chains.http
+      return core.detect_step(chains, checked.timeout or 5000, label)
+   end, level + 1, "l4")
    return layer
 end
 

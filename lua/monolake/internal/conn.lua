@@ -6,6 +6,7 @@
 local ffi = require "ffi"
 local core = require "monolake.core"
 local C = require "monolake.internal.ffi"
+local Http = require "monolake.internal.http_site"
 local Upstream = require "monolake.internal.upstream"
 local check = require "monolake.internal.check"
 local errors = require "monolake.internal.errors"
@@ -174,6 +175,26 @@ function methods:splice(upstream, options)
    return outcome(self)
 end
 
+--- Has the connection served by HTTP that was made by `ml.http` when the site was loaded, as soon as the
+--- layers have returned: with its TLS, if it has some, and with all that the client has sent, peeked at
+--- or not. True.
+---@param http monolake.Http
+---@return true
+function methods:serve(http)
+   local native = getmetatable(http) == Http and http.opened[self[3]]
+   if not native then
+      error("serve: expected what ml.http has made while the site was loaded", 2)
+   end
+   check_open(self, "serve", 2)
+   local code = C.script_conn_serve(self[1], self[2], native)
+   if code == 0 then
+      error("serve: a flow of datagrams cannot be served by HTTP", 2)
+   elseif code < 0 then
+      error("serve: HTTP with TLS stands behind a listener with TLS", 2)
+   end
+   return true
+end
+
 local PEEK_MAX = 16384 -- L4_PEEK_MAX_BYTES of src/l4/peek.h
 local WAIT = { timeout = "duration" }
 
@@ -190,6 +211,8 @@ local function seen(what, value, why, partial)
       return value, why, partial
    elseif why == -22 then
       error(what .. " can be called only while its own layer is running", 3)
+   elseif why == -95 then
+      error(what .. ": a flow of datagrams has no stream to look at", 3)
    elseif why == -110 then
       error(errors.failure(504, "the connection's layers took longer than they may"), 0)
    elseif why == -12 then
@@ -292,8 +315,8 @@ end
 ---
 --- `result.reason` is "ended" (both sides have said that they are done), "closed" or "reset" (by a
 --- layer, or no layer has connected it), "idle_timeout", "total_timeout", "setup_timeout",
---- "client_failed", "peer_failed", "connect_failed", "layer_failed" (`result.error` says how) or
---- "cancelled" (this server has ended it).
+--- "client_failed", "peer_failed", "connect_failed", "layer_failed" (`result.error` says how),
+--- "cancelled" (this server has ended it) or "served" (it was handed on to HTTP).
 ---@param fn fun(conn: monolake.Conn, result: monolake.ConnResult)
 function methods:on_close(fn)
    check.value("on_close", fn, "function", 2)
