@@ -35,7 +35,11 @@ local SITE = [[
    listen("closed", function(conn) conn:close() end)
    listen("reset", function(conn) conn:reset() end)
    listen("broken", function(conn) conn.ctx.nothing.more = 1 end, ml.tcp_proxy(origin))
-   listen("late", function(conn, next) next(conn) error "broken behind next" end, ml.tcp_proxy(origin))
+   listen("late", function(conn, next)
+      conn:on_close(function() ml.sleep(2) end)
+      next(conn)
+      error "broken behind next"
+   end, ml.tcp_proxy(origin))
    listen("nobody", ml.tcp_proxy(nobody))
    listen("slow", function(conn, next) ml.sleep(60) next(conn) end, ml.tcp_proxy(origin))
    listen("waits", function(conn, next)
@@ -142,7 +146,7 @@ t.on_both_backends("layers of connections", function(backend)
       await "site.lua:%d+: attempt to index field 'nothing'.-stack traceback"
       await "broken id=%d+ .* why=layer_failed"
       expect_reset "late"
-      assert.equal("reset", origin:accept():expect_close())
+      assert.equal("reset", origin:accept():expect_close(1))
       await "broken behind next"
       await "late id=%d+ .* why=layer_failed"
    end)

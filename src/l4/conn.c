@@ -199,6 +199,17 @@ enum l4_reason l4_conn_failure(const struct l4_conn *conn, const struct response
     return response->error == RESPONSE_OK ? L4_CLOSED : L4_CONNECT_FAILED;
 }
 
+/* Of a connection that ends although it was connected: functions of on_close may hold the exchange
+ * for a while, but not its peer. */
+static void drop_peer(struct l4_conn *conn)
+{
+    struct response *response = conn->connected;
+    if (!response || !response->tunnel)
+        return;
+    stream_abort(response->tunnel);
+    response->tunnel = NULL;
+}
+
 /* Ends a connection that has no tunnel: layers that ended it get the end that they wanted, a
  * failure is a reset, which no client takes for an answer. */
 static void end_without_peer(struct l4_conn *conn, const struct response *response)
@@ -209,6 +220,7 @@ static void end_without_peer(struct l4_conn *conn, const struct response *respon
         conn->why = error_text(connection->stream.end);
     else if (response && response->error != RESPONSE_OK)
         conn->why = response->error_text;
+    drop_peer(conn);
     bool more = begin_end(conn);
     connection->coro = NULL;
     connection->state = NULL;

@@ -61,6 +61,7 @@ struct l4_conn {
     struct address local;
 
     /* What layers have decided on. */
+    struct response *connected; /* the last response that carried a peer, or NULL */
     struct slice peer; /* address of the one that was connected to, as text; NULL ptr: none */
     uint32_t idle_timeout_ms;        /* of the tunnel; 0: none */
     uint32_t total_timeout_ms;       /* of the tunnel; 0: none but the listener's */

@@ -37,6 +37,7 @@ struct response *l4_splice(struct upstream *upstream, struct request *request,
         stream_abort(stream);
         return response_create_error(request, 503, RESPONSE_OVERLOADED, SLICE("out of memory"));
     }
+    conn->connected = response;
     l4_conn_note_peer(conn, &stream->remote);
     if (options->idle_timeout_ms != L4_TIMEOUT_UNSET)
         conn->idle_timeout_ms = options->idle_timeout_ms;
