@@ -411,5 +411,10 @@ describe("options of the PROXY protocol", function()
       assert.matches("listen: proxy_protocol: from: expected prefixes", check "{ from = { 7 } }")
       assert.matches('unknown option "form"; did you mean "from"', check '{ form = "::1" }')
       assert.matches("listen: proxy_protocol: expected a table, not true", check "true")
+      local _, err = t.program.check { site = [[
+         local ml = require "monolake"
+         ml.listen { udp = "127.0.0.1:0", proxy_protocol = { from = "::1" },
+            l4 = ml.udp_proxy "127.0.0.1:53" }]] }
+      assert.matches("listen: proxy_protocol: headers are not read from datagrams", err)
    end)
 end)

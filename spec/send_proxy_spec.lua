@@ -362,5 +362,6 @@ describe("options of PROXY protocol headers to peers", function()
       assert.matches("site.lua:2: upstream: send_proxy: connections of HTTP/2 are shared by clients",
          check 'protocol = "h2", send_proxy = "v1"')
       assert.matches("connections of Thrift are shared", check 'protocol = "thrift", send_proxy = "v2"')
+      assert.matches("headers are not sent in datagrams", check 'protocol = "udp", send_proxy = "v2"')
    end)
 end)

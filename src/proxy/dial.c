@@ -66,7 +66,8 @@ static int choose(struct dialing *dialing)
 /* Is it ourselves who cannot connect, whoever the peer is? */
 static bool own_fault(int error)
 {
-    return error == -EMFILE || error == -ENFILE || error == -ENOMEM || error == -ENOBUFS;
+    return error == -EMFILE || error == -ENFILE || error == -ENOMEM || error == -ENOBUFS ||
+           error == -EMSGSIZE;
 }
 
 static const char *reason(int error)
@@ -74,6 +75,8 @@ static const char *reason(int error)
     switch (error) {
     case -EPROTO:
         return "the TLS handshake failed";
+    case -EMSGSIZE:
+        return "the header of the PROXY protocol would be longer than 16 KiB";
     case -EMFILE:
     case -ENFILE:
         return "no file descriptor is left: raise the limit (ulimit -n)";

@@ -375,6 +375,9 @@ static enum outcome attempt(struct forwarding *forwarding)
             return CANCELLED;
         if (result == -EAGAIN)
             return FULL;
+        if (result == -EMSGSIZE)
+            return fail(forwarding, 502, RESPONSE_CONNECT_FAILED, "connect failed",
+                        "the header of the PROXY protocol would be longer than 16 KiB");
         fail(forwarding, result == -ETIMEDOUT ? 504 : 502,
              result == -ETIMEDOUT ? RESPONSE_TIMED_OUT : RESPONSE_CONNECT_FAILED, "connect failed",
              result == -EPROTO ? "the TLS handshake failed" : strerror(-result));

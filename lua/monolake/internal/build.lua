@@ -788,6 +788,8 @@ local function check_udp(checked, level)
       error('listen: udp needs a chain of layer 4, e.g. l4 = ml.udp_proxy "10.0.0.5:53"', level + 1)
    elseif checked.tls then
       error("listen: tls: there is none for udp", level + 1)
+   elseif checked.proxy_protocol then
+      error("listen: proxy_protocol: headers are not read from datagrams", level + 1)
    end
 end
 

@@ -8,6 +8,8 @@ local proxied = {}
 --- Protocols (enum upstream_protocol) whose connections carry requests of many clients at a time.
 local SHARING = { [1] = "HTTP/2", [3] = "Thrift" }
 
+local UDP = 4
+
 local ACCEPT = { from = "any", timeout = "duration", optional = "flag" }
 
 --- Checks what a listener's `proxy_protocol` says. Returns what makes the native side of it.
@@ -36,8 +38,8 @@ local function tlv_bits(list, level)
    for i = 1, #list do
       local value = TLVS[list[i]]
       if not value then
-         error('upstream: send_proxy: tlvs: expected "alpn", "authority", "ssl", "unique_id" and "crc32c", not ' ..
-            check.show(list[i]), level + 1)
+         error('upstream: send_proxy: tlvs: expected "alpn", "authority", "ssl", "unique_id" or "crc32c", ' ..
+            "not " .. check.show(list[i]), level + 1)
       end
       bits = bits + (seen[value] and 0 or value)
       seen[value] = true
@@ -59,6 +61,8 @@ function proxied.send(value, protocol, level)
    if SHARING[protocol] then
       error(("upstream: send_proxy: connections of %s are shared by clients: a header would speak for all")
          :format(SHARING[protocol]), level + 1)
+   elseif protocol == UDP then
+      error("upstream: send_proxy: headers are not sent in datagrams", level + 1)
    end
    local checked = check.options("upstream: send_proxy", options, SEND, level + 1)
    local version = checked.version or V2
