@@ -191,6 +191,46 @@ t.on_both_backends("connections_per_source", function(backend)
    end)
 end)
 
+t.on_both_backends("behind a proxy that sends PROXY headers", function(backend)
+   local running = t.serve {
+      io = backend,
+      site = [[
+         local ml = require "monolake"
+         ml.listen { address = "127.0.0.1:0", chain = ml.text "hi", deny = { "192.0.2.1", "127.0.0.3" },
+            allow = { "192.0.2.0/24", "2001:db8::/32", "127.0.0.4" }, connections_per_source = 2,
+            proxy_protocol = { from = "127.0.0.1" } }
+      ]],
+   }
+
+   --- What becomes of a client of the proxy.
+   local function via(ip)
+      local client = running():connect()
+      client:send(("PROXY TCP%d %s %s 1000 80\r\n"):format(ip:find ":" and 6 or 4, ip, ip))
+      client:try_send(HEAD)
+      return client:try_fill() and "served" or "refused"
+   end
+
+   t.it("the clients that it speaks for are judged and counted", function()
+      assert.equal("refused", via "192.0.2.1")
+      assert.equal("refused", via "198.51.100.1")
+      for _ = 1, 2 do
+         assert.equal("served", via "192.0.2.2")
+         assert.equal("served", via "192.0.2.3")
+         assert.equal("served", via "2001:db8::1")
+      end
+      assert.equal("refused", via "192.0.2.2")
+      assert.equal("refused", via "2001:db8::2")
+      assert.equal("served", via "2001:db8:0:1::2")
+   end)
+
+   t.it("others are judged by their own addresses", function()
+      local address = running().address
+      assert.equal("refused", outcome(address, "127.0.0.2"))
+      assert.equal("refused", outcome(address, "127.0.0.3"))
+      assert.equal(2, (crowd(4, address, "127.0.0.4")))
+   end)
+end)
+
 t.on_both_backends("accept_rate and connections_total_max", function(backend)
    local running = t.serve {
       io = backend, workers = 2, listeners = 2,
