@@ -103,12 +103,15 @@ ml.hash = hash
 --- not matter. `connections_per_source` (none) bounds the connections of one client: of one IPv4
 --- address, or of one /64 of IPv6; `source_prefix_v4` (32) and `source_prefix_v6` (64) say how many bits
 --- make a source. Clients that are refused get a reset before anything else is done for them, and a line
---- in the log, at most one a second. Unix sockets have no sources.
+--- in the log, at most one a second. Unix sockets have no sources. Of UDP, flows are what is counted, and
+--- datagrams that may begin none are dropped. Where a proxy in front sends headers (`proxy_protocol`), all
+--- this is for the clients that they name, and `from` alone says who may send them.
 ---
 --- How many: `accept_rate` (none), connections a second, of which `accept_burst` (as many as in a
 --- second) may come at once, and `connections_total_max` (none). Who comes beyond these waits in the
 --- kernel's queue. All of these hold for each address of the listener and count over all workers;
---- `connections_total_max` may be passed by one for each worker. Reloads change them for new connections.
+--- `connections_total_max` may be passed by one for each worker. Reloads change them for new connections;
+--- those that came while there was no `connections_per_source` stay uncounted.
 ---
 --- Last, `tls`:
 ---

@@ -231,6 +231,49 @@ t.on_both_backends("behind a proxy that sends PROXY headers", function(backend)
    end)
 end)
 
+t.on_both_backends("flows of datagrams", function(backend)
+   local origin
+   local running = t.serve(function()
+      origin = t.udp.bind()
+      return {
+         io = backend, workers = 2, values = { origin = origin.address },
+         site = [[
+            local ml = require "monolake"
+            ml.listen { udp = "127.0.0.1:0", l4 = ml.udp_proxy("${origin}", { idle_timeout = "100ms" }),
+               deny = { "127.0.0.3" }, connections_per_source = 2 }
+         ]],
+      }
+   end)
+   teardown(function()
+      origin:close()
+   end)
+
+   --- Sends from an address and waits for the answer; nil if none comes.
+   local function ask(client)
+      client:send("question", (running().address:gsub("^udp:", "")))
+      return (client:try_receive(0.15))
+   end
+
+   t.it("begin for those who may, so many for each", function()
+      origin:serve(function(bytes)
+         return bytes
+      end)
+      local clients = {}
+      for i = 1, 3 do
+         clients[i] = t.udp.bind "127.0.0.2:0"
+      end
+      assert.is_nil(ask(t.udp.bind "127.0.0.3:0"))
+      running():await_log "client 127.0.0.3:%d+ refused: its address is denied"
+      assert.equal("question", ask(clients[1]))
+      assert.equal("question", ask(clients[2]))
+      assert.is_nil(ask(clients[3]))
+      assert.equal("question", ask(t.udp.bind "127.0.0.4:0"))
+      t.eventually("room for another flow", function()
+         return ask(clients[3])
+      end)
+   end)
+end)
+
 t.on_both_backends("accept_rate and connections_total_max", function(backend)
    local running = t.serve {
       io = backend, workers = 2, listeners = 2,
@@ -435,6 +478,17 @@ describe("a site with mistakes about addresses", function()
       expect_error("source_prefix_v4 = 33", "source_prefix_v4: expected at most 32 bits, not 33")
       expect_error("accept_burst = 5", "accept_burst needs accept_rate")
       expect_error("accept_rate = 1000, accept_burst = 5", "expected a hundredth of accept_rate or more")
+   end)
+
+   t.it("is told what there is none of for datagrams", function()
+      local _, err, status = program.check {
+         site = [[
+            local ml = require "monolake"
+            ml.listen { udp = "127.0.0.1:0", l4 = ml.udp_proxy "127.0.0.1:9", accept_rate = 5 }
+         ]],
+      }
+      assert.equal(1, status)
+      assert.is_truthy(err:find("listen: accept_rate: there is none for udp", 1, true), err)
    end)
 
    t.it("is told how many prefixes are left", function()

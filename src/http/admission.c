@@ -15,10 +15,9 @@ static void log_refusal(const struct address *remote, struct log_limit *limit, c
         return;
     address_format(remote, client);
     if (suppressed)
-        log_info("connection from %s refused: %s (%u more were not logged)", client, why,
-                 suppressed);
+        log_info("client %s refused: %s (%u more were not logged)", client, why, suppressed);
     else
-        log_info("connection from %s refused: %s", client, why);
+        log_info("client %s refused: %s", client, why);
 }
 
 /* Deny wins over allow, whatever stands in them. */
@@ -31,39 +30,57 @@ static const char *denied(const struct listener_config *config, const struct add
     return NULL;
 }
 
-bool admission_check(struct http_server *server, const struct address *remote, uint64_t *source)
+void admission_init(struct admission *admission)
+{
+    *admission = (struct admission){.listener = LIMITS_NONE};
+}
+
+void admission_share(struct admission *admission, const struct limits *limits, const char *name)
+{
+    admission->limits = *limits;
+    admission->listener = limits_listener(limits, name);
+}
+
+bool admission_check(struct admission *admission, const struct listener_config *config,
+                     const struct address *remote, uint64_t *source)
 {
     static struct log_limit denials;
     static struct log_limit crowds;
-    const struct listener_config *config = &server->config;
     const char *why = denied(config, remote);
     *source = 0;
     if (why) {
-        server->denied++;
+        admission->denied++;
         log_refusal(remote, &denials, why);
         return false;
     }
     if (!config->connections_per_source)
         return true;
-    *source = limits_source(&server->limits, server->limits_listener, remote,
+    *source = limits_source(&admission->limits, admission->listener, remote,
                             config->source_prefix_v4_bits, config->source_prefix_v6_bits);
-    if (!*source || limits_take_source(&server->limits, *source, config->connections_per_source))
+    if (!*source || limits_take_source(&admission->limits, *source, config->connections_per_source))
         return true;
     *source = 0;
-    server->over_source_limit++;
+    admission->over_source_limit++;
     log_refusal(remote, &crowds, "too many connections from there (connections_per_source)");
     return false;
+}
+
+void admission_give(const struct admission *admission, uint64_t *source)
+{
+    if (*source)
+        limits_give_source(&admission->limits, *source);
+    *source = 0;
 }
 
 bool admission_enter(struct connection *connection)
 {
     admission_leave(connection);
-    return admission_check(connection->listener, &connection->stream.remote, &connection->source);
+    struct http_server *listener = connection->listener;
+    return admission_check(&listener->admission, &listener->config, &connection->stream.remote,
+                           &connection->source);
 }
 
 void admission_leave(struct connection *connection)
 {
-    if (connection->source)
-        limits_give_source(&connection->listener->limits, connection->source);
-    connection->source = 0;
+    admission_give(&connection->listener->admission, &connection->source);
 }

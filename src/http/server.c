@@ -17,15 +17,9 @@
 void http_server_init(struct http_server *server, struct io *io)
 {
     *server = (struct http_server){.io = io};
-    server->limits_listener = LIMITS_NONE;
+    admission_init(&server->admission);
     list_init(&server->connections);
     listener_config_init(&server->config);
-}
-
-void http_server_share(struct http_server *server, const struct limits *limits, const char *name)
-{
-    server->limits = *limits;
-    server->limits_listener = limits_listener(limits, name);
 }
 
 /* All of its connections, or those only that were handed on. */
@@ -65,7 +59,7 @@ static void connection_arrival(struct stream *stream)
 static void count_connections(struct http_server *server, int difference)
 {
     server->connection_count += (uint32_t)difference;
-    limits_add_connections(&server->limits, server->limits_listener, difference);
+    limits_add_connections(&server->admission.limits, server->admission.listener, difference);
 }
 
 static void connection_closed(struct stream *stream)
@@ -152,14 +146,14 @@ void http_server_accept(struct http_server *server, int fd)
     uint64_t source = 0;
     get_remote(fd, &remote);
     bool proxied = proxied_connection_expected(server, &remote);
-    if (!proxied && !admission_check(server, &remote, &source)) {
+    if (!proxied && !admission_check(&server->admission, &server->config, &remote, &source)) {
         refuse(server, fd);
         return;
     }
     struct connection *connection = h1_connection_create();
     if (!connection) {
         log_warn("no memory for another connection: it is closed");
-        limits_give_source(&server->limits, source);
+        admission_give(&server->admission, &source);
         io_close_fd(server->io, fd);
         return;
     }

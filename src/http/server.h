@@ -6,10 +6,10 @@
 #define HTTP_SERVER_H
 
 #include "base/list.h"
+#include "http/admission.h"
 #include "http/exchange.h"
 #include "http/listener_config.h"
 #include "io/io.h"
-#include "net/limits.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -21,11 +21,8 @@ struct http_server {
     struct list connections;
     uint32_t connection_count;
     bool draining;
-    struct limits limits;       /* counts that all workers share */
-    int limits_listener;        /* its place there */
+    struct admission admission; /* whom it lets in */
     uint64_t accepted;          /* connections */
-    uint64_t denied;            /* refused: by allow and deny */
-    uint64_t over_source_limit; /* refused: too many of their source */
     uint64_t requests;          /* complete heads */
     uint64_t refused;           /* heads that were answered with an error of ours */
     uint64_t handshakes_failed;
@@ -39,9 +36,6 @@ void http_server_init(struct http_server *server, struct io *io);
  * gone. */
 void http_server_set_service(struct http_server *server, struct service *service,
                              const struct listener_config *config);
-
-/* Counts it among all workers as the listener of that name; before the first connection. */
-void http_server_share(struct http_server *server, const struct limits *limits, const char *name);
 
 /* Takes over an accepted descriptor. A client that may not connect is reset. */
 void http_server_accept(struct http_server *server, int fd);

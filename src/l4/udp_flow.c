@@ -68,6 +68,7 @@ void udp_flow_end(struct udp_flow *flow, enum l4_reason reason, struct slice why
         return;
     flow->ended = true;
     udp_table_remove(&flow->server->table, &flow->entry);
+    admission_give(&flow->server->admission, &flow->source);
     list_remove(&flow->link);
     timer_stop(&flow->timer);
     drop_queue(flow);

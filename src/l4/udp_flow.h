@@ -22,6 +22,7 @@ struct udp_flow {
     struct udp_server *server;
     struct list link;        /* in the server's fresh or established, or alone */
     struct service *service; /* retained */
+    uint64_t source;         /* what its client is counted as, or 0 */
     uint32_t pins;           /* operations, the coroutine, and the flow's own life */
     bool ended;
     bool answered;    /* the peer has said something */

@@ -26,6 +26,7 @@ void udp_server_init(struct udp_server *server, struct io *io, int fd)
     udp_table_init(&server->table);
     timer_init(&server->tick, tick, server);
     listener_config_init(&server->config);
+    admission_init(&server->admission);
     if (getsockname(fd, &address.any, &address.len) == 0)
         udp_end_from_address(&server->local, &address);
     server->any = udp_end_any(&server->local);
@@ -146,9 +147,20 @@ static struct udp_flow *flow_for(struct udp_server *server, const struct udp_key
 {
     uint64_t hash = udp_table_hash(&server->table, key);
     struct udp_flow *flow = (struct udp_flow *)udp_table_find(&server->table, key, hash);
-    if (flow || server->draining || !make_room(server))
+    if (flow || server->draining)
         return flow;
-    return udp_flow_begin(server, key, hash);
+    struct address client;
+    uint64_t source;
+    udp_end_to_address(&key->client, &client);
+    if (!admission_check(&server->admission, &server->config, &client, &source))
+        return NULL;
+    if (make_room(server))
+        flow = udp_flow_begin(server, key, hash);
+    if (flow)
+        flow->source = source;
+    else
+        admission_give(&server->admission, &source);
+    return flow;
 }
 
 static void take(struct udp_server *server, struct io_op *op, struct io_buf *buf)

@@ -17,6 +17,7 @@
 #include "http/exchange.h"
 #include "http/listener_config.h"
 #include "io/io.h"
+#include "http/admission.h"
 #include "l4/udp_table.h"
 
 #include <stdbool.h>
@@ -42,6 +43,7 @@ struct udp_server {
     struct io_op receive;          /* multishot */
     struct service *service;       /* of the present generation; retained */
     struct listener_config config; /* of the present generation */
+    struct admission admission;    /* whom it begins flows for */
     const struct l4_proxy *direct; /* what the chain consists of if that is all; else NULL */
     struct udp_table table;
     struct list fresh; /* flows whose client has said nothing behind an answer, oldest first */

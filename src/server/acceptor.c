@@ -102,8 +102,9 @@ static uint32_t room(const struct acceptor *acceptor)
         possible = lesser(possible, left(config->connections_max, server->connection_count));
     if (config->connections_total_max)
         possible =
-            lesser(possible, left(config->connections_total_max,
-                                  limits_connections(&server->limits, server->limits_listener)));
+            lesser(possible,
+                   left(config->connections_total_max,
+                        limits_connections(&server->admission.limits, server->admission.listener)));
     return possible;
 }
 
@@ -119,8 +120,8 @@ static uint32_t rate_left(const struct acceptor *acceptor)
     const struct listener_config *config = &server->config;
     if (!config->accept_rate)
         return UINT32_MAX;
-    return limits_rate_left(&server->limits, server->limits_listener, config->accept_rate,
-                            burst(config));
+    return limits_rate_left(&server->admission.limits, server->admission.listener,
+                            config->accept_rate, burst(config));
 }
 
 /* Clients that are refused do not use up the rate of others. */
@@ -131,7 +132,7 @@ static void take_over(struct acceptor *acceptor, int fd)
     uint64_t before = server->accepted;
     http_server_accept(server, fd);
     if (config->accept_rate && server->accepted != before)
-        limits_rate_take(&server->limits, server->limits_listener, config->accept_rate,
+        limits_rate_take(&server->admission.limits, server->admission.listener, config->accept_rate,
                          burst(config));
 }
 
@@ -252,7 +253,7 @@ void acceptors_add(struct acceptors *acceptors, const char *key, int fd)
     acceptor->key = copy;
     acceptor->fd = fd;
     http_server_init(&acceptor->server, acceptors->io);
-    http_server_share(&acceptor->server, &acceptors->limits, copy);
+    admission_share(&acceptor->server.admission, &acceptors->limits, copy);
     timer_init(&acceptor->resume, resume_accepting, acceptor);
     list_push_back(&acceptors->list, &acceptor->link);
 }

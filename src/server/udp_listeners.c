@@ -17,9 +17,10 @@ static struct udp_listener *of(struct list *node)
     return container_of(node, struct udp_listener, link);
 }
 
-void udp_listeners_init(struct udp_listeners *listeners, struct io *io)
+void udp_listeners_init(struct udp_listeners *listeners, struct io *io, const struct limits *limits)
 {
     listeners->io = io;
+    listeners->limits = *limits;
     list_init(&listeners->list);
 }
 
@@ -41,6 +42,7 @@ void udp_listeners_add(struct udp_listeners *listeners, const char *key, int fd)
     }
     listener->key = copy;
     udp_server_init(&listener->server, listeners->io, fd);
+    admission_share(&listener->server.admission, &listeners->limits, copy);
     list_push_back(&listeners->list, &listener->link);
 }
 

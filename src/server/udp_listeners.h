@@ -18,9 +18,11 @@ struct udp_listener {
 struct udp_listeners {
     struct io *io;
     struct list list;
+    struct limits limits; /* counts that all workers share */
 };
 
-void udp_listeners_init(struct udp_listeners *listeners, struct io *io);
+void udp_listeners_init(struct udp_listeners *listeners, struct io *io,
+                        const struct limits *limits);
 
 /* Is it the key of such a listener? */
 bool udp_listeners_own(const char *key);

@@ -376,7 +376,7 @@ static int start(struct worker *worker)
     if (io_create(&worker->io, &io_options) != 0)
         return -1;
     acceptors_init(&worker->acceptors, worker->io, &options->limits);
-    udp_listeners_init(&worker->udp, worker->io);
+    udp_listeners_init(&worker->udp, worker->io, &options->limits);
     timer_init(&worker->grace, grace_over, worker);
     for (unsigned i = 0; i < options->listener_count; i++)
         add_listener(worker, options->listeners[i].key, options->listeners[i].fd);

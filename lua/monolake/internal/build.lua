@@ -781,6 +781,9 @@ local function as_datagrams(addresses)
    return addresses
 end
 
+--- Bounds on what is accepted; nothing is of datagrams.
+local OF_STREAMS = { "connections_max", "connections_total_max", "accept_rate", "accept_burst" }
+
 local function check_udp(checked, level)
    if checked.address ~= nil then
       error("listen: expected an address or udp, not both: these are two listeners", level + 1)
@@ -790,6 +793,11 @@ local function check_udp(checked, level)
       error("listen: tls: there is none for udp", level + 1)
    elseif checked.proxy_protocol then
       error("listen: proxy_protocol: headers are not read from datagrams", level + 1)
+   end
+   for _, name in ipairs(OF_STREAMS) do
+      if checked[name] then
+         error(("listen: %s: there is none for udp; flows_max bounds its flows"):format(name), level + 1)
+      end
    end
 end
 
