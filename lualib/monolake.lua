@@ -133,7 +133,7 @@ ml.hash = hash
 ---
 --- A listener with `thrift = chain` serves calls of Thrift: messages of the binary (strict) and compact
 --- protocols, framed or in TTHeader or Apache's THeader without transforms. A call is a request to
---- "/method", or "/Service:method" of a multiplexed service, whose method is "CALL" or "ONEWAY", whose
+--- "/method", or "/Service/method" of a multiplexed service, whose method is "CALL" or "ONEWAY", whose
 --- body is the encoded arguments, and which has `req.thrift`; a router routes by path. An answer with a
 --- status below 300 is a reply of which the body is the encoded result; another one is an exception with
 --- the body's text: 404 is UNKNOWN_METHOD, other failures are INTERNAL_ERROR; see `ml.thrift.exception`.

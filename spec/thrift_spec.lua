@@ -58,7 +58,7 @@ local SITE = [[
       connections_max = 1, retries = 0 }) }
    ml.listen { address = "127.0.0.1:0", thrift = ml.router {
       ["/add"] = plain,
-      ["/Service:add"] = ml.thrift.exception("by its service", "missing_result"),
+      ["/Service/add"] = ml.thrift.exception("by its service", "missing_result"),
       ["ONEWAY /note"] = plain,
       ["/http"] = ml.proxy { "${origin}", name = "http" },
    } }
@@ -193,7 +193,7 @@ t.on_both_backends("Thrift", function(backend)
          { reply.method, reply.seqid, reply.type, reply.args })
       t.eventually("the access log", function()
          local log = t.process.read_file(running():path "access.log")
-         return log:find('"CALL /Service:cached THRIFT" 200', 1, true) and
+         return log:find('"CALL /Service/cached THRIFT" 200', 1, true) and
             log:find('"CALL /denied THRIFT" 500', 1, true) and log:find('"CALL /spoken THRIFT" 429', 1, true)
       end)
    end)

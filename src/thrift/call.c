@@ -25,29 +25,36 @@ static const struct exchange_codec thrift_codec = {.send_interim = send_interim}
 
 /* --- The request ------------------------------------------------------------------------------ */
 
-static bool plain(char c)
+static bool of_word(char c)
 {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-           c == ':' || c == '.' || c == '-' || c == '$';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
 }
 
-/* "/" and the method's name; what is unusual in a name is escaped, so that it is one segment. */
-static struct slice path_of(struct arena *arena, struct slice method)
+/* Between the names of a service and of its method. */
+static bool separates(struct slice name, size_t at)
+{
+    return name.ptr[at] == ':' && at > 0 && at + 1 < name.len && of_word(name.ptr[at - 1]) &&
+           of_word(name.ptr[at + 1]);
+}
+
+/* "/method" or "/Service/method"; what is unusual in a name is escaped. */
+static struct slice path_of(struct arena *arena, struct slice name)
 {
     static const char digits[] = "0123456789ABCDEF";
-    char *path = arena_alloc(arena, 1 + method.len * ESCAPE_BYTES);
+    char *path = arena_alloc(arena, 1 + name.len * ESCAPE_BYTES);
     size_t len = 0;
     if (!path)
         return slice_of(NULL, 0);
     path[len++] = '/';
-    for (size_t i = 0; i < method.len; i++) {
-        if (plain(method.ptr[i])) {
-            path[len++] = method.ptr[i];
+    for (size_t i = 0; i < name.len; i++) {
+        char c = name.ptr[i];
+        if (of_word(c) || c == '.' || c == '-' || c == '$' || separates(name, i)) {
+            path[len++] = (char)(c == ':' ? '/' : c);
             continue;
         }
         path[len++] = '%';
-        path[len++] = digits[(unsigned char)method.ptr[i] >> 4];
-        path[len++] = digits[(unsigned char)method.ptr[i] & 15];
+        path[len++] = digits[(unsigned char)c >> 4];
+        path[len++] = digits[(unsigned char)c & 15];
     }
     return slice_of(path, len);
 }

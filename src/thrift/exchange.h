@@ -34,7 +34,7 @@ struct thrift_message {
 
 /* Makes a message of the bytes of a valid head, which live as long as the arena; adds its fields to
  * `fields`. NULL when memory is exhausted. */
-struct thrift_message *thrift_message_read(struct arena *arena, struct slice head,
+struct thrift_message *thrift_message_read(struct arena *arena, struct slice bytes,
                                            const struct thrift_limits *limits,
                                            struct headers *fields);
 

@@ -184,14 +184,13 @@ static void go_on(struct thrift_connection *connection)
     bool ended = stream->end != STREAM_OPEN && !stream->first;
     if (ended && !connection->lost)
         drop_incoming(connection);
-    if (connection->call_count)
+    bool over = connection->lost || connection->last || ended;
+    if (connection->call_count || !over)
         update_timer(connection);
     else if (connection->lost)
         stream_abort(stream);
-    else if (connection->last || ended)
-        finish(connection);
     else
-        update_timer(connection);
+        finish(connection);
 }
 
 void thrift_connection_call_ended(struct thrift_connection *connection, bool failed)

@@ -55,7 +55,7 @@ struct thrift_call {
 };
 
 /* For listener_config.start. */
-void thrift_connection_start(struct connection *connection);
+void thrift_connection_start(struct connection *base);
 
 /* --- server.c --------------------------------------------------------------------------------- */
 
