@@ -28,6 +28,9 @@ static void put_line(struct log_line *line, const struct l4_conn *conn)
     log_line_put(line, " %llu %llu %.3f %s", (unsigned long long)conn->client_bytes,
                  (unsigned long long)conn->peer_bytes, (double)conn->duration_us / 1e6,
                  l4_reason_name(conn->reason));
+    if (conn->of_datagrams)
+        log_line_put(line, " %llu %llu", (unsigned long long)conn->client_packets,
+                     (unsigned long long)conn->peer_packets);
     if (conn->why.ptr) {
         log_line_put(line, " \"");
         log_line_text(line, conn->why, false);
@@ -50,6 +53,10 @@ static void put_json(struct log_line *line, const struct l4_conn *conn)
     log_line_put(line, ",\"client_bytes\":%llu,\"peer_bytes\":%llu,\"duration_ms\":%.3f",
                  (unsigned long long)conn->client_bytes, (unsigned long long)conn->peer_bytes,
                  (double)conn->duration_us / 1e3);
+    if (conn->of_datagrams)
+        log_line_put(line, ",\"client_packets\":%llu,\"peer_packets\":%llu",
+                     (unsigned long long)conn->client_packets,
+                     (unsigned long long)conn->peer_packets);
     log_line_member(line, "reason", slice_from_cstr(l4_reason_name(conn->reason)));
     if (conn->why.ptr)
         log_line_member(line, "error", conn->why);

@@ -5,9 +5,9 @@
  *   192.0.2.7:50112 [23/Nov/2026:07:00:00 +0000] 10.0.0.1:3306 10.0.0.5:3306 180 53211 12.345 ended
  *
  * client, time, address that it connected to, peer ("-": none), bytes from the client, bytes from
- * the peer, seconds, reason, and behind it in quotes what went wrong, if something did. JSON: an
- * object a line: time, id, remote, local, peer (null: none), client_bytes, peer_bytes, duration_ms,
- * reason, error.
+ * the peer, seconds, reason, for a flow of datagrams their numbers from the client and from the
+ * peer, and behind it in quotes what went wrong, if something did. JSON: an object a line: time,
+ * id, remote, local, peer (null: none), client_bytes, peer_bytes, duration_ms, reason, error.
  */
 #ifndef L4_ACCESS_LOG_H
 #define L4_ACCESS_LOG_H

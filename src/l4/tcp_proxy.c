@@ -6,6 +6,7 @@
 #include "l4/conn.h"
 #include "l4/udp_flow.h"
 #include "proxy/dial.h"
+#include "proxy/upstream_internal.h"
 
 struct response *l4_dial_failure(struct request *request, int error, struct slice why)
 {
@@ -25,6 +26,12 @@ struct response *l4_splice(struct upstream *upstream, struct request *request,
     if (!conn)
         return response_create_error(request, 500, RESPONSE_LAYER_FAILED,
                                      SLICE("a layer of layer 4 stands in a chain of HTTP"));
+    if (conn->of_datagrams != (upstream->config.protocol == UPSTREAM_UDP))
+        return response_create_error(request, 500, RESPONSE_LAYER_FAILED,
+                                     conn->of_datagrams
+                                         ? SLICE("a flow of datagrams needs an upstream with "
+                                                 "protocol = \"udp\"")
+                                         : SLICE("the upstream is one of datagrams"));
     if (conn->flow)
         return udp_flow_splice(conn->flow, upstream, request, options);
     if (!conn->connection)

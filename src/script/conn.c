@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "l4/conn.h"
 #include "l4/http_site.h"
+#include "l4/udp_flow.h"
 #include "proxy/site.h"
 #include "script/run.h"
 
@@ -47,6 +48,23 @@ int script_conn_serve(intptr_t address, uint32_t generation, void *http)
     return l4_http_site_serve(http, conn) == 0 ? ACCESS_FOUND : ACCESS_INVALID;
 }
 
+int script_conn_is_flow(intptr_t address, uint32_t generation)
+{
+    const struct l4_conn *conn = live(address, generation);
+    return conn ? conn->of_datagrams : ACCESS_OVER;
+}
+
+int script_conn_datagram(intptr_t address, uint32_t generation, struct script_text *out)
+{
+    const struct l4_conn *conn = live(address, generation);
+    if (!conn)
+        return ACCESS_OVER;
+    if (!conn->flow || !conn->flow->queue)
+        return ACCESS_NONE;
+    *out = (struct script_text){conn->flow->queue->data, conn->flow->queue->len};
+    return ACCESS_FOUND;
+}
+
 /* --- on_close --------------------------------------------------------------------------------- */
 
 /* A pending call of VALUE_CONN_CLOSED; in the arena of the exchange. */
@@ -75,7 +93,11 @@ static int push_closed(struct call *call, lua_State *L)
     lua_pushnumber(L, (lua_Number)conn->peer_bytes);
     lua_pushnumber(L, (lua_Number)conn->duration_us / 1e6);
     push_text(L, conn->peer);
-    return 8;
+    if (!conn->of_datagrams)
+        return 8;
+    lua_pushnumber(L, (lua_Number)conn->client_packets);
+    lua_pushnumber(L, (lua_Number)conn->peer_packets);
+    return 10;
 }
 
 static bool begin_closing(struct l4_conn *conn)

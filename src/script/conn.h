@@ -28,6 +28,13 @@ ML_API int script_conn_serve(intptr_t request, uint32_t generation, void *http);
 /* Has VALUE_CONN_CLOSED called when it has ended. */
 ML_API int script_conn_watch(intptr_t request, uint32_t generation);
 
+/* The first datagram of a flow whose layers are running; ACCESS_NONE if there is none, or this is
+ * no flow. */
+ML_API int script_conn_datagram(intptr_t request, uint32_t generation, struct script_text *out);
+
+/* Is it a flow of datagrams? */
+ML_API int script_conn_is_flow(intptr_t request, uint32_t generation);
+
 /* The verb "splice": request's address, struct site_upstream, idle and total milliseconds,
  * responses_max, or nil.
  */

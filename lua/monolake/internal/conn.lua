@@ -221,15 +221,31 @@ local function seen(what, value, why, partial)
    error(errors.cancelled, 0)
 end
 
+local function first_datagram(self, count)
+   local found = C.script_conn_datagram(self[1], self[2], out)
+   if found < 0 then
+      raise(found, 3)
+   elseif found == 0 then
+      error("peek: the flow's first datagram can be seen only while its layers are running", 3)
+   end
+   return text_of(out.ptr, count and math.min(count, tonumber(out.len)) or out.len)
+end
+
 --- Waits until the client has sent that many bytes (at most 16384), and returns them; fewer if it has
 --- sent its last. Nothing is consumed: whoever serves the connection gets them too. nil and "timeout"
 --- (and what has come so far) or "closed" (the client has reset the connection).
 ---
 --- Options: `timeout` (10 s).
----@param count integer
+---
+--- Of a flow of datagrams it returns the first one, cut to that many bytes if a number is given. It does
+--- not wait, since layers are run when that has come.
+---@param count integer|nil
 ---@param options { timeout: number|string|nil }|nil
 ---@return string|nil, string|nil, string|nil
 function methods:peek(count, options)
+   if C.script_conn_is_flow(self[1], self[2]) > 0 then
+      return first_datagram(self, count)
+   end
    count = check.value("peek", count, "count", 2)
    if count > PEEK_MAX then
       error(("peek: expected at most %d bytes, not %d"):format(PEEK_MAX, count), 2)
@@ -307,6 +323,8 @@ end
 ---@field error string|nil what went wrong: "Connection reset by peer"
 ---@field client_bytes integer carried from the client to the peer
 ---@field peer_bytes integer and back
+---@field client_packets integer|nil the same in datagrams, of a flow
+---@field peer_packets integer|nil
 ---@field duration number seconds
 ---@field peer string|nil its address
 
@@ -316,7 +334,8 @@ end
 --- `result.reason` is "ended" (both sides have said that they are done), "closed" or "reset" (by a
 --- layer, or no layer has connected it), "idle_timeout", "total_timeout", "setup_timeout",
 --- "client_failed", "peer_failed", "connect_failed", "layer_failed" (`result.error` says how),
---- "cancelled" (this server has ended it) or "served" (it was handed on to HTTP).
+--- "evicted" (a flow that made room for another, see `flows_max`), "cancelled" (this server has ended
+--- it) or "served" (it was handed on to HTTP). A flow that `responses_max` has ended has "ended".
 ---@param fn fun(conn: monolake.Conn, result: monolake.ConnResult)
 function methods:on_close(fn)
    check.value("on_close", fn, "function", 2)
@@ -365,13 +384,14 @@ local function with_traceback(err)
 end
 
 --- Runs the functions of on_close; called by src/script/conn.c.
-function Conn.closed(address, generation, reason, err, client_bytes, peer_bytes, duration, peer)
+function Conn.closed(address, generation, reason, err, client_bytes, peer_bytes, duration, peer,
+                     client_packets, peer_packets)
    local self = handles[address]
    if not self or self[2] ~= generation then
       return
    end
    local result = { reason = reason, error = err, client_bytes = client_bytes, peer_bytes = peer_bytes,
-      duration = duration, peer = peer }
+      duration = duration, peer = peer, client_packets = client_packets, peer_packets = peer_packets }
    for _, fn in ipairs(self[5] or {}) do
       local ok, problem = xpcall(fn, with_traceback, self, result)
       if problem == errors.cancelled then

@@ -40,6 +40,8 @@ int script_body_stream(intptr_t request, uint32_t generation, intptr_t message, 
 int script_conn_state(intptr_t request, uint32_t generation, intptr_t response);
 int script_conn_end(intptr_t request, uint32_t generation, int reset);
 int script_conn_serve(intptr_t request, uint32_t generation, void *http);
+int script_conn_is_flow(intptr_t request, uint32_t generation);
+int script_conn_datagram(intptr_t request, uint32_t generation, struct script_text *out);
 int script_conn_watch(intptr_t request, uint32_t generation);
 int script_cidr_text(intptr_t set, const char *text, size_t len);
 int script_cidr_request(intptr_t set, intptr_t request, uint32_t generation);
