@@ -1,7 +1,8 @@
 /*
  * Pipes through which the kernel hands bytes on from one socket to another without copying them
  * (splice(2)). A worker has a few: whoever has bytes on their way borrows one and gives it back
- * empty, so that nobody who waits for bytes holds any. Nothing here suspends or blocks.
+ * empty, so that nobody who waits for bytes holds any. Nothing here suspends, nor blocks as long as
+ * the sockets are non-blocking.
  *
  *   io_pipe_take ──▶ io_pipe_fill ──▶ io_pipe_drain ... ──▶ io_pipe_release
  */
