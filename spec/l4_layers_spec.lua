@@ -36,7 +36,7 @@ local SITE = [[
    listen("reset", function(conn) conn:reset() end)
    listen("broken", function(conn) conn.ctx.nothing.more = 1 end, ml.tcp_proxy(origin))
    listen("late", function(conn, next)
-      conn:on_close(function() ml.sleep(2) end)
+      conn:on_close(function() ml.sleep(1.5) end)
       next(conn)
       error "broken behind next"
    end, ml.tcp_proxy(origin))
@@ -146,7 +146,7 @@ t.on_both_backends("layers of connections", function(backend)
       await "site.lua:%d+: attempt to index field 'nothing'.-stack traceback"
       await "broken id=%d+ .* why=layer_failed"
       expect_reset "late"
-      assert.equal("reset", origin:accept():expect_close(1))
+      assert.equal("reset", origin:accept():expect_close(1.4))
       await "broken behind next"
       await "late id=%d+ .* why=layer_failed"
    end)

@@ -38,7 +38,7 @@ t.on_both_backends("the life of connections of layer 4", function(backend)
       options = options or {}
       options.io, options.site = backend, options.site or SITE
       options.values = { origin = options.origin or origin.address, grace = options.grace or "30s",
-         generation = "first" }
+         generation = options.seconds or "first" }
       return program.start(options)
    end
 
@@ -124,6 +124,28 @@ t.on_both_backends("the life of connections of layer 4", function(backend)
       peer:send("last words"):close()
       assert.equal("last words", client:read_all())
       running:stop()
+   end)
+
+   t.it("has that time for on_close, too, and no more", function()
+      local site = [[
+         local ml = require "monolake"
+         ml.options { grace = "${grace}" }
+         ml.listen { address = "127.0.0.1:0", l4 = { function(conn)
+            ml.log.info "here"
+            conn:on_close(function() ml.sleep(${generation}) ml.log.info "slept" end)
+            conn:close()
+         end } }
+      ]]
+      local running = start { site = site, seconds = "0.3" }
+      running:connect():expect_close()
+      running:await_log "here"
+      running:stop()
+      assert.matches("slept", running:log())
+      running = start { site = site, seconds = "60", grace = "100ms" }
+      running:connect():expect_close()
+      running:await_log "here"
+      running:stop()
+      assert.not_matches("slept", running:log())
    end)
 
    t.it("is cut off when that is over", function()

@@ -16,6 +16,9 @@ static void drain(struct connection *connection);
 static void abort_connection(struct connection *connection);
 static void closed(struct connection *connection);
 
+static struct list finishing = {&finishing, &finishing}; /* conns whose on_close still runs */
+static bool worker_ends;
+
 static const struct exchange_codec l4_codec = {.send_interim = NULL};
 
 static const struct protocol layer4 = {
@@ -70,11 +73,35 @@ static void linger(struct connection *connection)
     arrival(connection);
 }
 
+bool l4_finishing(void)
+{
+    return !list_empty(&finishing);
+}
+
+void l4_cancel_finishing(void)
+{
+    worker_ends = true;
+    list_for_each(node, &finishing) coro_cancel(container_of(node, struct l4_conn, link)->finisher);
+}
+
 static void finish_main(void *arg)
 {
     struct l4_conn *conn = arg;
     conn->on_close->finish(conn, true);
+    list_remove(&conn->link);
     exchange_end(conn->exchange);
+}
+
+/* In a coroutine of its own: the present one may be cancelled. False if memory is exhausted. */
+static bool start_finisher(struct l4_conn *conn)
+{
+    conn->finisher = coro_start(finish_main, conn);
+    if (!conn->finisher)
+        return false;
+    list_push_back(&finishing, &conn->link);
+    if (worker_ends)
+        coro_cancel(conn->finisher);
+    return true;
 }
 
 static struct slice error_text(int error)
@@ -95,7 +122,7 @@ static bool begin_end(struct l4_conn *conn)
 
 static void finish_end(struct l4_conn *conn, bool more)
 {
-    if (more && coro_start(finish_main, conn)) /* the present one may be cancelled */
+    if (more && start_finisher(conn))
         return;
     if (more)
         conn->on_close->finish(conn, false);

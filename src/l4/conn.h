@@ -57,6 +57,8 @@ struct l4_conn {
     struct udp_flow *flow;         /* of datagrams, in place of both; NULL once it has ended */
     bool of_datagrams;             /* it is or was a flow */
     struct l4_close_hook *on_close;
+    struct coro *finisher; /* of on_close, or NULL */
+    struct list link;      /* while it runs: in the list of those */
     struct address remote; /* of the client; kept beyond its stream */
     struct address local;
 
@@ -80,6 +82,12 @@ struct l4_conn {
 
 /* Starts layer 4 on a connection. */
 void l4_connection_start(struct connection *connection);
+
+/* Do functions of on_close still run, of connections that are gone? */
+bool l4_finishing(void);
+
+/* Cancels them, now and from now on: the worker ends. */
+void l4_cancel_finishing(void);
 
 /* Makes a listener one of layer 4. */
 void l4_listener_config(struct listener_config *config);

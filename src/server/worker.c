@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "coro/coro.h"
 #include "http/server.h"
+#include "l4/conn.h"
 #include "l4/tcp_proxy.h"
 #include "proxy/log_sink.h"
 #include "proxy/upstream.h"
@@ -226,6 +227,7 @@ static void abort_all(struct worker *worker)
         http_server_abort(&acceptor->server);
     }
     udp_listeners_abort(&worker->udp);
+    l4_cancel_finishing();
     timer_start(io_timers(worker->io), &worker->grace, io_now_ms(worker->io) + ABORT_WAIT_MS);
 }
 
@@ -395,7 +397,7 @@ static int start(struct worker *worker)
 
 static bool nothing_left(const struct worker *worker)
 {
-    return list_empty(&worker->acceptors.list) && list_empty(&worker->udp.list);
+    return list_empty(&worker->acceptors.list) && list_empty(&worker->udp.list) && !l4_finishing();
 }
 
 static bool may_end(const struct worker *worker)
