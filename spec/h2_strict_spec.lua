@@ -124,6 +124,7 @@ local FATAL = {
    ["WINDOW_UPDATE of 0 on a stream"] = { h2.PROTOCOL_ERROR,
       h2.frame(h2.HEADERS, 4, 1, h2.block(h2.post())) .. h2.frame(h2.WINDOW_UPDATE, 0, 1, h2.u32(0)) },
    ["PRIORITY of 4 bytes"] = { h2.FRAME_SIZE_ERROR, h2.frame(h2.PRIORITY, 0, 1, h2.u32(0)) },
+   ["PRIORITY that depends on itself"] = { h2.PROTOCOL_ERROR, h2.frame(h2.PRIORITY, 0, 1, h2.u32(1) .. "\1") },
    ["PRIORITY on stream 0"] = { h2.PROTOCOL_ERROR, h2.frame(h2.PRIORITY, 0, 0, h2.u32(0) .. "\1") },
    ["GOAWAY on a stream"] = { h2.PROTOCOL_ERROR, h2.frame(h2.GOAWAY, 0, 1, h2.u32(0) .. h2.u32(0)) },
    ["a head too large for a frame"] = { h2.FRAME_SIZE_ERROR, h2.frame(h2.HEADERS, 5, 1, ("x"):rep(16385)) },

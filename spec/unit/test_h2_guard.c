@@ -11,12 +11,14 @@
 
 #include <cmocka.h>
 
-enum { FRAMES = 3 };
+enum { FRAMES = 5 };
 
 static const struct h2_frame_head expected[FRAMES] = {
     {.length = 0, .type = 4, .flags = 1, .stream_id = 0},
     {.length = 300, .type = 0, .flags = 0, .stream_id = 0x7fffffff},
     {.length = 5, .type = 9, .flags = 4, .stream_id = 1},
+    {.length = 5, .type = 2, .flags = 0, .stream_id = 1, .dependency = 0x7fffffff},
+    {.length = 3, .type = 2, .flags = 0, .stream_id = 1}, /* no room for a dependency */
 };
 
 static size_t put_frames(uint8_t *bytes)
@@ -54,6 +56,7 @@ static void scan_piece(struct h2_scan *scan, const uint8_t *bytes, size_t len, u
         assert_int_equal(head.type, expected[*count].type);
         assert_int_equal(head.flags, expected[*count].flags);
         assert_int_equal(head.stream_id, expected[*count].stream_id);
+        assert_int_equal(head.dependency, expected[*count].dependency);
         (*count)++;
     }
 }

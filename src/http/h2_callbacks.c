@@ -162,6 +162,8 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t stream
     h2_frames_count(connection, H2_EVENT_DATA);
     if (stream && h2_input_push(&stream->input, data, len) < 0)
         h2_stream_reset(stream, NGHTTP2_INTERNAL_ERROR);
+    else if (stream && stream->finished && !stream->tunnel)
+        h2_stream_still_receives(stream);
     return 0;
 }
 
@@ -184,13 +186,12 @@ static void reset_sent(struct h2_connection *connection, uint32_t code)
     }
 }
 
-/* The response is complete. A request that is not has lost its purpose, and the client may stop
- * (RFC 9113 section 8.1); but the sides of a tunnel end apart. */
+/* The response is complete; but the sides of a tunnel end apart. */
 static void response_sent(struct h2_stream *stream)
 {
     stream->finished = true;
     if (!stream->input.ended && !stream->tunnel)
-        h2_stream_reset(stream, NGHTTP2_NO_ERROR);
+        h2_stream_linger(stream);
 }
 
 static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user_data)

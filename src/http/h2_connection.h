@@ -47,6 +47,8 @@ struct h2_stream {
     bool reset_by_peer;
     bool answered;        /* the final response was begun */
     bool finished;        /* END_STREAM was sent */
+    struct timer linger;  /* since then: for the rest of the request, which is dropped */
+    uint64_t finished_at; /* bytes of the request that had come by then */
     uint16_t refusal;     /* status to answer with instead of the chain's; 0: none */
     const char *why;      /* of the refusal, static text */
     uint32_t head_bytes;  /* decoded, as SETTINGS_MAX_HEADER_LIST_SIZE counts */
@@ -76,6 +78,13 @@ void h2_stream_closed(struct h2_stream *stream, uint32_t code);
 
 /* Ends it without the session, which is over. */
 void h2_stream_cancel(struct h2_stream *stream);
+
+/* The response is complete, the request is not: its rest is dropped for a while, then the stream is
+ * reset. */
+void h2_stream_linger(struct h2_stream *stream);
+
+/* More of the request has come meanwhile. */
+void h2_stream_still_receives(struct h2_stream *stream);
 
 /* Queues RST_STREAM; harmless on one that the session has closed. */
 void h2_stream_reset(struct h2_stream *stream, uint32_t code);

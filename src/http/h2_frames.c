@@ -54,6 +54,8 @@ static void check_priority(struct h2_connection *connection, const struct h2_fra
         h2_transport_terminate(&connection->transport, NGHTTP2_PROTOCOL_ERROR);
     else if (head->length != 5)
         h2_transport_terminate(&connection->transport, NGHTTP2_FRAME_SIZE_ERROR);
+    else if (head->dependency == head->stream_id) /* RFC 7540 section 5.3.1; as in HEADERS */
+        h2_transport_terminate(&connection->transport, NGHTTP2_PROTOCOL_ERROR);
 }
 
 /* A frame of a message on a stream that the client has ended (RFC 9113 section 5.1). */

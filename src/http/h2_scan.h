@@ -11,19 +11,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { H2_FRAME_HEAD_BYTES = 9, H2_PREFACE_BYTES = 24 };
+enum { H2_FRAME_HEAD_BYTES = 9, H2_DEPENDENCY_BYTES = 4, H2_PREFACE_BYTES = 24 };
 
 struct h2_frame_head {
     uint32_t length; /* of the payload */
     uint8_t type;
     uint8_t flags;
     int32_t stream_id;
+    int32_t dependency; /* of a PRIORITY frame, which is looked at that far: a stream; else 0 */
 };
 
 struct h2_scan {
     uint32_t left; /* bytes of the present payload (or preface) to come */
     uint32_t have; /* bytes of the next head */
-    uint8_t head[H2_FRAME_HEAD_BYTES];
+    uint8_t head[H2_FRAME_HEAD_BYTES + H2_DEPENDENCY_BYTES];
 };
 
 /* Prepares it; a server's input begins with a preface. */

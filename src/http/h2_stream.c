@@ -6,7 +6,17 @@
 #include "base/log.h"
 #include "coro/coro.h"
 
+/* How long, and for how much, the rest of a request is waited for whose response is complete: most
+ * are in flight already, and a reset that crosses them helps nobody. */
+enum { LINGER_MS = 250, LINGER_BYTES_MAX = 65536 };
+
 static const struct exchange_codec h2_codec = {.send_interim = h2_send_interim};
+
+/* The request has lost its purpose, and the client may stop (RFC 9113 section 8.1). */
+static void linger_over(struct timer *timer)
+{
+    h2_stream_reset(timer->owner, NGHTTP2_NO_ERROR);
+}
 
 struct h2_stream *h2_stream_create(struct h2_connection *connection, int32_t id)
 {
@@ -21,6 +31,7 @@ struct h2_stream *h2_stream_create(struct h2_connection *connection, int32_t id)
     stream->connection = connection;
     stream->id = id;
     stream->open = true;
+    timer_init(&stream->linger, linger_over, stream);
     h2_input_init(&stream->input, &connection->transport, id);
     h2_output_init(&stream->output, &connection->transport, id);
     list_push_back(&connection->streams, &stream->link);
@@ -56,6 +67,21 @@ void h2_stream_reset(struct h2_stream *stream, uint32_t code)
     if (nghttp2_submit_rst_stream(transport->session, NGHTTP2_FLAG_NONE, stream->id, code) != 0)
         h2_transport_end(transport, -ENOMEM);
     h2_transport_flush(transport);
+}
+
+void h2_stream_linger(struct h2_stream *stream)
+{
+    struct io *io = stream->connection->base->server->io;
+    stream->finished_at = stream->input.received;
+    timer_start(io_timers(io), &stream->linger, io_now_ms(io) + LINGER_MS);
+}
+
+void h2_stream_still_receives(struct h2_stream *stream)
+{
+    if (stream->input.received - stream->finished_at <= LINGER_BYTES_MAX)
+        return;
+    timer_stop(&stream->linger);
+    h2_stream_reset(stream, NGHTTP2_NO_ERROR);
 }
 
 /* --- Answering -------------------------------------------------------------------------------- */
@@ -110,6 +136,7 @@ int h2_stream_start(struct h2_stream *stream)
 void h2_stream_cancel(struct h2_stream *stream)
 {
     stream->open = false;
+    timer_stop(&stream->linger);
     h2_input_fail(&stream->input, -ECONNRESET);
     h2_output_fail(&stream->output, -ECONNRESET);
     if (stream->coro)
@@ -126,6 +153,7 @@ void h2_stream_closed(struct h2_stream *stream, uint32_t code)
     }
     /* All was said by both: what answers has only to clean up. */
     stream->open = false;
+    timer_stop(&stream->linger);
     if (!stream->coro)
         destroy(stream);
 }
