@@ -85,6 +85,16 @@ static unsigned len_of_word(unsigned len, unsigned word)
     return len > word * 64 ? len - word * 64 : 0;
 }
 
+/* How many bits are set. Unless it is told of a processor's instruction for that, the compiler
+ * calls a function with a table, with which a look-up takes half as long again. */
+static uint32_t count_bits(uint64_t bits)
+{
+    bits -= bits >> 1 & 0x5555555555555555;
+    bits = (bits & 0x3333333333333333) + (bits >> 2 & 0x3333333333333333);
+    bits = (bits + (bits >> 4)) & 0x0f0f0f0f0f0f0f0f;
+    return (uint32_t)(bits * 0x0101010101010101 >> 56);
+}
+
 /* How many bits both begin with. */
 static unsigned common_len(const uint64_t a[2], const uint64_t b[2])
 {
@@ -341,7 +351,7 @@ static int grow(struct growing *trie, uint32_t at, uint32_t first, uint32_t coun
     }
     trie->nodes[at] = node;
     uint32_t next = node.first_inner;
-    int result = add_nodes(trie, (uint32_t)__builtin_popcountll(node.inner));
+    int result = add_nodes(trie, count_bits(node.inner));
     for (uint32_t i = 0; i < count && result == 0; i += same) {
         same = count_in_slot(&node, prefixes + i, count - i);
         if (same > 1)
@@ -425,7 +435,7 @@ struct cidr_set *cidr_set_create(struct cidr_builder *builder)
         grow_family(&growing[CIDR_V6], &head.tries[CIDR_V6],
                     builder->count > v4 ? builder->prefixes + v4 : NULL,
                     (uint32_t)builder->count - v4) == 0) {
-        uint64_t end = place(&head.tries[CIDR_V4], sizeof(head), 1);
+        uint64_t end = place(&head.tries[CIDR_V4], (sizeof(head) + 63) & ~(size_t)63, 1);
         head.bytes = place(&head.tries[CIDR_V6], end, 2);
         set = allocate(head.bytes);
     }
@@ -465,11 +475,10 @@ static bool trie_contains(const struct cidr_set *set, const struct trie *trie,
     for (const struct node *node = nodes;;) {
         uint64_t bit = 1ULL << bits_at(bits, node->offset, node->stride);
         if (node->inner & bit)
-            node = nodes + node->first_inner + __builtin_popcountll(node->inner & (bit - 1));
+            node = nodes + node->first_inner + count_bits(node->inner & (bit - 1));
         else if (node->leaves & bit)
-            return leaf_matches(
-                set, trie,
-                node->first_leaf + (uint32_t)__builtin_popcountll(node->leaves & (bit - 1)), bits);
+            return leaf_matches(set, trie, node->first_leaf + count_bits(node->leaves & (bit - 1)),
+                                bits);
         else
             return false;
     }
