@@ -215,7 +215,7 @@ describe("a site of layer 4", function()
       refused('ml.listen { address = "127.0.0.1:0", l4 = ml.text "hello" }',
          "site.lua:2: a response cannot stand in a chain of layer 4")
       refused('ml.listen { address = "127.0.0.1:0", l4 = {}, chain = {} }',
-         "site.lua:2: listen: expected one chain: for HTTP %(chain%), for layer 4 %(l4%) or for Thrift %(thrift%)")
+         "site.lua:2: listen: expected one chain: for HTTP %(chain%), for layer 4 %(l4%) or for Thrift")
       refused('ml.proxy { "127.0.0.1:1", protocol = "tcp" }', "site.lua:2: proxy: upstream .* is for layer 4")
       refused("ml.tcp_proxy(7)", "site.lua:2: tcp_proxy: expected an upstream")
       refused('ml.tcp_proxy("127.0.0.1:1", { idle_timout = 1 })',
