@@ -95,7 +95,8 @@ t.on_both_backends("detection", function(backend)
       local argv = {}
       for word in command:gmatch "%S+" do
          argv[#argv + 1] = word:gsub("@(%l+%.pem)", function(name) return running():path(name) end)
-            :gsub("@large", running():path "large"):gsub("@port", running().addresses[listener]:match ":(%d+)$")
+            :gsub("@large", running():path "large")
+            :gsub("@port", running().addresses[listener]:match ":(%d+)$")
       end
       return process.run(argv)
    end

@@ -68,15 +68,27 @@ static enum client_hello_verdict judge_message(const struct client_hello_reader 
     return reader->message_len == message_total(reader) ? CLIENT_HELLO_DONE : CLIENT_HELLO_MORE;
 }
 
+/* How much of the message is taken before it is judged again: its first byte, its head, all of it.
+ */
+static size_t next_step(const struct client_hello_reader *reader)
+{
+    if (reader->message_len == 0)
+        return 1;
+    if (reader->message_len < MESSAGE_HEADER_BYTES)
+        return MESSAGE_HEADER_BYTES - reader->message_len;
+    return message_total(reader) - reader->message_len;
+}
+
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
 /* A piece of the message from a record; returns how much of it was taken. */
 static size_t take_piece(struct client_hello_reader *reader, struct slice piece)
 {
-    size_t wanted = reader->message_len < MESSAGE_HEADER_BYTES
-                        ? MESSAGE_HEADER_BYTES - reader->message_len
-                        : message_total(reader) - reader->message_len;
-    size_t len = piece.len < reader->record_left ? piece.len : reader->record_left;
-    if (len > wanted)
-        len = wanted;
+    size_t room = CLIENT_HELLO_RECORDS_MAX_BYTES - reader->total;
+    size_t len = least(least(piece.len, room), least(reader->record_left, next_step(reader)));
     if (reader->message_len < MESSAGE_HEADER_BYTES)
         memcpy(reader->message_head + reader->message_len, piece.ptr, len);
     if (reader->message)
