@@ -150,7 +150,8 @@ ml.hash = hash
 --- nothing is read, and they are served as they are), `timeout` (5 s, to the end of the header),
 --- `optional` (false: who sends none, or a malformed one, is refused; true: who sends none is served as
 --- he is, after `timeout` if he says nothing at all). `req.ip`, `req.port`, logs and forwarded fields
---- follow the header, unless it is LOCAL or UNKNOWN; the rest is in `req.proxy` or `conn.proxy`.
+--- follow the header, unless it is LOCAL or UNKNOWN, and so do `allow`, `deny` and
+--- `connections_per_source`; the rest is in `req.proxy` or `conn.proxy`.
 ---@param options table
 function ml.listen(options)
    build.listen(options, 2)

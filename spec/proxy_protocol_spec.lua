@@ -314,6 +314,65 @@ t.on_both_backends("the PROXY protocol", function(backend)
    end)
 end)
 
+local ADMISSION = [[
+   local ml = require "monolake"
+   local function hi(req)
+      return ml.text(req.ip)
+   end
+   local accept = { from = "127.0.0.1" }
+   ml.listen { address = "127.0.0.1:0", chain = hi, proxy_protocol = accept, deny = "192.0.2.0/24" }
+   ml.listen { address = "127.0.0.1:0", chain = hi, proxy_protocol = accept, allow = "192.0.2.0/24" }
+   ml.listen { address = "127.0.0.1:0", chain = hi, proxy_protocol = accept, connections_per_source = 1 }
+   ml.listen { address = "127.0.0.1:0", proxy_protocol = accept, thrift = function(req)
+      return ml.thrift.exception(req.ip)
+   end }
+]]
+
+t.on_both_backends("clients behind the PROXY protocol", function(backend)
+   local proxy = t.serve { io = backend, site = ADMISSION, listeners = 4 }
+
+   local function connect(listener, ip)
+      local client = proxy():connect { address = proxy().addresses[listener] }
+      client:send(("PROXY TCP4 %s 198.51.100.7 40000 443\r\n"):format(ip))
+      return client
+   end
+
+   local function served(listener, ip)
+      local client = connect(listener, ip)
+      assert.equal(ip, client:exchange("GET / HTTP/1.1\nHost: a").body)
+      return client
+   end
+
+   local function refused(listener, ip)
+      assert.equal("reset", connect(listener, ip):expect_close())
+   end
+
+   t.it("are let in or not by their own addresses", function()
+      refused(1, "192.0.2.1")
+      served(1, "192.0.3.1")
+      refused(2, "192.0.3.1")
+      served(2, "192.0.2.1")
+   end)
+
+   t.it("are counted as sources of their own", function()
+      local first = served(3, "192.0.2.1")
+      refused(3, "192.0.2.1")
+      served(3, "192.0.2.2")
+      first:close()
+      t.tasks.eventually("room for the first again", function()
+         local client = connect(3, "192.0.2.1")
+         client:try_send "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+         return client:try_fill()
+      end)
+   end)
+
+   t.it("are known to Thrift, too", function()
+      local client = connect(4, "192.0.2.1")
+      client:send "\0\0\0\17\128\1\0\1\0\0\0\4ping\0\0\0\1\0"
+      assert.is_truthy(client:read_until "192.0.2.1")
+   end)
+end)
+
 local TLS_SITE = [[
    local ml = require "monolake"
    local tls, from = { cert = "a.pem", key = "a.key" }, "127.0.0.1"

@@ -6,62 +6,22 @@
 #include "http/message.h"
 #include "http/proxy_info.h"
 #include "proxy/peer.h"
+#include "tls/name.h"
 #include "tls/tls.h"
 
-/* --- The client's certificate ----------------------------------------------------------------- */
+/* --- What is told ----------------------------------------------------------------------------- */
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c = ascii_lower(c);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* The byte behind a backslash (RFC 4514 section 2.4): two digits, or itself. Returns how many
- * characters it took. */
-static size_t unescape(const char *text, char *byte)
-{
-    int high = hex_digit(text[0]);
-    int low = high >= 0 ? hex_digit(text[1]) : -1;
-    *byte = low >= 0 ? (char)(high * 16 + low) : text[0];
-    return low >= 0 ? 2 : text[0] != '\0';
-}
-
-/* The common name in a distinguished name, "CN=alice,O=Example"; ptr NULL if there is none. */
-static struct slice common_name(struct arena *arena, const char *subject)
-{
-    bool at_start = true; /* of an attribute */
-    const char *at = subject;
-    while (*at && !(at_start && strncmp(at, "CN=", 3) == 0)) {
-        at_start = *at == ',' || *at == '+';
-        at += at[0] == '\\' && at[1] ? 2 : 1;
-    }
-    if (!*at)
-        return (struct slice){NULL, 0};
-    at += 3;
-    char *out = arena_alloc(arena, strlen(at) + 1);
-    size_t len = 0;
-    while (out && *at && *at != ',' && *at != '+') {
-        if (*at == '\\')
-            at += 1 + unescape(at + 1, &out[len++]);
-        else
-            out[len++] = *at++;
-    }
-    return slice_of(out, len);
-}
-
+/* The common name in the client's certificate. */
 static struct slice peer_name(const struct request *request)
 {
     struct tls_peer peer;
     if (tls_describe_peer(request->tls, &peer) != 0)
         return (struct slice){NULL, 0};
-    struct slice name = common_name(request->arena, peer.subject);
+    char *name = arena_alloc(request->arena, strlen(peer.subject) + 1);
+    ssize_t len = name ? tls_common_name(peer.subject, name) : -1;
     tls_peer_free(&peer);
-    return name;
+    return slice_of(len < 0 ? NULL : name, len < 0 ? 0 : (size_t)len);
 }
-
-/* --- What is told ----------------------------------------------------------------------------- */
 
 static struct slice copy(const struct request *request, const char *text)
 {
