@@ -510,6 +510,25 @@ t.on_both_backends("udp", function(backend)
       end)
    end)
 
+   it("goes on through an upgrade of the program", function()
+      local running = start(PROXY, { origin = echo().address }, { workers = 2 })
+      local clients = {}
+      for i = 1, 10 do
+         clients[i] = udp.connect(running.address)
+         assert.equal("1", (clients[i]:ask "1"))
+      end
+      local new = running:upgrade()
+      for _ = 1, 3 do
+         for i = 1, 10 do
+            assert.equal("2", (clients[i]:ask "2"))
+            assert.equal("3", (udp.connect(running.address):ask "3"))
+         end
+      end
+      running:expect_end()
+      assert.equal("4", (clients[1]:ask "4"))
+      new:stop(sys.SIGINT)
+   end)
+
    describe("a drain", function()
       it("waits for answers, ends what is silent, and begins nothing", function()
          local origin = udp.bind()

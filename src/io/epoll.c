@@ -508,6 +508,7 @@ static bool try_send(struct io_op *op)
 static void aim(const struct io_op *op, struct io_buf *buf, const struct bufpool *pool,
                 struct mmsghdr *message, struct iovec *iov)
 {
+    assert(buf);
     size_t head = io_datagram_head_bytes(op);
     char *name = buf->base + sizeof(struct datagram_head);
     buf->data = buf->base + head;
@@ -555,6 +556,7 @@ static bool recv_batch(struct io *io, struct io_op *op)
     }
     int count = recvmmsg(op->fd, messages, (unsigned)room, MSG_DONTWAIT, NULL);
     int error = count < 0 ? errno : 0;
+    assert(count <= room);
     for (int i = room; i-- > (count < 0 ? 0 : count);)
         bufpool_put(&io->datagrams, bufs[i]);
     if (error == EAGAIN || (count >= 0 && count < room))
@@ -610,6 +612,7 @@ static void send_datagrams(struct io *io, struct epoll *epoll)
     struct mmsghdr messages[DATAGRAM_BATCH];
     while (!list_empty(&epoll->unsent)) {
         unsigned count = gather(&epoll->unsent, ops, messages);
+        assert(count > 0);
         int sent = sendmmsg(ops[0]->fd, messages, count, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent < 0 && errno == EINTR)
             continue;
@@ -617,6 +620,7 @@ static void send_datagrams(struct io *io, struct epoll *epoll)
             wait_to_send(io, ops, count);
         else if (sent < 0)
             io_defer(io, ops[0], -errno);
+        assert(sent <= (int)count);
         for (int i = 0; i < sent; i++)
             io_defer(io, ops[i], (int)messages[i].msg_len);
     }

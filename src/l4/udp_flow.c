@@ -1,5 +1,6 @@
 #include "l4/udp_flow.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,7 +86,8 @@ void udp_flow_end(struct udp_flow *flow, enum l4_reason reason, struct slice why
         coro_cancel(flow->coro);
     else
         conclude(flow);
-    udp_flow_unpin(flow);
+    assert(flow->pins > 1); /* its receive or its coroutine, of which the end is heard later */
+    flow->pins--;
 }
 
 void udp_flow_peer_failed(struct udp_flow *flow, int error)
@@ -93,6 +95,7 @@ void udp_flow_peer_failed(struct udp_flow *flow, int error)
     static struct log_limit limit;
     uint32_t suppressed;
     struct peer *peer = flow->peer;
+    assert(peer);
     if (log_limit_pass(&limit, 1, &suppressed))
         log_warn("upstream \"%s\", peer %s: %s%s", upstream_name(flow->upstream), peer->text,
                  strerrordesc_np(-error), suppressed ? " (and more like it)" : "");
@@ -281,13 +284,12 @@ static bool start_chain(struct udp_flow *flow)
  * there is a name to resolve, a failure to tell of, another peer to try. */
 static bool connect_at_once(struct udp_flow *flow, const struct l4_proxy *proxy)
 {
-    static struct request stand_in; /* for rules that look at the client's address */
     static const struct tried none;
     struct address client;
+    struct request stand_in = {.remote = &client}; /* for rules that look at the client's address */
     struct upstream *upstream = proxy->upstream;
     bool full;
     udp_end_to_address(&flow->entry.key.client, &client);
-    stand_in.remote = &client;
     int index = balance_pick(&upstream->balancer, &stand_in, &none,
                              upstream->config.connections_max, &full);
     struct peer *peer = index >= 0 ? upstream->balancer.peers[index].peer : NULL;
@@ -326,7 +328,9 @@ struct udp_flow *udp_flow_begin(struct udp_server *server, const struct udp_key 
     if (server->direct && connect_at_once(flow, server->direct)) {
         start_carrying(flow);
     } else if (!start_chain(flow)) {
+        flow->pins++;
         udp_flow_end(flow, L4_CANCELLED, (struct slice){0});
+        udp_flow_unpin(flow);
         return NULL;
     }
     return flow;

@@ -228,7 +228,8 @@ static void tick(struct timer *timer)
     int64_t now_ms = io_now_ms(server->io);
     bool over = now_ms >= server->drain_until_ms;
     if (!server->draining) {
-        receive(server);
+        if (!server->given_up)
+            receive(server);
         return;
     }
     end_flows(&server->fresh, over, now_ms);
@@ -250,6 +251,13 @@ void udp_server_drain(struct udp_server *server, int64_t until_ms)
     server->draining = true;
     server->drain_until_ms = until_ms;
     timer_start(io_timers(server->io), &server->tick, io_now_ms(server->io));
+}
+
+void udp_server_give_up(struct udp_server *server)
+{
+    server->given_up = true;
+    if (io_op_in_flight(&server->receive))
+        io_cancel(server->io, &server->receive);
 }
 
 void udp_server_abort(struct udp_server *server)

@@ -51,6 +51,7 @@ struct udp_server {
     uint32_t flow_count;     /* those included that are ending */
     uint64_t queued_bytes;   /* of datagrams that wait for layers */
     bool draining;
+    bool given_up; /* another program receives */
     int64_t drain_until_ms;
     struct timer tick;      /* while draining, or to receive again behind a failure */
     struct udp_send *spare; /* not in use */
@@ -68,6 +69,10 @@ void udp_server_set_service(struct udp_server *server, struct service *service,
 /* Begins no flows any more; ends those on which nothing moves for a while, and all of them at that
  * time; then closes the socket. */
 void udp_server_drain(struct udp_server *server, int64_t until_ms);
+
+/* Receives nothing from clients any more: another program does, on the same socket, and what this
+ * one took would be lost to it. Peers' answers go on. To be followed by a drain. */
+void udp_server_give_up(struct udp_server *server);
 
 /* Ends all flows and closes the socket; all is gone some turns later. */
 void udp_server_abort(struct udp_server *server);

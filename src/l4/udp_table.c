@@ -69,13 +69,19 @@ static struct udp_entry **bucket_of(const struct udp_table *table, uint64_t hash
     return &table->buckets[hash & (table->bucket_count - 1)];
 }
 
+static bool same_end(const struct udp_end *a, const struct udp_end *b)
+{
+    return memcmp(a->words, b->words, sizeof(a->words)) == 0;
+}
+
 struct udp_entry *udp_table_find(const struct udp_table *table, const struct udp_key *key,
                                  uint64_t hash)
 {
     if (!table->count)
         return NULL;
     for (struct udp_entry *entry = *bucket_of(table, hash); entry; entry = entry->next)
-        if (entry->hash == hash && memcmp(&entry->key, key, sizeof(*key)) == 0)
+        if (entry->hash == hash && same_end(&entry->key.client, &key->client) &&
+            same_end(&entry->key.local, &key->local))
             return entry;
     return NULL;
 }

@@ -16,6 +16,7 @@ struct udp_end {
         struct sockaddr any;
         struct sockaddr_in v4;
         struct sockaddr_in6 v6;
+        uint32_t words[sizeof(struct sockaddr_in6) / 4];
     };
 };
 

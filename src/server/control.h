@@ -19,6 +19,7 @@ enum control_kind {
     CONTROL_DRAIN,   /* accept no more, finish within `value` milliseconds, exit */
     CONTROL_STOP,    /* exit now */
     CONTROL_PING,    /* say that you live */
+    CONTROL_GIVE_UP, /* datagrams of clients are another program's to receive */
     /* From a worker. */
     CONTROL_READY,    /* serves generation `value` */
     CONTROL_PREPARED, /* generation `value` can be committed */

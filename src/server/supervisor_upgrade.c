@@ -116,6 +116,7 @@ bool upgrade_hear(struct supervisor *supervisor)
     snprintf(text, sizeof(text), "MAINPID=%d\nREADY=1", upgrade->pid);
     notify_send(text); /* whom a service manager watches is ours to say as long as it is us */
     bounds_hand_over(&supervisor->bounds);
+    workers_tell(supervisor, CONTROL_GIVE_UP, 0, -1);
     log_info("upgrade: process %d has taken over", upgrade->pid);
     forget(supervisor);
     upgrade->taken_over = true;

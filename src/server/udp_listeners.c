@@ -87,6 +87,11 @@ void udp_listeners_drop_unused(struct udp_listeners *listeners)
     }
 }
 
+void udp_listeners_give_up(struct udp_listeners *listeners)
+{
+    each_listener(listener, listeners) udp_server_give_up(&listener->server);
+}
+
 void udp_listeners_abort(struct udp_listeners *listeners)
 {
     each_listener(listener, listeners) udp_server_abort(&listener->server);

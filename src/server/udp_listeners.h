@@ -41,6 +41,9 @@ void udp_listeners_drain_unwanted(struct udp_listeners *listeners, int64_t until
 void udp_listeners_drain(struct udp_listeners *listeners, int64_t until_ms);
 void udp_listeners_drop_unused(struct udp_listeners *listeners);
 
+/* Has all receive nothing from clients any more: see udp_server_give_up. */
+void udp_listeners_give_up(struct udp_listeners *listeners);
+
 void udp_listeners_abort(struct udp_listeners *listeners);
 
 /* Frees those of which nothing is left. */

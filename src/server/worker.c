@@ -298,6 +298,9 @@ static void obey(struct worker *worker, const struct control_message *message)
     case CONTROL_DRAIN:
         drain(worker, message->value);
         break;
+    case CONTROL_GIVE_UP:
+        udp_listeners_give_up(&worker->udp);
+        break;
     case CONTROL_PING:
         control_send(worker->options->control, CONTROL_PONG, 0, NULL, -1);
         break;
