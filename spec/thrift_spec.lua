@@ -96,9 +96,11 @@ t.on_both_backends("Thrift", function(backend)
       assert.same({ seqid, kind, text }, { reply.seqid, found, why })
    end
 
-   --- By a FIN or a reset.
+   --- By a FIN or a reset, behind whatever was still on its way.
    local function assert_closed(peer)
-      assert.is_falsy((peer:try_fill()))
+      while peer:try_fill() do
+         peer.buffer = ""
+      end
       assert.is_true(peer.ended)
    end
 
@@ -517,6 +519,92 @@ t.on_both_backends("Thrift", function(backend)
       assert.equal(3, thrift.read(busy).seqid)
       assert.equal("", busy:read_all())
       own:stop()
+   end)
+
+   t.it("tells the origin of a client that leaves in the middle of its arguments", function()
+      for _, size in ipairs { 1000, 1000000 } do
+         local client = connect()
+         client:send(message({ seqid = 1, args = ("x"):rep(size) }):sub(1, size / 2))
+         if size > 65536 then -- it is sent on as it comes
+            local peer = origin:accept()
+            client:close()
+            assert_closed(peer)
+            peer:close()
+         else
+            client:close()
+         end
+      end
+      local client = connect()
+      client:send(message { seqid = 2 })
+      local peer, call = accept()
+      answer(peer, call)
+      assert.equal(2, thrift.read(client).seqid)
+   end)
+
+   t.it("breaks off what an origin has broken off", function()
+      for _, size in ipairs { 1000, 2000000 } do
+         local client = connect()
+         client:send(message { seqid = 1 })
+         local peer, call = accept()
+         local reply = message { type = thrift.REPLY, seqid = call.seqid, args = ("x"):rep(size) }
+         local sender = t.start_task(function()
+            peer:try_send(reply:sub(1, size / 2))
+            peer:close()
+         end)
+         if size > 1048576 then -- it was sent on as it came: the client sees that it is not whole
+            local length = client:read(4)
+            assert.equal(reply:sub(1, 4), length)
+            while client:try_fill() do
+               assert.is_true(#client.buffer < size)
+            end
+         else
+            assert_exception(client, 1, INTERNAL, "Bad Gateway")
+         end
+         sender:join()
+         client:close()
+      end
+   end)
+
+   t.it("holds no more of a reply than the client takes", function()
+      local client = connect()
+      client:send(message { seqid = 1 })
+      local peer, call = accept()
+      local reply = message { type = thrift.REPLY, seqid = call.seqid, args = ("x"):rep(15 * 1048576) }
+      local before = running():rss_kib()
+      local ok, why = peer:try_send(reply, 0.5)
+      assert.same({ nil, "timeout" }, { ok, why })
+      assert.is_true(running():rss_kib() - before < 4096)
+      client:reset()
+      assert_closed(peer)
+   end)
+
+   t.it("serves on when many clients flood it with calls that nobody answers", function()
+      local clients = {}
+      local flood = {}
+      for i = 1, 100 do
+         flood[i] = message { seqid = i }
+      end
+      flood = table.concat(flood)
+      local flooded = {}
+      for i = 1, 5 do
+         clients[i] = connect()
+         clients[i]:send(flood)
+         for _ = 1, 32 do -- each has as many unanswered as it may
+            flooded[#flooded + 1] = accept()
+         end
+      end
+      local client = connect()
+      client:send(message { seqid = 7, method = "other" })
+      local peer, call = accept()
+      assert.equal("other", call.method)
+      answer(peer, call)
+      assert.equal(7, thrift.read(client).seqid)
+      for _, one in ipairs(clients) do
+         one:reset()
+      end
+      for _, one in ipairs(flooded) do
+         assert_closed(one)
+      end
    end)
 
    t.it("says that an origin cannot be reached", function()
