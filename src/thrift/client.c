@@ -21,7 +21,7 @@ enum {
 static void close_now(struct timer *timer)
 {
     struct thrift_client *client = timer->owner;
-    if (client->call_count)
+    if (client->reset)
         stream_abort(&client->stream);
     else
         stream_close(&client->stream);
@@ -85,6 +85,7 @@ void thrift_client_end(struct thrift_client *client, int error, const char *why)
 {
     if (!client->ended) {
         client->ended = client->draining = true;
+        client->reset = client->call_count > 0;
         client->why = why;
         timer_stop(&client->idle);
         if (why)
@@ -309,6 +310,7 @@ static void arrival(struct stream *stream)
 static void closed(struct stream *stream)
 {
     struct thrift_client *client = stream->owner;
+    assert(!client->call_count);
     list_remove(&client->link);
     timer_stop(&client->idle);
     timer_stop(&client->closing);

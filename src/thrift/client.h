@@ -49,6 +49,7 @@ struct thrift_client {
     const char *why;      /* what the origin has done wrong (static text), or NULL */
     bool answered;        /* a call was: the connection is good */
     bool draining;        /* takes no more calls */
+    bool reset;           /* the close: something was under way */
     bool ended;           /* closed when the last exchange lets go */
     struct timer closing; /* the close: never inside a callback of the stream */
     struct list link;     /* for the owner's pool */

@@ -56,7 +56,7 @@ void thrift_client_end_exchange(struct client_exchange *exchange, bool complete)
     bool cut = call->end_at && !complete;
     if (call->awaited && !call->complete && connection_spoilt(call))
         client->draining = true;
-    if (!call->awaited || call->complete)
+    if (!call->awaited || call->complete || client->ended)
         thrift_client_forget(call);
     if (cut || client->ended || (client->draining && !client->held_count)) {
         thrift_client_end(client, -ECONNRESET, NULL);
