@@ -126,7 +126,8 @@ ml.hash = hash
 --- `client_auth` ("none", "optional", "required") with `client_ca`; `min_version` ("1.2"),
 --- `max_version` ("1.3"), `ciphers` (of "aes128-gcm", "aes256-gcm", "chacha20-poly1305", most wanted
 --- first), `groups` (of "x25519", "secp256r1", "secp384r1", "secp521r1"), `tickets` (true: sessions are
---- resumed), `library` ("openssl", "gnutls"; default: --tls) and
+--- resumed), `library` ("openssl", "gnutls"; default: --tls), `alpn` (for layer 4: names of protocols to
+--- agree on, most wanted first; none) and
 --- `on_client_hello = function(hello) ... end`, which gets { name =, alpn = {...} }, may wait, and
 --- returns a certificate (see `certificate`), nil for what the options say, or false to refuse. The
 --- limit for it all is `handshake_timeout` (10 s).
@@ -204,8 +205,8 @@ end
 ---
 --- Options of `tls`: `ca` (a file of authorities; default: those of the system), `name` that peers must
 --- prove and are asked for by (default: the host of each), `cert` and `key` to show to origins that
---- ask for them, `min_version`, `max_version`, `ciphers`, `groups` and `library` as for listeners, and
---- `insecure = true`, which verifies nothing and is logged. Sessions are resumed.
+--- ask for them, `min_version`, `max_version`, `ciphers`, `groups`, `library` and `alpn` as for
+--- listeners, and `insecure = true`, which verifies nothing and is logged. Sessions are resumed.
 ---
 --- `protocol` is what the peers speak: "h1", or "h2", which peers by TLS must agree on (ALPN) and others
 --- are known to speak, or "tcp", anything else, or "udp" for layer 4, or "thrift", for calls of Thrift

@@ -217,6 +217,10 @@ describe("a site of layer 4", function()
       refused('ml.listen { address = "127.0.0.1:0", l4 = {}, chain = {} }',
          "site.lua:2: listen: expected one chain: for HTTP %(chain%), for layer 4 %(l4%) or for Thrift")
       refused('ml.proxy { "127.0.0.1:1", protocol = "tcp" }', "site.lua:2: proxy: upstream .* is for layer 4")
+      refused('ml.upstream { "https://a:1", tls = { alpn = { "spec" } } }',
+         "site.lua:2: upstream: tls: alpn is for layer 4: HTTP and Thrift know what they speak")
+      refused('ml.upstream { "https://a:1", protocol = "tcp", tls = { alpn = { "" } } }',
+         "site.lua:2: upstream: tls: alpn: expected names of protocols, e.g. { \"mqtt\" }")
       refused("ml.tcp_proxy(7)", "site.lua:2: tcp_proxy: expected an upstream")
       refused('ml.tcp_proxy("127.0.0.1:1", { idle_timout = 1 })',
          'unknown option "idle_timout"; did you mean "idle_timeout"')

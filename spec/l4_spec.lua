@@ -377,6 +377,20 @@ local TLS_SITE = [[
 ]]
 local INNER, OUTER, WARY, BOTH = 1, 2, 3, 4
 
+-- In front of another listener of its own.
+local ALPN_SITE = [[
+   local ml = require "monolake"
+   local tls = { cert = "a.pem", key = "a.key", alpn = { "mqtt", "spec" } }
+   ml.listen { address = "unix:${directory}/inner", tls = tls, l4 = {
+      function(conn, next)
+         ml.log.info("agreed on %s", conn.tls.alpn or "nothing")
+         next(conn)
+      end,
+      ml.tcp_proxy { "${origin}", name = "inner" } } }
+   ml.listen { address = "127.0.0.1:0", l4 = ml.tcp_proxy { "https://unix:${directory}/inner", name = "outer",
+      tls = { ca = "ca.pem", name = "a.example", alpn = { "spec" } } } }
+]]
+
 t.on_every_tls("layer 4 with TLS", function(backend, library)
    local origin, proxy = t.proxied(backend, t.with_tls(backend, library, { site = TLS_SITE, listeners = 4 }))
    local server = tls_socket.server { certificate = "a" }
@@ -412,6 +426,20 @@ t.on_every_tls("layer 4 with TLS", function(backend, library)
       pcall(server.accept, server, origin:accept())
       assert.equal("reset", client:expect_close())
       proxy():await_log "upstream \"wary\", peer 127.0.0.1:%d+: the TLS handshake failed"
+   end)
+
+   t.it("agrees on protocols by ALPN if asked to", function()
+      local options = t.with_tls(backend, library, { site = ALPN_SITE, listeners = 2 })
+      options.values = { directory = t.process.directory(), origin = origin.address }
+      local running = t.program.start(options)
+      local client = running:connect { address = running.addresses[2] }
+      local peer = origin:accept()
+      peer:send "hello"
+      assert.equal("hello", client:read(5))
+      running:await_log "agreed on spec"
+      client:close()
+      peer:close()
+      running:stop()
    end)
 
    t.it("carries much from one session to another", function()

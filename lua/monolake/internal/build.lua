@@ -239,8 +239,9 @@ end
 
 local TCP, THRIFT, UDP = 2, 3, 4 -- enum upstream_protocol of src/proxy/upstream.h
 
---- What peers are offered by ALPN, by the protocol that they are to speak.
-local OFFERS = { [0] = { "http/1.1" }, [1] = { "h2" }, [TCP] = {}, [THRIFT] = {} }
+--- What peers are offered by ALPN, by the protocol that they are to speak; where that may be anything,
+--- what the option says.
+local OFFERS = { [0] = { "http/1.1" }, [1] = { "h2" }, [THRIFT] = {} }
 
 local BALANCE = { round_robin = true, least_conn = true, random = true, hash = true }
 
@@ -259,7 +260,7 @@ local function split_scheme(address)
       return address, false
    end
    rest = rest:gsub("/$", "")
-   if not rest:find ":%d+$" then
+   if not rest:find ":%d+$" and not rest:find "^unix:" then
       rest = rest .. (scheme == "https" and ":443" or ":80")
    end
    return rest, scheme == "https"
@@ -695,6 +696,9 @@ function build.cidr(options, level)
    return set
 end
 
+--- What listeners that speak no HTTP offer by ALPN; those of layer 4 what their option says.
+local LISTENER_ALPN = { thrift = {} }
+
 local LISTEN = {
    address = "any", udp = "any", allow = "any", deny = "any", chain = "any", l4 = "any",
    thrift = "any", tls = "table", proxy_protocol = "table",
@@ -823,7 +827,10 @@ function build.listen(options, level)
    local where = check.where(level + 1)
    local server, on_hello
    if checked.tls then
-      local alpn = kind == "http" and tls.alpn(checked.protocols) or {}
+      local alpn = LISTENER_ALPN[kind]
+      if kind == "http" then
+         alpn = tls.alpn(checked.protocols)
+      end
       server, on_hello = tls.server(checked.tls, build.files_beside, alpn, level + 1)
    end
    local accept = checked.proxy_protocol and proxied.accept(checked.proxy_protocol, level + 1)

@@ -18,6 +18,7 @@ local POLICY = {
    max_version = VERSIONS,
    ciphers = "table",
    groups = "table",
+   alpn = "table",
 }
 local SERVER = {
    certificates = "table",
@@ -123,6 +124,21 @@ local function names_of(what, list, allowed, level)
    return list
 end
 
+--- What is agreed on by ALPN: decided by what the listener or upstream speaks, or where that may be
+--- anything (layer 4: `alpn` is nil) by the option of that name.
+local function alpn_of(checked, what, alpn, level)
+   local list = checked.alpn
+   if alpn and list then
+      error(what .. ": alpn is for layer 4: HTTP and Thrift know what they speak", level + 1)
+   end
+   for i = 1, list and #list or 0 do
+      if type(list[i]) ~= "string" or #list[i] == 0 or #list[i] > 255 then
+         error(what .. ': alpn: expected names of protocols, e.g. { "mqtt" }', level + 1)
+      end
+   end
+   return alpn or list or {}
+end
+
 local function policy(checked, what, alpn, level)
    local min, max = version(checked.min_version), version(checked.max_version)
    if min and max and min > max then
@@ -133,7 +149,7 @@ local function policy(checked, what, alpn, level)
       version_max = max,
       ciphers = names_of(what .. ": ciphers", checked.ciphers, CIPHERS, level + 1),
       groups = names_of(what .. ": groups", checked.groups, GROUPS, level + 1),
-      alpn = alpn,
+      alpn = alpn_of(checked, what, alpn, level + 1),
    }
 end
 
@@ -182,7 +198,7 @@ local function hello_function(fn, library)
 end
 
 --- The context of a listener, made when a site is loaded, and the function that picks certificates.
---- @param alpn string[] what the listener speaks, most wanted first
+--- @param alpn string[]|nil what the listener speaks, most wanted first; nil: anything
 function tls.server(options, files, alpn, level)
    local checked = check.options("listen: tls", options, SERVER, level + 1)
    local library = checked.library or core.tls_default_library()
@@ -230,7 +246,7 @@ function tls.client(options, files, alpn, level)
    local key = {
       library, tostring(checked.insecure), checked.name or "", checked.min_version or "",
       checked.max_version or "", table.concat(checked.ciphers or {}, ","),
-      table.concat(checked.groups or {}, ","), table.concat(alpn, ","), config.ca or "",
+      table.concat(checked.groups or {}, ","), table.concat(config.alpn, ","), config.ca or "",
       own and own.chain or "", own and own.key or "",
    }
    return {
