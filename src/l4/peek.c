@@ -40,6 +40,7 @@ int l4_read_hello(struct stream *stream, struct l4_hello *hello, int64_t deadlin
         if (result <= 0)
             return result == STREAM_EOF ? -EPIPE : result;
     }
+    hello->message_len = reader.message_len;
     struct slice message = slice_of((const char *)hello->message, reader.message_len);
     if (verdict == CLIENT_HELLO_DONE && client_hello_parse(message, &hello->hello) != 0)
         return CLIENT_HELLO_MALFORMED;

@@ -18,6 +18,7 @@ int l4_peek(struct stream *stream, size_t count, int64_t deadline);
 struct l4_hello {
     struct client_hello hello; /* lies in the message */
     uint8_t message[CLIENT_HELLO_MAX_BYTES];
+    size_t message_len;
 };
 
 /* Reads a hello. Returns what it is (enum client_hello_verdict), or a negative errno: -EPIPE when

@@ -5,6 +5,7 @@
 #include "script/build.h"
 #include "script/cidr.h"
 #include "script/harness.h"
+#include "script/peek.h"
 #include "script/proxied.h"
 #include "script/run.h"
 #include "script/state.h"
@@ -146,6 +147,7 @@ ML_API int luaopen_monolake_core(lua_State *L)
     luaL_register(L, NULL, build_functions);
     luaL_register(L, NULL, builtin_functions);
     luaL_register(L, NULL, tls_functions);
+    luaL_register(L, NULL, peek_functions);
     luaL_register(L, NULL, cidr_functions);
     luaL_register(L, NULL, proxied_functions);
     luaL_register(L, NULL, harness_functions);

@@ -202,28 +202,63 @@ static void set_fingerprints(lua_State *L, const struct client_hello *hello)
     }
 }
 
-static void push_hello(lua_State *L, const struct client_hello *hello)
+/* The rest is filled in when it is asked for: most ask for the name only. */
+static void push_hello(lua_State *L, const struct l4_hello *hello)
 {
-    lua_createtable(L, 0, 13);
-    if (hello->name[0]) {
-        lua_pushstring(L, hello->name);
+    lua_createtable(L, 0, 8);
+    if (hello->hello.name[0]) {
+        lua_pushstring(L, hello->hello.name);
         lua_setfield(L, -2, "name");
     }
-    set_alpn(L, hello->alpn);
-    set_versions(L, hello);
-    set_numbers(L, "ciphers", hello->ciphers);
-    set_extensions(L, hello->extensions);
-    set_numbers(L, "groups", hello->groups);
-    set_point_formats(L, hello->point_formats);
-    set_numbers(L, "signature_algorithms", hello->signature_algorithms);
-    set_fingerprints(L, hello);
+    set_alpn(L, hello->hello.alpn);
+    set_versions(L, &hello->hello);
+    lua_pushlstring(L, (const char *)hello->message, hello->message_len);
+    lua_setfield(L, -2, "message");
 }
+
+/* The message at 2 was parsed once; false if a script has put something else there. */
+static bool parse_again(lua_State *L, struct client_hello *hello)
+{
+    size_t len;
+    const char *bytes = luaL_checklstring(L, 2, &len);
+    lua_pushvalue(L, 1); /* on top, for what sets fields; the message stays below it */
+    return len <= CLIENT_HELLO_MAX_BYTES && client_hello_parse(slice_of(bytes, len), hello) == 0;
+}
+
+/* core.hello_lists(hello, message): sets the lists of numbers. */
+static int hello_lists(lua_State *L)
+{
+    struct client_hello hello;
+    if (!parse_again(L, &hello))
+        return 0;
+    set_numbers(L, "ciphers", hello.ciphers);
+    set_extensions(L, hello.extensions);
+    set_numbers(L, "groups", hello.groups);
+    set_point_formats(L, hello.point_formats);
+    set_numbers(L, "signature_algorithms", hello.signature_algorithms);
+    return 0;
+}
+
+/* core.hello_fingerprints(hello, message): sets them. */
+static int hello_fingerprints(lua_State *L)
+{
+    struct client_hello hello;
+    if (parse_again(L, &hello))
+        set_fingerprints(L, &hello);
+    return 0;
+}
+
+const luaL_Reg peek_functions[] = {
+    {"hello_lists", hello_lists},
+    {"hello_fingerprints", hello_fingerprints},
+    {NULL, NULL},
+};
 
 static int give_verdict(const struct call *call, lua_State *L)
 {
     switch (call->result) {
     case CLIENT_HELLO_DONE:
-        push_hello(L, &call->hello->hello);
+        push_hello(L, call->hello);
         return 1;
     case CLIENT_HELLO_NOT_TLS:
         lua_pushnil(L);

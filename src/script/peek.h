@@ -6,6 +6,7 @@
 #ifndef SCRIPT_PEEK_H
 #define SCRIPT_PEEK_H
 
+#include <lauxlib.h>
 #include <lua.h>
 
 struct call;
@@ -23,5 +24,8 @@ int hello_give(struct call *call, lua_State *L);
 /* address, ms: "tls", "http", "h2c" or "other". */
 void detect_perform(struct call *call);
 int detect_give(struct call *call, lua_State *L);
+
+/* For "monolake.core": what a hello's table lacks, filled in by lua/monolake/internal/conn.lua. */
+extern const luaL_Reg peek_functions[];
 
 #endif

@@ -47,7 +47,7 @@ struct script {
     int values[VALUE_COUNT]; /* registry references */
     struct log_limit errors; /* of layers */
     bool probe;
-    int sources; /* registry reference: path -> text; LUA_NOREF: none */
+    int sources;                       /* registry reference: path -> text; LUA_NOREF: none */
     const struct script_source *given; /* the same and more while a site is loaded; borrowed */
     unsigned given_count;
     void (*on_file)(void *arg, const char *path, struct slice text); /* see script_options */

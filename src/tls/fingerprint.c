@@ -197,7 +197,8 @@ static int digest_ciphers(const struct client_hello *hello, struct text *digest,
 {
     char bytes[FINGERPRINT_JA3_MAX_BYTES];
     struct text text = {.bytes = bytes};
-    struct numbers numbers = {.count = 0};
+    struct numbers numbers;
+    numbers.count = 0;
     add_list(&numbers, hello->ciphers);
     sort(&numbers);
     put_hex_list(&text, &numbers);
@@ -211,10 +212,11 @@ static int digest_extensions(const struct client_hello *hello, struct text *dige
 {
     char bytes[FINGERPRINT_JA3_MAX_BYTES];
     struct text text = {.bytes = bytes};
-    struct numbers numbers = {.count = 0};
+    struct numbers numbers;
     struct slice rest = hello->extensions;
     struct slice data;
     unsigned told = 0;
+    numbers.count = 0;
     for (uint16_t type; client_hello_next_extension(&rest, &type, &data);)
         if (type == SERVER_NAME || type == ALPN)
             told++;

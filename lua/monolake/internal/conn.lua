@@ -252,7 +252,8 @@ function methods:peek(count, options)
    end
    local ms = timeout_of("peek", options, 10000)
    check_open(self, "peek", 2)
-   return seen("peek", raw_yield(peek_verb, self[1], count, ms))
+   local bytes, why, partial = seen("peek", raw_yield(peek_verb, self[1], count, ms))
+   return bytes, why, partial
 end
 
 --- What a TLS client says first. Numbers are those of IANA, in the client's order, values that stand
@@ -260,6 +261,7 @@ end
 ---@class monolake.ClientHello
 ---@field name string|nil whom it asks for (SNI), in lower case
 ---@field alpn string[] protocols that it speaks
+---@field message string the message as it was sent, without the headers of its records
 ---@field version string the highest that it offers: "TLSv1.3"
 ---@field versions string[] all that it offers
 ---@field legacy_version string that of the message: "TLSv1.2" of all that is newer, too
@@ -272,6 +274,23 @@ end
 ---@field ja3_hash string|nil its MD5, in hexadecimal; nil where policy forbids MD5
 ---@field ja4 string
 
+local ClientHello = {}
+
+local LISTS = {
+   ciphers = true, extensions = true, groups = true, point_formats = true, signature_algorithms = true,
+}
+local FINGERPRINTS = { ja3 = true, ja3_hash = true, ja4 = true }
+
+--- Most ask for the name only: the rest is worked out when it is asked for.
+function ClientHello.__index(self, name)
+   if LISTS[name] then
+      core.hello_lists(self, self.message)
+   elseif FINGERPRINTS[name] then
+      core.hello_fingerprints(self, self.message)
+   end
+   return rawget(self, name)
+end
+
 --- Reads what a TLS client says first, without answering it: for passthrough by name, and for telling
 --- clients apart. Nothing is consumed. Messages of up to 16 KiB are read, split over records and
 --- arrivals as they may be. nil and why not: "not tls", "malformed", "too large", "timeout" or "closed"
@@ -283,7 +302,8 @@ end
 function methods:client_hello(options)
    local ms = timeout_of("client_hello", options, 10000)
    check_open(self, "client_hello", 2)
-   return seen("client_hello", raw_yield(hello_verb, self[1], ms))
+   local hello, why = seen("client_hello", raw_yield(hello_verb, self[1], ms))
+   return hello and setmetatable(hello, ClientHello), why
 end
 
 --- Tells by its first bytes what the client speaks: "tls", "http" (HTTP/1), "h2c" (HTTP/2 in the clear)
@@ -296,7 +316,8 @@ end
 function methods:detect(options)
    local ms = timeout_of("detect", options, 5000)
    check_open(self, "detect", 2)
-   return seen("detect", raw_yield(detect_verb, self[1], ms))
+   local protocol, why = seen("detect", raw_yield(detect_verb, self[1], ms))
+   return protocol, why
 end
 
 local function finish(self, reset)
