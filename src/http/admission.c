@@ -39,6 +39,11 @@ void admission_share(struct admission *admission, const struct limits *limits, c
 {
     admission->limits = *limits;
     admission->listener = limits_listener(limits, name);
+    if (limits->shared && admission->listener == LIMITS_NONE)
+        log_warn("%s is one address too many since the start: what counts over all workers "
+                 "(connections_per_source, connections_total_max, accept_rate) does not hold there "
+                 "until the next start",
+                 name);
 }
 
 bool admission_check(struct admission *admission, const struct listener_config *config,
