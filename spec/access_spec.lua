@@ -415,6 +415,28 @@ t.on_both_backends("a set of addresses", function(backend)
    end)
 end)
 
+t.on_both_backends("a set of a file that is gone", function(backend)
+   t.it("still is that of workers which are started again, and reloads say what is missing", function()
+      local own = program.start {
+         io = backend, files = { ["list.txt"] = "127.0.0.2\n" },
+         site = [[
+            local ml = require "monolake"
+            ml.listen { address = "127.0.0.1:0", chain = ml.text "hi", deny = ml.cidr { file = "list.txt" } }
+         ]],
+      }
+      own:reload()
+      os.remove(own:path "list.txt")
+      sys.kill(own:workers()[1], sys.SIGKILL)
+      own:await_log "was ended by signal 9"
+      t.eventually("a new worker", function()
+         return outcome(own.address) == "served"
+      end)
+      assert.equal("refused", outcome(own.address, "127.0.0.2"))
+      own:reload "reload failed, the old site serves on: [^\n]*list.txt: No such file or directory"
+      assert.equal("refused", outcome(own.address, "127.0.0.2"))
+   end)
+end)
+
 t.on_both_backends("a reload", function(backend)
    local function site(options)
       return ([[
