@@ -326,10 +326,12 @@ local ADMISSION = [[
    ml.listen { address = "127.0.0.1:0", proxy_protocol = accept, thrift = function(req)
       return ml.thrift.exception(req.ip)
    end }
+   ml.listen { address = "127.0.0.1:0", proxy_protocol = accept, l4 = ml.detect {
+      http = ml.http { chain = function(req) return ml.text(req.ip .. " of " .. req.proxy.ip) end } } }
 ]]
 
 t.on_both_backends("clients behind the PROXY protocol", function(backend)
-   local proxy = t.serve { io = backend, site = ADMISSION, listeners = 4 }
+   local proxy = t.serve { io = backend, site = ADMISSION, listeners = 5 }
 
    local function connect(listener, ip)
       local client = proxy():connect { address = proxy().addresses[listener] }
@@ -364,6 +366,16 @@ t.on_both_backends("clients behind the PROXY protocol", function(backend)
          client:try_send "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
          return client:try_fill()
       end)
+   end)
+
+   t.it("are known to HTTP that layer 4 hands on to", function()
+      for _, pause in ipairs { false, true } do
+         local client = connect(5, "192.0.2.1")
+         if pause then
+            t.tasks.sleep(0.01)
+         end
+         assert.equal("192.0.2.1 of 127.0.0.1", client:exchange("GET / HTTP/1.1\nHost: a").body)
+      end
    end)
 
    t.it("are known to Thrift, too", function()

@@ -30,13 +30,16 @@ local SITE = [[
    ml.listen { address = "127.0.0.1:0", chain = http { "${refusing}", "${origin}", name = "retries",
       send_proxy = "v1", fail_max = 0 } }
    ml.listen { address = "127.0.0.1:0", proxy_protocol = { from = from, optional = true }, chain = v1 }
+   ml.listen { address = "127.0.0.1:0",
+      chain = http { name = "busy", send_proxy = "v1", connections_max = 4 } }
 ]]
-local V1, V2, V2_SIX, V2_LOCAL, L4_V1, L4_V2, ALL, NARROW, RETRIES, CHAINED = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+local V1, V2, V2_SIX, V2_LOCAL, L4_V1, L4_V2, ALL, NARROW, RETRIES, CHAINED, BUSY =
+   1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 
 t.on_both_backends("PROXY protocol headers to peers", function(backend)
    local directory = t.process.directory()
    local origin, proxy = t.proxied(backend, {
-      site = SITE, listeners = 10, values = { directory = directory, refusing = socket.refusing_address() } })
+      site = SITE, listeners = 11, values = { directory = directory, refusing = socket.refusing_address() } })
 
    local function connect(listener)
       return proxy():connect { address = proxy().addresses[listener] }
@@ -160,6 +163,45 @@ t.on_both_backends("PROXY protocol headers to peers", function(backend)
       answer(other, second)
       local third = chained(1000) -- the same client, by another connection in front
       answer(peer, third)
+   end)
+
+   t.it("are those of each request's client where many share few connections", function()
+      local wrong, served = nil, 0
+      local serving = t.start_task(function()
+         while true do
+            local peer = origin:accept(3600)
+            t.start_task(function()
+               local port = peer:read_until("\n"):match "^PROXY TCP4 127.0.0.1 127.0.0.1 (%d+) "
+               while peer.buffer ~= "" or peer:try_fill(3600) do
+                  local request = peer:read_request()
+                  wrong = wrong or request:get "x-port" ~= port and request:get "x-port"
+                  served = served + 1
+                  peer:respond(200, port)
+               end
+               peer:close()
+            end)
+         end
+      end)
+      local clients = {}
+      for i = 1, 24 do
+         clients[i] = t.start_task(function()
+            for _ = 1, 3 do
+               local client = connect(i % 2 == 0 and BUSY or V1)
+               for _ = 1, 4 do
+                  local port = tostring(port_of(client))
+                  local answered = client:exchange("GET / HTTP/1.1\nHost: a\nX-Port: " .. port)
+                  assert.equal(port, answered.body)
+               end
+               client:close()
+            end
+         end)
+      end
+      for _, client in ipairs(clients) do
+         client:join(30)
+      end
+      assert.is_falsy(wrong)
+      assert.equal(24 * 3 * 4, served)
+      assert.is_falsy(serving.done)
    end)
 
    t.it("make room where connections are few", function()
