@@ -578,6 +578,29 @@ t.on_both_backends("Thrift", function(backend)
       assert_closed(peer)
    end)
 
+   t.it("becomes HTTP and back, for those who come then", function()
+      local own = program.start { io = backend, site = [[
+         local ml = require "monolake"
+         ml.listen { address = "127.0.0.1:0", ${kind} = function() return ml.text "" end }
+      ]], values = { kind = "thrift" } }
+      local site = t.process.read_file(own:path "site.lua")
+      local client = own:connect()
+      client:send(message { seqid = 1 })
+      assert.equal(1, thrift.read(client).seqid)
+      own:write("site.lua", (site:gsub("thrift =", "chain =")))
+      own:reload()
+      client:send(message { seqid = 2 }) -- nobody is there for it any more
+      assert_closed(client)
+      assert.equal(200, own:exchange("GET / HTTP/1.1\nHost: a").status)
+      own:write("site.lua", site)
+      own:reload()
+      client = own:connect()
+      client:send(message { seqid = 3 })
+      assert.equal(3, thrift.read(client).seqid)
+      client:close()
+      own:stop()
+   end)
+
    t.it("serves on when many clients flood it with calls that nobody answers", function()
       local clients = {}
       local flood = {}
@@ -619,6 +642,43 @@ t.on_both_backends("Thrift", function(backend)
       assert_exception(client, 3, INTERNAL, "Bad Gateway")
       client:close()
       own:stop()
+   end)
+end)
+
+describe("a site of Thrift", function()
+   local function check(site)
+      return t.program.check { site = 'local ml = require "monolake"\n' .. site }
+   end
+
+   local function refused(site, pattern)
+      local _, err, status = check(site)
+      assert.equal(1, status)
+      assert.matches(pattern, err)
+   end
+
+   busted.teardown(t.process.remove_directories)
+
+   t.it("is checked", function()
+      refused('ml.listen { address = "127.0.0.1:0", thrift = {}, chain = {} }',
+         "site.lua:2: listen: expected one chain: for HTTP %(chain%), for layer 4 %(l4%) or for Thrift")
+      refused('ml.upstream { "127.0.0.1:1", idempotent = { "get*" } }',
+         'site.lua:2: upstream: idempotent is for methods of Thrift %(protocol = "thrift"%)')
+      refused('ml.upstream { "127.0.0.1:1", protocol = "thrift", idempotent = { 7 } }',
+         "site.lua:2: upstream: idempotent: expected a string, not 7")
+      refused('ml.upstream { "127.0.0.1:1", protocol = "thirft" }', 'site.lua:2: .*"thrift"')
+      refused('ml.thrift.exception("text", "unknown_mehtod")',
+         'site.lua:2: thrift.exception: unknown kind "unknown_mehtod"; did you mean "unknown_method"?')
+      refused("ml.thrift.exception(7)", "site.lua:2: thrift.exception: expected a string, not number")
+   end)
+
+   t.it("is shown by -t", function()
+      local out, err, status = check [[
+         ml.listen { address = "127.0.0.1:0", calls_max = 8, frame_max = "1m", ordered_replies = false,
+            thrift = ml.proxy { "127.0.0.1:1", protocol = "thrift", calls_max = 4 } }
+      ]]
+      assert.equal(0, status, err)
+      assert.matches("listen 127.0.0.1:0 Thrift {frame_max=1m calls_max=8 ordered_replies=false}", out)
+      assert.matches("protocol=thrift", out)
    end)
 end)
 
