@@ -23,7 +23,7 @@ enum record { ADDRESS = 'A', FILE_NAME = 'F', GRACE = 'G', SUMMARY = 'S', ERROR 
 
 enum {
     REPORT_MAX_BYTES = 512 << 20, /* sets of addresses are large */
-    KILL_AFTER_MS = 500, /* for a script that cannot be interrupted */
+    KILL_AFTER_MS = 500,          /* for a script that cannot be interrupted */
 };
 
 /* --- The child -------------------------------------------------------------------------------- */
