@@ -249,6 +249,10 @@ describe("a site with detection", function()
       refused('ml.http { chain = {}, connections_max = 1 }', 'http: unknown option "connections_max"')
       refused('ml.detect { h2c = ml.http { chain = {} } }',
          'site.lua:2: detect: h2c: expected HTTP that speaks it: protocols = { "h2c" }')
+      refused("ml.detect { tls = ml.http { chain = {} } }",
+         "site.lua:2: detect: tls: expected HTTP that has an option tls")
+      refused("ml.detect { http = ml.http { chain = {}, tls = { on_client_hello = print } } }",
+         "site.lua:2: detect: http: expected HTTP without an option tls")
       refused('ml.listen { address = "127.0.0.1:0", chain = ml.http { chain = {} } }',
          "site.lua:2: http is a layer of layer 4 and cannot stand in a chain of HTTP")
       refused('ml.listen { address = "127.0.0.1:0", l4 = ml.detect { tls = ml.proxy "127.0.0.1:1" } }',

@@ -570,6 +570,22 @@ local DETECTED = { "tls", "http", "h2c", "other" }
 
 local H2C = 4 -- PROTOCOL_H2C of src/http/listener_config.h
 
+--- HTTP that was named for clients of a kind must be able to speak with them.
+local function check_detected(checked, level)
+   for _, name in ipairs(DETECTED) do
+      local http = getmetatable(checked[name]) == Http and checked[name]
+      local secure = http and http.options.tls ~= nil
+      if http and name == "tls" and not secure then
+         error("detect: tls: expected HTTP that has an option tls", level + 1)
+      elseif http and name ~= "tls" and secure then
+         error(("detect: %s: expected HTTP without an option tls, as its clients have none"):format(name),
+            level + 1)
+      elseif http and name == "h2c" and bit.band(http.options.protocols or 0, H2C) == 0 then
+         error('detect: h2c: expected HTTP that speaks it: protocols = { "h2c" }', level + 1)
+      end
+   end
+end
+
 --- @param options table
 function build.detect(options, level)
    local checked = check.options("detect", options, DETECT, level + 1)
@@ -580,10 +596,7 @@ function build.detect(options, level)
    if #known == 0 then
       error("detect: expected who serves tls, http, h2c or other", level + 1)
    end
-   local h2c = checked.h2c
-   if getmetatable(h2c) == Http and bit.band(h2c.options.protocols or 0, H2C) == 0 then
-      error('detect: h2c: expected HTTP that speaks it: protocols = { "h2c" }', level + 1)
-   end
+   check_detected(checked, level + 1)
    local where = check.where(level + 1)
    local layer = build.layer("detect", function(label)
       local chains = {}
