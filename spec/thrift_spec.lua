@@ -30,6 +30,21 @@ local SITE = [[
          call.idempotent = true
       elseif call.method == "cached" then
          return ml.response { body = "\8\0\0\0\0\0\42\0" }
+      elseif call.method == "mapped" then
+         local pieces = { "ab", "cd" }
+         req.body = function() return table.remove(pieces, 1) end
+         local res = next(req)
+         res:map(function(chunk, last)
+            return chunk:rep(2) .. (last and "." or "")
+         end)
+         return res
+      elseif call.method == "read" then
+         ml.log.info("the arguments: " .. req:body())
+         return next(req)
+      elseif call.method == "endless" then
+         return ml.response { body = function() return ("x"):rep(100000) end }
+      elseif call.method == "failing" then
+         return ml.response { body = function() error "no more" end }
       elseif call.method == "spoken" then
          return ml.response { status = 429, body = "slow down\n" }
       end
@@ -198,6 +213,26 @@ t.on_both_backends("Thrift", function(backend)
          return log:find('"CALL /Service/cached THRIFT" 200', 1, true) and
             log:find('"CALL /denied THRIFT" 500', 1, true) and log:find('"CALL /spoken THRIFT" 429', 1, true)
       end)
+   end)
+
+   t.it("lets layers read and change arguments and results", function()
+      local client = connect(LAYER)
+      client:send(message { seqid = 1, method = "mapped" })
+      local peer, call = accept()
+      assert.equal("abcd", call.args)
+      answer(peer, call, { args = "ef" })
+      assert.equal("efef.", thrift.read(client).args)
+      local offset = #running():log()
+      client:send(message { seqid = 2, method = "read", args = "seen" })
+      call = thrift.read(peer)
+      assert.equal("seen", call.args)
+      running():await_log("the arguments: seen", offset)
+      answer(peer, call)
+      assert.equal(2, thrift.read(client).seqid)
+      client:send(message { seqid = 3, method = "endless" })
+      assert_exception(client, 3, INTERNAL, "the reply is too long")
+      client:send(message { seqid = 4, method = "failing" })
+      assert_exception(client, 4, INTERNAL, "the reply failed before its first byte")
    end)
 
    t.it("routes by the names of methods", function()

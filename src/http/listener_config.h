@@ -62,8 +62,8 @@ struct listener_config {
     uint32_t connections_total_max;  /* 0: no bound; others wait in the kernel's queue, */
     uint32_t accept_rate;            /* 0: no bound; connections a second; as do others here */
     uint32_t accept_burst;           /* 0: a second's worth; how many of them at once */
-    uint32_t frame_max_bytes;        /* 16,777,216: Thrift, one message */
-    uint32_t calls_max;              /* 32: Thrift, unanswered at once on a connection */
+    uint32_t frame_max_bytes;        /* 16,777,216: Thrift, one message; 0: no bound */
+    uint32_t calls_max;              /* 32: Thrift, unanswered on a connection; 0: no bound */
     bool ordered_replies;            /* true: Thrift, replies come in the order of their calls */
     uint32_t flows_max;              /* 16,384: UDP, per worker */
     uint32_t flow_queue_max;         /* 16: datagrams of a flow that wait for its layers */

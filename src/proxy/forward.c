@@ -576,7 +576,8 @@ static int gather_body(struct request *request, const struct upstream_config *co
     struct slice bytes;
     if (!request->thrift || request->body.length >= 0)
         return 0;
-    int result = thrift_gather(&request->body, request->arena, config->frame_max_bytes, &bytes);
+    uint32_t max = config->frame_max_bytes ? config->frame_max_bytes : INT32_MAX;
+    int result = thrift_gather(&request->body, request->arena, max, &bytes);
     if (result < 0)
         return result;
     body_release(&request->body);

@@ -60,7 +60,7 @@ struct upstream_config {
     unsigned streams_max;     /* 100: exchanges at a time on one h2 connection; 0: as many as the
                                  origin allows */
     unsigned calls_max;       /* 1: calls at a time on one Thrift connection; 0: any number */
-    uint32_t frame_max_bytes; /* 16,777,216: a reply of Thrift */
+    uint32_t frame_max_bytes; /* 16,777,216: a reply of Thrift; 0: no bound */
     const char **idempotent;  /* Thrift: names of methods that may be called again, "get*" */
     unsigned idempotent_count;
     uint32_t ping_interval_ms; /* 0: none; an h2 connection silent for so long is asked for a sign,

@@ -328,7 +328,7 @@ int thrift_client_open(struct thrift_client **out, struct io *io, const struct a
 {
     struct thrift_client *client = calloc(1, sizeof(*client));
     struct thrift_limits limits = {
-        .frame_max_bytes = options->frame_max_bytes,
+        .frame_max_bytes = options->frame_max_bytes ? options->frame_max_bytes : INT32_MAX,
         .head_max_bytes = options->head_max_bytes,
         .field_count_max = REPLY_FIELDS_MAX,
     };

@@ -126,7 +126,8 @@ static bool step(struct thrift_connection *connection)
     /* The listener may be another protocol's since a reload. */
     if (server->config.start != thrift_connection_start)
         connection->last = true;
-    if (connection->last || connection->call_count >= server->config.calls_max)
+    uint32_t calls_max = server->config.calls_max;
+    if (connection->last || (calls_max && connection->call_count >= calls_max))
         return false;
     if (input->complete) {
         if (!thrift_input_skip(input))
@@ -272,7 +273,7 @@ static void begin(struct connection *base, struct thrift_connection *connection)
 {
     const struct listener_config *config = &base->server->config;
     struct thrift_limits limits = {
-        .frame_max_bytes = config->frame_max_bytes,
+        .frame_max_bytes = config->frame_max_bytes ? config->frame_max_bytes : INT32_MAX,
         .head_max_bytes = config->head_max_bytes,
         .field_count_max = config->header_count_max,
     };
