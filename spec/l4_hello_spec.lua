@@ -113,15 +113,21 @@ local LAYERS = [[
       conn:on_close(function(_, result) log.info("over: %s", result.reason) end)
       log.info("never: %s", tostring(conn:peek(1)))
    end }
+   local http = ml.http { chain = ml.text "hello" }
+   ml.listen { udp = "127.0.0.1:0", l4 = function(conn)
+      for _, what in ipairs { "client_hello", "detect", "serve" } do
+         log.info("flow: %s", select(2, pcall(conn[what], conn, what == "serve" and http or nil)))
+      end
+   end }
 ]]
-local HELLO, PEEK, DETECT, MISUSE, SHORT = 1, 2, 3, 4, 5
+local HELLO, PEEK, DETECT, MISUSE, SHORT, FLOW = 1, 2, 3, 4, 5, 6
 
 local function sample(name)
    return process.read_file("spec/fuzz/corpus/client_hello/" .. name)
 end
 
 t.on_both_backends("layers that look at a client's first bytes", function(backend)
-   local origin, proxy = t.proxied(backend, { site = LAYERS, listeners = 5 })
+   local origin, proxy = t.proxied(backend, { site = LAYERS, listeners = 6 })
    local offset
 
    local function connect(listener)
@@ -230,6 +236,14 @@ t.on_both_backends("layers that look at a client's first bytes", function(backen
       connect(MISUSE)
       await "misuse: .*site.lua:%d+: peek can be called only while its own layer is running"
       first:reset()
+   end)
+
+   t.it("find no stream where there are datagrams", function()
+      offset = #proxy():log()
+      t.udp.bind():send("x", (proxy().addresses[FLOW]:gsub("^udp:", "")))
+      await "flow: client_hello: a flow of datagrams has no stream to look at"
+      await "flow: detect: a flow of datagrams has no stream to look at"
+      await "flow: serve: a flow of datagrams cannot be served by HTTP"
    end)
 
    t.it("may not wait for ever", function()
