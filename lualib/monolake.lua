@@ -208,13 +208,13 @@ end
 --- ask for them, `min_version`, `max_version`, `ciphers`, `groups`, `library` and `alpn` as for
 --- listeners, and `insecure = true`, which verifies nothing and is logged. Sessions are resumed.
 ---
---- `protocol` is what the peers speak: "h1", or "h2", which peers by TLS must agree on (ALPN) and others
---- are known to speak, or "tcp", anything else, or "udp" for layer 4, or "thrift", for calls of Thrift
---- (nothing
---- is offered by ALPN for these). Over HTTP/2 requests share connections, at most `streams_max` (100) at
---- a time on each; with `ping_interval` (none), a connection that is silent for so long is asked for a
---- sign of
---- life, and closed if it gives none.
+--- `protocol` is what the peers speak: "h1" (the default), or "h2", which peers by TLS must agree on
+--- (ALPN) and others are known to speak, or "auto", which offers both to https:// peers and takes what
+--- each one picks, also when it picks otherwise later (for WebSocket, an origin that picks h2 must speak
+--- RFC 8441: choose "h1" where it does not), or "tcp", anything else, or "udp" for layer 4, or "thrift",
+--- for calls of Thrift (nothing is offered by ALPN for these). Over HTTP/2 requests share connections, at
+--- most `streams_max` (100) at a time on each; with `ping_interval` (none), a connection that is silent
+--- for so long is asked for a sign of life, and closed if it gives none.
 ---
 --- Calls of Thrift go out in the protocol and transport that they came in, up to `calls_max` (1) at a time
 --- on a connection, matched with their replies by sequence ids of its own: raise it for origins that work
@@ -227,8 +227,8 @@ end
 --- is told of "alpn", "authority" (the name asked for by SNI), "ssl" (version, cipher, and common name
 --- of a verified certificate), "unique_id" and "crc32c" (a checksum). What our TLS does not know is
 --- passed on from a proxy in front (`proxy_protocol` of the listener). Connections are then reused for
---- the same client only (address and port); `protocol = "h2"` and "thrift", where clients share them,
---- are refused.
+--- the same client only (address and port); `protocol = "h2"`, "auto" and "thrift", where clients share
+--- them, are refused.
 ---@param options table
 ---@return monolake.Upstream
 function ml.upstream(options)

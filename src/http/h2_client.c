@@ -119,10 +119,13 @@ void h2_client_close(struct h2_client *client)
 
 /* --- Opening ---------------------------------------------------------------------------------- */
 
-static int handshake(struct h2_client *client, const struct client_tls *tls, int64_t deadline)
+static int handshake(struct h2_client *client, const struct client_tls *tls,
+                     const struct h2_client_options *options, int64_t deadline)
 {
     int result = client_tls_begin(&client->stream, tls, deadline);
     if (result == 0 && tls->client && !client_tls_agreed(&client->stream, "h2")) {
+        if (options->may_decline)
+            return -EPROTONOSUPPORT;
         log_warn("the origin %s does not agree on HTTP/2 by ALPN", tls->name);
         return -EPROTO;
     }
@@ -192,9 +195,13 @@ static void log_failure(const struct h2_client *client, int error)
 static int begin(struct h2_client *client, const struct client_tls *tls,
                  const struct h2_client_options *options, int64_t deadline)
 {
-    int result = handshake(client, tls, deadline);
+    int result = handshake(client, tls, options, deadline);
     if (result == 0)
         result = begin_session(client, options);
+    if (result == -EPROTONOSUPPORT) {
+        stream_close(&client->stream);
+        return result;
+    }
     if (result < 0) {
         stream_abort(&client->stream);
         return result;

@@ -47,11 +47,13 @@ struct h2_client_options {
     uint32_t head_max_bytes; /* of a response; told to the origin */
     uint32_t send_stall_ms;  /* an origin whose TCP takes nothing for so long is given up */
     uint32_t ping_ms;        /* as in the struct above */
+    bool may_decline;        /* the origin was offered HTTP/1.1, too */
 };
 
 /* Connects: by TLS if there is a context, and then HTTP/2 must be agreed on; with prior knowledge
  * in the clear. Waits for the origin's SETTINGS, so that no more streams are begun than it allows,
- * and what cannot speak HTTP/2 gets no request. Returns 0 or a negative errno. Suspends. */
+ * and what cannot speak HTTP/2 gets no request. Returns 0 or a negative errno: -EPROTONOSUPPORT
+ * when an origin that `may_decline` HTTP/2 does. Suspends. */
 int h2_client_open(struct h2_client **out, struct io *io, const struct address *address,
                    const struct client_tls *tls, const struct h2_client_options *options,
                    int64_t deadline);

@@ -17,6 +17,7 @@ enum {
     RESOLVE_MAX_MS = 300000,
     RESOLVE_RETRY_MS = 5000, /* after a failed refresh the old addresses serve on */
     RESOLVE_TIMEOUT_MS = 10000,
+    CHANGES_MAX = 4, /* of a peer's mind, for one exchange */
 };
 
 static struct list peers = {&peers, &peers};
@@ -267,7 +268,8 @@ static int open_one(struct peer *peer, struct peer_opener *opener, int64_t deadl
         int64_t until = deadline == DEADLINE_NEVER ? deadline : now_ms + (deadline - now_ms) / left;
         struct address to = peer->addresses[peer->next_address++ % peer->address_count];
         result = opener->open(opener, peer, &to, until);
-        if (result == 0 || result == -ECANCELED || result == -EMFILE || result == -ENFILE)
+        if (result == 0 || result == -ECANCELED || result == -EMFILE || result == -ENFILE ||
+            result == -EPROTONOSUPPORT)
             break;
     }
     return result;
@@ -378,6 +380,42 @@ static int acquire_h1(struct peer *peer, const struct upstream_config *config,
     return result;
 }
 
+/* HTTP/1 with a peer that may choose HTTP/2 now, though it did not before: -EPROTONOSUPPORT then.
+ */
+static int acquire_h1_offering_h2(struct peer *peer, const struct upstream_config *config,
+                                  bool fresh, bool verify, struct client_exchange **out,
+                                  int64_t deadline)
+{
+    const struct peer_greeting nothing = {.bytes = SLICE("")};
+    struct h1_client *client = fresh ? NULL : take_idle(peer, nothing.identity, verify);
+    int result = 0;
+    if (!client && !peer_make_room(peer, config->connections_max))
+        return -EAGAIN;
+    if (!client)
+        result = connect_h1(peer, &nothing, &client, deadline);
+    if (result < 0)
+        return result;
+    if (client_tls_agreed(&client->stream, "h2")) {
+        peer->speaks = PEER_UNDECIDED;
+        h1_client_close(client);
+        return -EPROTONOSUPPORT;
+    }
+    *out = &client->exchange;
+    return 0;
+}
+
+/* Goes by what the peer agreed on last, and by what it says now where that has changed. */
+static int acquire_auto(struct peer *peer, const struct upstream_config *config, bool fresh,
+                        bool verify, struct client_exchange **out, int64_t deadline)
+{
+    int result = -EPROTONOSUPPORT;
+    for (int i = 0; i < CHANGES_MAX && result == -EPROTONOSUPPORT; i++)
+        result = peer->speaks == PEER_SPEAKS_H1
+                     ? acquire_h1_offering_h2(peer, config, fresh, verify, out, deadline)
+                     : peer_h2_acquire(peer, config, verify, out, deadline);
+    return result == -EPROTONOSUPPORT ? -EPROTO : result;
+}
+
 int peer_acquire(struct peer *peer, const struct upstream_config *config,
                  const struct peer_greeting *greeting, bool fresh, bool verify,
                  struct client_exchange **out, int64_t deadline)
@@ -385,6 +423,8 @@ int peer_acquire(struct peer *peer, const struct upstream_config *config,
     int result;
     if (config->protocol == UPSTREAM_H2)
         result = peer_h2_acquire(peer, config, verify, out, deadline);
+    else if (config->protocol == UPSTREAM_AUTO)
+        result = acquire_auto(peer, config, fresh, verify, out, deadline);
     else if (config->protocol == UPSTREAM_THRIFT)
         result = peer_thrift_acquire(peer, config, fresh, verify, out, deadline);
     else

@@ -24,6 +24,9 @@ struct peer_greeting {
     struct slice identity; /* connections of others are not used */
 };
 
+/* What a peer has agreed on, of those that choose. */
+enum peer_speaks { PEER_UNDECIDED, PEER_SPEAKS_H1, PEER_SPEAKS_H2 };
+
 struct peer {
     struct list link; /* in the worker's list of peers */
     uint32_t users;   /* upstreams that hold it, and clients open on it */
@@ -51,6 +54,7 @@ struct peer {
     uint32_t active; /* exchanges now */
 
     /* Connections of HTTP/2, which exchanges share; peer_h2.c. */
+    enum peer_speaks speaks;  /* UPSTREAM_AUTO; what the last handshake said */
     struct list h2;           /* newest first */
     struct list dials;        /* that are being made */
     uint32_t h2_count;        /* in both lists */

@@ -1,5 +1,6 @@
 /* The HTTP/2 connections of a peer: made by coroutines of their own, so that all who come meanwhile
- * wait for the same one, and shared by as many exchanges as they take. */
+ * wait for the same one, and shared by as many exchanges as they take. The first connection to a
+ * peer that chooses its protocol (UPSTREAM_AUTO) is made here, too: all wait for what it says. */
 #include "proxy/peer_internal.h"
 
 #include <errno.h>
@@ -118,7 +119,10 @@ static void dial_main(void *arg)
     struct peer *peer = dial->peer;
     struct h2_opener opener = {.opener.open = open_h2, .options = &dial->options};
     int result = peer_connect(peer, &opener.opener, dial->deadline);
+    if (result == -EPROTONOSUPPORT)
+        peer->speaks = PEER_SPEAKS_H1;
     if (result == 0) {
+        peer->speaks = PEER_SPEAKS_H2;
         struct h2_client *client = opener.client;
         client->owner = peer;
         client->on_idle = became_idle;
@@ -136,7 +140,9 @@ static void dial_main(void *arg)
 
 static bool dial_has_room(const struct dial *dial)
 {
-    return dial->waiter_count < dial->options.streams_max;
+    /* Before it is known whether there will be streams, nobody makes another. */
+    bool undecided = dial->options.may_decline && dial->peer->speaks == PEER_UNDECIDED;
+    return undecided || dial->waiter_count < dial->options.streams_max;
 }
 
 static struct dial *find_dial(const struct peer *peer)
@@ -162,6 +168,7 @@ static struct dial *start_dial(struct peer *peer, const struct upstream_config *
         .head_max_bytes = (uint32_t)config->response_head_max_bytes,
         .send_stall_ms = config->send_timeout_ms,
         .ping_ms = config->ping_interval_ms,
+        .may_decline = config->protocol == UPSTREAM_AUTO,
     };
     list_init(&dial->waiters);
     if (!coro_start(dial_main, dial)) {

@@ -23,7 +23,8 @@ enum upstream_protocol {
     UPSTREAM_H2,
     UPSTREAM_TCP, /* anything: for layer 4 */
     UPSTREAM_THRIFT,
-    UPSTREAM_UDP, /* datagrams: for layer 4 */
+    UPSTREAM_UDP,  /* datagrams: for layer 4 */
+    UPSTREAM_AUTO, /* h1 or h2, as each peer agrees by ALPN */
 };
 
 /* Bits of upstream_config.send_proxy: the version of the PROXY protocol, and what else version 2

@@ -167,11 +167,9 @@ static void print_scaled(char *out, size_t size, uint64_t value, const uint64_t 
     snprintf(out, size, "%llu%s", (unsigned long long)(value / *scales), *units);
 }
 
-static const char *const protocol_names[] = {[UPSTREAM_H1] = "h1",
-                                             [UPSTREAM_H2] = "h2",
-                                             [UPSTREAM_TCP] = "tcp",
-                                             [UPSTREAM_THRIFT] = "thrift",
-                                             [UPSTREAM_UDP] = "udp"};
+static const char *const protocol_names[] = {
+    [UPSTREAM_H1] = "h1",         [UPSTREAM_H2] = "h2",   [UPSTREAM_TCP] = "tcp",
+    [UPSTREAM_THRIFT] = "thrift", [UPSTREAM_UDP] = "udp", [UPSTREAM_AUTO] = "auto"};
 
 static void print_protocols(char *out, size_t size, uint32_t bits)
 {

@@ -17,7 +17,7 @@ enum option_kind {
     OPTION_BYTES64,    /* uint64_t */
     OPTION_FLAG,       /* bool */
     OPTION_TEXT,       /* const char * */
-    OPTION_PROTOCOL,   /* enum upstream_protocol; Lua: "h1", "h2" or "tcp" */
+    OPTION_PROTOCOL,   /* enum upstream_protocol; Lua: "h1", "h2", "auto", "tcp" ... */
     OPTION_SEND_PROXY, /* uint32_t, bits SEND_PROXY_*; Lua: see lua/monolake/internal/proxied.lua */
     OPTION_PROTOCOLS,  /* uint32_t, bits PROTOCOL_*; Lua: a list of "h1", "h2", "h2c" */
 };

@@ -237,11 +237,11 @@ end
 
 -- --- Upstreams ---------------------------------------------------------------------------------
 
-local TCP, THRIFT, UDP = 2, 3, 4 -- enum upstream_protocol of src/proxy/upstream.h
+local TCP, THRIFT, UDP, AUTO = 2, 3, 4, 5 -- enum upstream_protocol of src/proxy/upstream.h
 
 --- What peers are offered by ALPN, by the protocol that they are to speak; where that may be anything,
 --- what the option says.
-local OFFERS = { [0] = { "http/1.1" }, [1] = { "h2" }, [THRIFT] = {} }
+local OFFERS = { [0] = { "http/1.1" }, [1] = { "h2" }, [THRIFT] = {}, [AUTO] = { "h2", "http/1.1" } }
 
 local BALANCE = { round_robin = true, least_conn = true, random = true, hash = true }
 
@@ -362,7 +362,10 @@ function build.upstream(options, level)
    for i = 1, stand_ins and #stand_ins or 0 do
       weights[i] = 1
    end
-   if stand_ins and (checked.protocol or 0) < TCP then
+   if checked.protocol == AUTO and not (secure or checked.tls) then
+      error('upstream: protocol = "auto" is agreed on by TLS: peers are https://, or "h1" or "h2"', level + 1)
+   end
+   if stand_ins and ((checked.protocol or 0) < TCP or checked.protocol == AUTO) then
       checked.protocol = nil -- they speak HTTP/1
    end
    if stand_ins then

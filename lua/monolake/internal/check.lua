@@ -63,7 +63,7 @@ end
 local PROTOCOLS = { h1 = 1, h2 = 2, h2c = 4 } -- PROTOCOL_* of src/http/listener_config.h
 
 -- enum upstream_protocol of src/proxy/upstream.h
-local UPSTREAM_PROTOCOLS = { h1 = 0, h2 = 1, tcp = 2, thrift = 3, udp = 4 }
+local UPSTREAM_PROTOCOLS = { h1 = 0, h2 = 1, tcp = 2, thrift = 3, udp = 4, auto = 5 }
 
 local function protocol_bits(list)
    local bits, seen = 0, {}
@@ -112,7 +112,7 @@ local kinds = {
       return bytes, what
    end,
    protocol = function(value)
-      return UPSTREAM_PROTOCOLS[value], 'one of "h1", "h2", "tcp", "thrift", "udp"'
+      return UPSTREAM_PROTOCOLS[value], 'one of "auto", "h1", "h2", "tcp", "thrift", "udp"'
    end,
    protocols = protocol_bits,
 }

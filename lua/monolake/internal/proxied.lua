@@ -6,7 +6,7 @@ local cidr = require "monolake.internal.cidr"
 local proxied = {}
 
 --- Protocols (enum upstream_protocol) whose connections carry requests of many clients at a time.
-local SHARING = { [1] = "HTTP/2", [3] = "Thrift" }
+local SHARING = { [1] = "HTTP/2", [3] = "Thrift", [5] = "HTTP/2" }
 
 local UDP = 4
 
