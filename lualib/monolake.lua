@@ -401,11 +401,11 @@ local EXCEPTIONS = {
 ml.thrift = {}
 
 --- The answer to a call of Thrift: a TApplicationException, in the client's protocol. Also a layer that
---- always answers with it.
+--- always answers with it. The kind is "internal_error" unless it is one of "unknown", "unknown_method",
+--- "invalid_message_type", "wrong_method_name", "bad_sequence_id", "missing_result", "protocol_error",
+--- "invalid_transform", "invalid_protocol" and "unsupported_client_type".
 ---@param text string
----@param kind string|nil "internal_error" (default), "unknown", "unknown_method",
---- "invalid_message_type", "wrong_method_name", "bad_sequence_id", "missing_result",
---- "protocol_error", "invalid_transform", "invalid_protocol" or "unsupported_client_type"
+---@param kind string|nil
 ---@return monolake.Reply
 function ml.thrift.exception(text, kind)
    if type(text) ~= "string" then

@@ -613,6 +613,37 @@ t.on_both_backends("Thrift", function(backend)
       assert_closed(peer)
    end)
 
+   t.it("closes connections that are idle or have had their calls, and replaces an origin's", function()
+      local own = program.start { io = backend, listeners = 2, values = { origin = origin.address }, site = [[
+         local ml = require "monolake"
+         local function to(name, idle_timeout)
+            return ml.proxy { "${origin}", name = name, protocol = "thrift", idle_timeout = idle_timeout }
+         end
+         ml.listen { address = "127.0.0.1:0", idle_timeout = "100ms", thrift = to("a", "100ms") }
+         ml.listen { address = "127.0.0.1:0", requests_max = 2, thrift = to("b", "1m") }
+      ]] }
+      local client = own:connect()
+      client:send(message { seqid = 1 })
+      local peer, call = accept()
+      answer(peer, call)
+      assert.equal(1, thrift.read(client).seqid)
+      assert.equal("", client:read_all())
+      assert_closed(peer)
+
+      client = own:connect { address = own.addresses[2] }
+      client:send(message { seqid = 2 })
+      peer, call = accept()
+      answer(peer, call)
+      assert.equal(2, thrift.read(client).seqid)
+      peer:close()
+      client:send(message { seqid = 3 })
+      peer, call = accept() -- whatever the method: the closed connection is not used again
+      answer(peer, call)
+      assert.equal(3, thrift.read(client).seqid)
+      assert.equal("", client:read_all())
+      own:stop()
+   end)
+
    t.it("becomes HTTP and back, for those who come then", function()
       local own = program.start { io = backend, site = [[
          local ml = require "monolake"

@@ -79,6 +79,10 @@ local function definition(line)
    if object then
       return object, name, arguments, mark == ":"
    end
+   object, name, arguments = line:match "^function ([%w_]+)%.([%w_]+%.[%w_]+)(%b())" -- in a table of it
+   if object then
+      return object, name, arguments, false
+   end
    object, name = line:match "^([%w_]+)%.([%w_]+) = "
    local of_function = line:match "= function(%b())"
    return object, name, of_function, false

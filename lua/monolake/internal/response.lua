@@ -21,8 +21,7 @@ local out = ffi.new "struct script_text"
 ---@field status integer
 ---@field headers monolake.Headers
 ---@field trailers monolake.Headers
----@field thrift monolake.Thrift|nil what the answer to a call of Thrift is; nil where it is none yet: a
---- status of failure becomes an exception, any other a reply of which the body is the encoded result
+---@field thrift monolake.Thrift|nil what an origin of Thrift or `ml.thrift.exception` has answered
 ---@field error string|nil why the response is one of the proxy's own (502, 504, ...)
 local methods = {}
 local getters, setters = {}, {}

@@ -14,7 +14,8 @@ local out = ffi.new "struct script_text"
 local seqid_out = ffi.new "int32_t[1]"
 local idempotent_out, timeout_out = ffi.new "double[1]", ffi.new "double[1]"
 
---- A message of Thrift, as far as its head tells.
+--- A message of Thrift, as far as its head tells. The timeout of a call, which takes 0.25 or "250ms", is
+--- how long its reply may take, instead of the upstream's `response_timeout`.
 ---@class monolake.Thrift
 ---@field method string "add"; "Calculator:add" of a multiplexed service
 ---@field seqid integer that of the call, as the client knows it
@@ -23,8 +24,7 @@ local idempotent_out, timeout_out = ffi.new "double[1]", ffi.new "double[1]"
 ---@field transport string "framed", "ttheader" or "theader"
 ---@field headers monolake.ThriftHeaders
 ---@field idempotent boolean of a call: it may be sent again where that may help; can be assigned
----@field timeout number|nil of a call: seconds that its reply may take, instead of the upstream's
---- `response_timeout`; can be assigned, as 0.25 or "250ms"
+---@field timeout number|nil of a call: in seconds; can be assigned
 local getters, setters = {}, {}
 
 local METHOD, TYPE, PROTOCOL, TRANSPORT = 0, 1, 2, 3
