@@ -34,6 +34,7 @@ static int setup(void **state)
     tried.words = &tried_words;
     for (unsigned i = 0; i < PEERS; i++) {
         peers[i].io = io;
+        list_init(&peers[i].thrift);
         entries[i] = (struct upstream_peer){
             .peer = &peers[i], .weight = 1, .hash = (i + 1) * UINT64_C(0x9e3779b97f4a7c15)};
     }

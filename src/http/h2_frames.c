@@ -50,11 +50,9 @@ static void check_priority(struct h2_connection *connection, const struct h2_fra
 {
     if (head->type != NGHTTP2_PRIORITY)
         return;
-    if (head->stream_id == 0)
-        h2_transport_terminate(&connection->transport, NGHTTP2_PROTOCOL_ERROR);
-    else if (head->length != 5)
+    if (head->stream_id && head->length != 5)
         h2_transport_terminate(&connection->transport, NGHTTP2_FRAME_SIZE_ERROR);
-    else if (head->dependency == head->stream_id) /* RFC 7540 section 5.3.1; as in HEADERS */
+    else if (!head->stream_id || head->dependency == head->stream_id) /* RFC 7540 section 5.3.1 */
         h2_transport_terminate(&connection->transport, NGHTTP2_PROTOCOL_ERROR);
 }
 

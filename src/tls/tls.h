@@ -133,8 +133,8 @@ struct tls_hello {
     struct slice alpn;             /* as on the wire: a length byte before each name */
 };
 
-/* May that be the name of a server in a hello? Of printable ASCII (RFC 6066, 3), and of nothing that
- * means something in a path or a log's line: names get to both. */
+/* May that be the name of a server in a hello? Of printable ASCII (RFC 6066 section 3), and of
+ * nothing that means something in a path or a log's line: names get to both. */
 bool tls_name_valid(const char *name, size_t len);
 
 /* What a client remembers of a server, so that its next session is resumed. Zeroed at first; freed
