@@ -20,19 +20,10 @@ t.on_both_backends("a new program", function(backend)
    --- Starts a copy of the program, which can be replaced.
    local function start(options)
       local directory = process.directory()
-      local real = process.run({ "realpath", program.path }):match "[^\n]+"
+      local path, real = program.copy(directory)
       options = options or {}
-      local path = directory .. "/bin/monolake-lua"
-      local command = ("mkdir '%s/bin' && ln -s \"$PWD/lualib\" '%s/lualib' && cp '%s' '%s'")
-      assert(os.execute(command:format(directory, directory, real, path)) == 0)
       return program.start { io = backend, site = SITE, workers = options.workers or 2, listeners = 2,
          values = { directory = directory }, program = path, arguments = options.arguments }, path, real
-   end
-
-   --- Puts a shell script in the place of the program's file.
-   local function replace(path, text)
-      process.write_file(path .. ".new", "#!/bin/sh\n" .. text)
-      assert(os.execute(("chmod +x '%s.new' && mv '%s.new' '%s'"):format(path, path, path)) == 0)
    end
 
    local load
@@ -107,7 +98,7 @@ t.on_both_backends("a new program", function(backend)
       t.it("may have another number of workers: " .. count, function()
          local running, path, real = start()
          local finish = steady(running)
-         replace(path, ("exec '%s' \"$@\" -w %d\n"):format(real, count))
+         program.replace(path, ("exec '%s' \"$@\" -w %d\n"):format(real, count))
          local new = running:upgrade()
          running:expect_end()
          assert.equal(count, #new:workers())
@@ -131,11 +122,11 @@ t.on_both_backends("a new program", function(backend)
       running:write("site.lua", "error 'on purpose'")
       expect_failure "on purpose.*upgrade failed: process %d+ ended with exit code 1; this one serves on"
       running:write("site.lua", SITE)
-      replace(path, "kill -9 $$\n")
+      program.replace(path, "kill -9 $$\n")
       expect_failure "upgrade failed: process %d+ was ended by signal 9 %(Killed%); this one serves on"
       os.remove(path)
       expect_failure "cannot execute .*monolake%-lua: No such file or directory.*upgrade failed"
-      replace(path, "sleep 60\n")
+      program.replace(path, "sleep 60\n")
       local offset = #running:log()
       running.process:signal(sys.SIGUSR2)
       running:await_log("is started as process", offset)
@@ -144,7 +135,7 @@ t.on_both_backends("a new program", function(backend)
       running.process:signal(sys.SIGHUP)
       running:await_log "no reload now: a new program is being started"
       running:await_log("was not ready in time: it is killed.*upgrade failed", offset, 20 * t.tasks.patience)
-      replace(path, ("exec '%s' \"$@\"\n"):format(real))
+      program.replace(path, ("exec '%s' \"$@\"\n"):format(real))
       local new = running:upgrade()
       running:expect_end()
       finish()
@@ -154,7 +145,7 @@ t.on_both_backends("a new program", function(backend)
 
    t.it("is ended with the old one, if that is stopped meanwhile", function()
       local running, path = start()
-      replace(path, "sleep 60\n")
+      program.replace(path, "sleep 60\n")
       running.process:signal(sys.SIGUSR2)
       local pid = tonumber(running:await_log "is started as process (%d+)")
       running:stop()

@@ -71,6 +71,22 @@ function Program:await_start(count)
    self.address = self.addresses[1]
 end
 
+--- Copies the program into a directory, so that it can be replaced. Returns the copy's path and that of
+--- the original.
+function program.copy(directory)
+   local real = process.run({ "realpath", program.path }):match "[^\n]+"
+   local path = directory .. "/bin/monolake-lua"
+   local command = ("mkdir '%s/bin' && ln -s \"$PWD/lualib\" '%s/lualib' && cp '%s' '%s'")
+   assert(os.execute(command:format(directory, directory, real, path)) == 0)
+   return path, real
+end
+
+--- Puts a shell script in the place of a program's file.
+function program.replace(path, text)
+   process.write_file(path .. ".new", "#!/bin/sh\n" .. text)
+   assert(os.execute(("chmod +x '%s.new' && mv '%s.new' '%s'"):format(path, path, path)) == 0)
+end
+
 --- Starts the program.
 ---@param options { io: string, site: string, values: table|nil, workers: integer|nil,
 ---  listeners: integer|nil, arguments: string[]|nil, files: table<string, string>|nil,

@@ -46,6 +46,20 @@ void admission_share(struct admission *admission, const struct limits *limits, c
                  name);
 }
 
+static uint64_t source_of(const struct admission *admission, const struct listener_config *config,
+                          const struct address *remote)
+{
+    return limits_source(&admission->limits, admission->listener, remote,
+                         config->source_prefix_v4_bits, config->source_prefix_v6_bits);
+}
+
+uint64_t admission_count(const struct admission *admission, const struct listener_config *config,
+                         const struct address *remote)
+{
+    uint64_t source = config->connections_per_source ? source_of(admission, config, remote) : 0;
+    return source && limits_take_source(&admission->limits, source, UINT32_MAX) ? source : 0;
+}
+
 bool admission_check(struct admission *admission, const struct listener_config *config,
                      const struct address *remote, uint64_t *source)
 {
@@ -60,8 +74,7 @@ bool admission_check(struct admission *admission, const struct listener_config *
     }
     if (!config->connections_per_source)
         return true;
-    *source = limits_source(&admission->limits, admission->listener, remote,
-                            config->source_prefix_v4_bits, config->source_prefix_v6_bits);
+    *source = source_of(admission, config, remote);
     if (!*source || limits_take_source(&admission->limits, *source, config->connections_per_source))
         return true;
     *source = 0;

@@ -34,6 +34,10 @@ void admission_share(struct admission *admission, const struct limits *limits, c
 bool admission_check(struct admission *admission, const struct listener_config *config,
                      const struct address *remote, uint64_t *source);
 
+/* Counts one that is let in whatever stands against it; what it is counted as. */
+uint64_t admission_count(const struct admission *admission, const struct listener_config *config,
+                         const struct address *remote);
+
 /* One of that source is gone; *source becomes 0. */
 void admission_give(const struct admission *admission, uint64_t *source);
 

@@ -12,6 +12,9 @@
 
 struct connection;
 struct proxy_info;
+struct tunnel;
+struct tunnel_freeze;
+struct tunnel_state;
 
 /* What a protocol does with a connection. Nothing here suspends. */
 struct protocol {
@@ -23,6 +26,9 @@ struct protocol {
     void (*abort)(struct connection *connection);
     /* The stream is gone: frees what the protocol holds. The connection itself is freed after. */
     void (*closed)(struct connection *connection);
+    /* The tunnel that the connection has become, if another process may go on with that, and what
+     * there is to know beside the tunnel; or NULL. May be NULL itself: there never is one. */
+    struct tunnel *(*moves)(struct connection *connection, struct tunnel_state *state);
 };
 
 struct connection {
@@ -35,6 +41,7 @@ struct connection {
     struct timer idle;          /* armed while there is nothing to serve */
     uint64_t source;            /* of limits_source, where it is counted; 0: nowhere */
     void *state;                /* of the protocol, where it has some beyond this; or NULL */
+    bool stays;                 /* its tunnel is not offered to another process any more */
     struct proxy_info *proxied; /* what a proxy in front has said of the client; owned; or NULL */
 };
 
@@ -53,6 +60,11 @@ void proxied_connection_start(struct connection *connection);
  * protocol on it: bytes may be queued already. */
 struct connection *h1_connection_create(void);
 void h1_connection_start(struct connection *base);
+
+/* As this, for a connection from another process that is a tunnel already (net/tunnel.h), frozen;
+ * its texts are copied. NULL when memory is exhausted: both streams are the caller's still. */
+struct tunnel *h1_connection_adopt(struct connection *base, struct stream *peer,
+                                   const struct tunnel_state *state, struct tunnel_freeze *freeze);
 
 /* tls_connection.c: as h1_connection_start, for a listener with TLS: handshakes, then starts the
  * protocol that was agreed on. */

@@ -8,6 +8,7 @@
 #include "coro/coro.h"
 #include "io/wait.h"
 #include "net/tunnel.h"
+#include "net/tunnel_state.h"
 
 enum {
     LINGER_QUIET_MS = 2000,  /* a closing connection is dropped when the client says nothing */
@@ -20,6 +21,7 @@ static void arrival(struct connection *base);
 static void drain(struct connection *base);
 static void abort_connection(struct connection *base);
 static void closed(struct connection *base);
+static struct tunnel *moves(struct connection *base, struct tunnel_state *state);
 
 static const struct exchange_codec h1_codec = {.send_interim = h1_send_interim};
 
@@ -28,6 +30,7 @@ static const struct protocol http_h1 = {
     .drain = drain,
     .abort = abort_connection,
     .closed = closed,
+    .moves = moves,
 };
 
 /* --- Life of a connection ------------------------------------------------------------------ */
@@ -180,6 +183,13 @@ static enum h1_verdict refuse(struct h1_connection *connection, uint16_t status,
     return H1_LINGER;
 }
 
+static struct tunnel *moves(struct connection *base, struct tunnel_state *state)
+{
+    struct h1_connection *connection = of(base);
+    state->kind = TUNNEL_OF_HTTP;
+    return base->coro ? NULL : connection->tunnel; /* its exchange is about to end */
+}
+
 static void tunnel_done(const struct tunnel_result *result, void *owner)
 {
     struct h1_connection *connection = owner;
@@ -205,6 +215,16 @@ static enum h1_verdict start_tunnel(struct h1_connection *connection, struct res
     connection->tunnel = tunnel;
     response->tunnel = NULL;
     return H1_TUNNEL;
+}
+
+struct tunnel *h1_connection_adopt(struct connection *base, struct stream *peer,
+                                   const struct tunnel_state *state, struct tunnel_freeze *freeze)
+{
+    struct h1_connection *connection = of(base);
+    base->protocol = &http_h1;
+    timer_init(&base->idle, idle_expired, connection);
+    connection->tunnel = tunnel_adopt(&base->stream, peer, state, freeze, tunnel_done, connection);
+    return connection->tunnel;
 }
 
 static enum h1_verdict answer(struct h1_connection *connection, struct exchange *exchange)

@@ -86,13 +86,20 @@ static void get_remote(int fd, struct address *remote)
 
 static void init_stream(struct connection *connection, int fd, const struct address *remote)
 {
-    struct http_server *server = connection->server;
     struct stream *stream = &connection->stream;
-    stream_init(stream, server->io, fd);
+    stream_init(stream, connection->server->io, fd);
     stream->owner = connection;
     stream->on_arrival = connection_arrival;
     stream->on_closed = connection_closed;
+    stream->movable = true;
     stream->remote = *remote;
+}
+
+static void settle_stream(struct connection *connection)
+{
+    struct http_server *server = connection->server;
+    struct stream *stream = &connection->stream;
+    int fd = stream->fd;
     stream->local.len = sizeof(struct sockaddr_un);
     if (getsockname(fd, &stream->local.any, &stream->local.len) != 0)
         stream->local.len = 0;
@@ -132,6 +139,18 @@ void connection_hand_on(struct connection *connection, struct http_server *to)
     connection_start_protocol(connection);
 }
 
+static struct connection *add_connection(struct http_server *server, uint64_t source)
+{
+    struct connection *connection = h1_connection_create();
+    if (!connection)
+        return NULL;
+    connection->server = connection->listener = server;
+    connection->source = source;
+    list_push_back(&server->connections, &connection->link);
+    count_connections(server, 1);
+    return connection;
+}
+
 /* A reset leaves nothing to wait for, neither here nor in the kernel. */
 static void refuse(struct http_server *server, int fd)
 {
@@ -150,24 +169,43 @@ void http_server_accept(struct http_server *server, int fd)
         refuse(server, fd);
         return;
     }
-    struct connection *connection = h1_connection_create();
+    struct connection *connection = add_connection(server, source);
     if (!connection) {
         log_warn("no memory for another connection: it is closed");
         admission_give(&server->admission, &source);
         io_close_fd(server->io, fd);
         return;
     }
-    connection->server = connection->listener = server;
-    connection->source = source;
-    list_push_back(&server->connections, &connection->link);
-    count_connections(server, 1);
     server->accepted++;
     init_stream(connection, fd, &remote);
+    settle_stream(connection);
     if (proxied)
         proxied_connection_start(connection);
     else
         connection_start_protocol(connection);
     stream_start(&connection->stream);
+}
+
+static void nothing_held(struct connection *connection)
+{
+    (void)connection;
+}
+
+/* Whatever was allowed when it was let in: it is here now, and counts. */
+struct connection *http_server_adopt(struct http_server *server, int fd,
+                                     const struct address *remote, const struct address *local)
+{
+    uint64_t source = admission_count(&server->admission, &server->config, remote);
+    static const struct protocol none_yet = {.closed = nothing_held};
+    struct connection *connection = add_connection(server, source);
+    if (!connection) {
+        admission_give(&server->admission, &source);
+        return NULL;
+    }
+    connection->protocol = &none_yet;
+    init_stream(connection, fd, remote);
+    connection->stream.local = *local;
+    return connection;
 }
 
 void http_server_drain(struct http_server *server)

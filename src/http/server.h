@@ -40,6 +40,12 @@ void http_server_set_service(struct http_server *server, struct service *service
 /* Takes over an accepted descriptor. A client that may not connect is reset. */
 void http_server_accept(struct http_server *server, int fd);
 
+/* Takes over the descriptor of a client that another process has let in; no protocol is started
+ * yet, nor is the stream. NULL when memory is exhausted: then the descriptor is the caller's still.
+ */
+struct connection *http_server_adopt(struct http_server *server, int fd,
+                                     const struct address *remote, const struct address *local);
+
 /* Tells every client that its connection closes, as soon as its protocol can say so; a connection
  * that stays idle for a short while is closed. The server is drained when connection_count is 0. */
 void http_server_drain(struct http_server *server);

@@ -22,6 +22,8 @@ struct io_backend {
     /* The operation is in flight and not deferred; it may be parked. */
     void (*cancel)(struct io *io, struct io_op *op);
     void (*close_fd)(struct io *io, int fd);
+    /* Where closing is not enough as long as others hold the socket open, else NULL. */
+    void (*unwatch_fd)(struct io *io, int fd);
 };
 
 /* What lies before a datagram in its buffer, behind it room for the address and for the control

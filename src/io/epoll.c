@@ -60,6 +60,7 @@ static int turn(struct io *io, int64_t wait_ms);
 static void submit(struct io *io, struct io_op *op);
 static void cancel(struct io *io, struct io_op *op);
 static void close_fd(struct io *io, int fd);
+static void unwatch_fd(struct io *io, int fd);
 
 static struct slot *slot_of(struct epoll *epoll, int fd);
 static int watch(struct epoll *epoll, int fd, uint32_t events, bool again);
@@ -79,6 +80,7 @@ const struct io_backend epoll_backend = {
     .submit = submit,
     .cancel = cancel,
     .close_fd = close_fd,
+    .unwatch_fd = unwatch_fd,
 };
 
 static int create(struct io *io, const struct io_options *options)
@@ -309,6 +311,13 @@ static void close_fd(struct io *io, int fd)
     if (slot)
         forget(slot);
     close(fd);
+}
+
+/* The kernel watches sockets, not descriptors. */
+static void unwatch_fd(struct io *io, int fd)
+{
+    struct epoll *epoll = io->impl;
+    epoll_ctl(epoll->fd, EPOLL_CTL_DEL, fd, NULL);
 }
 
 /* The slot of a descriptor, or NULL. Valid until the next call, which may move the table. */

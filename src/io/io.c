@@ -102,6 +102,13 @@ void io_close_fd(struct io *io, int fd)
     io->backend->close_fd(io, fd);
 }
 
+void io_leave_fd(struct io *io, int fd)
+{
+    if (io->backend->unwatch_fd)
+        io->backend->unwatch_fd(io, fd);
+    io->backend->close_fd(io, fd);
+}
+
 struct io_datagram io_datagram_of(const struct io_op *op, const struct io_buf *buf)
 {
     struct datagram_head head;
@@ -131,14 +138,21 @@ uint32_t io_buf_bytes(const struct io *io)
     return io->pool.buffer_bytes;
 }
 
+struct io_buf *io_buf_make(uint32_t len)
+{
+    struct io_buf *made = malloc(sizeof(*made) + len);
+    if (!made)
+        return NULL;
+    *made = (struct io_buf){.len = len, .compact = true};
+    made->base = made->data = (char *)(made + 1);
+    return made;
+}
+
 struct io_buf *io_buf_copy(const void *bytes, uint32_t len)
 {
-    struct io_buf *copy = malloc(sizeof(*copy) + len);
-    if (!copy)
-        return NULL;
-    *copy = (struct io_buf){.len = len, .compact = true};
-    copy->base = copy->data = (char *)(copy + 1);
-    memcpy(copy->data, bytes, len);
+    struct io_buf *copy = io_buf_make(len);
+    if (copy)
+        memcpy(copy->data, bytes, len);
     return copy;
 }
 

@@ -143,6 +143,10 @@ static inline bool io_op_in_flight(const struct io_op *op)
 /* Closes a descriptor on which no operation is in flight (a plain close, batched if possible). */
 void io_close_fd(struct io *io, int fd);
 
+/* As io_close_fd, of a socket that another process goes on with: nothing of it is heard here any
+ * more. */
+void io_leave_fd(struct io *io, int fd);
+
 /* Gives a receive buffer back to the pool. */
 void io_buf_release(struct io *io, struct io_buf *buf);
 
@@ -156,6 +160,9 @@ uint32_t io_buf_bytes(const struct io *io);
 
 /* A buffer outside the pool that holds a copy of these bytes; NULL when memory is exhausted. */
 struct io_buf *io_buf_copy(const void *bytes, uint32_t len);
+
+/* As this, with the bytes still to be filled in. */
+struct io_buf *io_buf_make(uint32_t len);
 
 /* Appends the bytes of one buffer to another, if there is room behind what that holds. */
 bool io_buf_append(const struct io *io, struct io_buf *buf, const struct io_buf *more);

@@ -14,7 +14,19 @@
 
 #include "monolake.h"
 
+#include <stdbool.h>
+
+struct l4_conn;
+struct tunnel_state;
+
 /* The layer; its instance is a struct access_log. */
 extern const ml_layer l4_access_log_layer;
+
+/* Notes the lines that are owed for a connection that is to move to another process; none is
+ * written here any more when it has. False if that process could not be told of all. */
+bool l4_logs_describe(const struct l4_conn *conn, struct tunnel_state *state);
+
+/* Owes these lines from now on. False if memory is exhausted or a log cannot be opened. */
+bool l4_logs_adopt(struct l4_conn *conn, const struct tunnel_state *state);
 
 #endif

@@ -6,7 +6,9 @@
 #include "base/log.h"
 #include "coro/coro.h"
 #include "http/proxy_info.h"
+#include "l4/access_log.h"
 #include "l4/udp_flow.h"
+#include "net/tunnel_state.h"
 #include "tls/tls_stream.h"
 
 enum { LINGER_MS = 2000 }; /* how long a client that was sent a FIN may go on sending */
@@ -15,6 +17,7 @@ static void arrival(struct connection *connection);
 static void drain(struct connection *connection);
 static void abort_connection(struct connection *connection);
 static void closed(struct connection *connection);
+static struct tunnel *moves(struct connection *connection, struct tunnel_state *state);
 
 static struct list finishing = {&finishing, &finishing}; /* conns whose on_close still runs */
 static bool worker_ends;
@@ -26,6 +29,7 @@ static const struct protocol layer4 = {
     .drain = drain,
     .abort = abort_connection,
     .closed = closed,
+    .moves = moves,
 };
 
 struct l4_conn *l4_conn_of(const struct request *request)
@@ -51,6 +55,7 @@ const char *l4_reason_name(enum l4_reason reason)
         [L4_CANCELLED] = "cancelled",
         [L4_EVICTED] = "evicted",
         [L4_SERVED] = "served",
+        [L4_MOVED] = "moved",
     };
     return names[reason];
 }
@@ -138,6 +143,7 @@ static enum l4_reason reason_of(enum tunnel_reason reason)
         [TUNNEL_CLIENT_FAILED] = L4_CLIENT_FAILED,
         [TUNNEL_PEER_FAILED] = L4_PEER_FAILED,
         [TUNNEL_CANCELLED] = L4_CANCELLED,
+        [TUNNEL_LEFT] = L4_MOVED,
     };
     return reasons[reason];
 }
@@ -431,4 +437,65 @@ static void abort_connection(struct connection *connection)
 static void closed(struct connection *connection)
 {
     timer_stop(&connection->idle);
+}
+
+/* --- To another process, and from there --------------------------------------------------------
+ */
+
+/* Functions of on_close cannot go along: they live in this process's Lua state. */
+static struct tunnel *moves(struct connection *connection, struct tunnel_state *state)
+{
+    struct l4_conn *conn = connection->state;
+    if (!conn || !conn->tunnel || conn->on_close || conn->verdict || !l4_logs_describe(conn, state))
+        return NULL;
+    state->kind = TUNNEL_OF_LAYER4;
+    state->peer = conn->peer;
+    state->id = conn->exchange->request.id;
+    state->started_us = conn->exchange->started_us;
+    return conn->tunnel;
+}
+
+static struct l4_conn *adopt_conn(struct connection *connection, const struct tunnel_state *state)
+{
+    struct exchange *exchange = exchange_begin(connection->server->io);
+    if (!exchange)
+        return NULL;
+    arena_be_frugal(&exchange->arena);
+    exchange->codec = &l4_codec;
+    exchange->started_us = state->started_us;
+    exchange->request.id = state->id;
+    struct l4_conn *conn = arena_zalloc(&exchange->arena, sizeof(*conn));
+    if (conn) {
+        conn->exchange = exchange;
+        conn->connection = connection;
+        conn->remote = state->client_remote;
+        conn->local = state->client_local;
+        if (state->peer.len)
+            conn->peer = arena_copy(&exchange->arena, state->peer);
+        dress(conn);
+    }
+    if (conn && (!state->peer.len || conn->peer.ptr) && l4_logs_adopt(conn, state))
+        return conn;
+    if (conn)
+        conn->reason = L4_MOVED; /* no line is owed by us */
+    exchange_end(exchange);
+    return NULL;
+}
+
+struct tunnel *l4_connection_adopt(struct connection *connection, struct stream *peer,
+                                   const struct tunnel_state *state, struct tunnel_freeze *freeze)
+{
+    connection->protocol = &layer4;
+    timer_init(&connection->idle, out_of_memory, connection);
+    struct l4_conn *conn = adopt_conn(connection, state);
+    if (!conn)
+        return NULL;
+    conn->tunnel = tunnel_adopt(&connection->stream, peer, state, freeze, tunnel_done, conn);
+    if (!conn->tunnel) {
+        conn->reason = L4_MOVED;
+        exchange_end(conn->exchange);
+        return NULL;
+    }
+    connection->state = conn;
+    return conn->tunnel;
 }

@@ -35,9 +35,13 @@ enum l4_reason {
     L4_CANCELLED, /* this server ends */
     L4_EVICTED,   /* a flow of datagrams that made room for another */
     L4_SERVED,    /* it was handed on to HTTP */
+    L4_MOVED,     /* it goes on in another process, which tells of its end */
 };
 
 struct l4_conn;
+struct l4_log_record;
+struct tunnel_freeze;
+struct tunnel_state;
 struct udp_flow;
 
 /* Hears of the end, once. */
@@ -69,6 +73,7 @@ struct l4_conn {
     uint32_t total_timeout_ms;       /* of the tunnel; 0: none but the listener's */
     struct http_server *next_server; /* that it is to be handed on to, or NULL */
     enum l4_reason verdict;          /* L4_CLOSED, L4_RESET or L4_OPEN */
+    struct l4_log_record *logs;      /* lines of access logs that are owed for it */
 
     /* The end. */
     enum l4_reason reason;
@@ -82,6 +87,12 @@ struct l4_conn {
 
 /* Starts layer 4 on a connection. */
 void l4_connection_start(struct connection *connection);
+
+/* Goes on with one that has begun in another process and is a tunnel already (net/tunnel.h),
+ * frozen; texts are copied. NULL when memory is exhausted or an access log cannot be opened: both
+ * streams are the caller's still. */
+struct tunnel *l4_connection_adopt(struct connection *connection, struct stream *peer,
+                                   const struct tunnel_state *state, struct tunnel_freeze *freeze);
 
 /* Do functions of on_close still run, of connections that are gone? */
 bool l4_finishing(void);

@@ -167,6 +167,7 @@ int stream_connect(struct stream *stream, struct io *io, const struct address *t
         return result;
     }
     stream_init(stream, io, fd);
+    stream->movable = true;
     stream->remote = *to;
     return 0;
 }
@@ -508,7 +509,10 @@ static void finish_close(struct stream *stream)
         stream->filter->closed(stream);
     if (stream->reset)
         reset_on_close(stream->fd);
-    io_close_fd(stream->io, stream->fd);
+    if (stream->left)
+        io_leave_fd(stream->io, stream->fd);
+    else
+        io_close_fd(stream->io, stream->fd);
     stream->fd = -1;
     if (stream->on_closed)
         stream->on_closed(stream);
@@ -539,6 +543,12 @@ void stream_close(struct stream *stream)
 void stream_abort(struct stream *stream)
 {
     stream->reset = true;
+    stream_close(stream);
+}
+
+void stream_leave(struct stream *stream)
+{
+    stream->left = true;
     stream_close(stream);
 }
 

@@ -78,14 +78,16 @@ struct stream {
     bool sending;         /* a coroutine is inside stream_send */
     struct io_buf *first; /* received and unread, oldest first; owned */
     struct io_buf *last;
-    uint32_t queued;        /* buffers in that list */
-    int end;                /* STREAM_OPEN, STREAM_EOF, or the negative error that ended it */
-    bool started;           /* stream_start was called */
-    bool paused;            /* stream_pause was called */
-    bool watch_hangup;      /* after an end, hear of a reset too (reported as an arrival) */
-    bool closing;           /* stream_close was called */
-    bool reset;             /* close with RST */
-    bool closed;            /* the close has finished */
+    uint32_t queued;   /* buffers in that list */
+    int end;           /* STREAM_OPEN, STREAM_EOF, or the negative error that ended it */
+    bool started;      /* stream_start was called */
+    bool paused;       /* stream_pause was called */
+    bool watch_hangup; /* after an end, hear of a reset too (reported as an arrival) */
+    bool closing;      /* stream_close was called */
+    bool reset;        /* close with RST */
+    bool left;         /* stream_leave was called */
+    bool movable;      /* a connection to somebody outside: another process may go on with it */
+    bool closed;       /* the close has finished */
     uint32_t send_stall_ms; /* a send that the peer acknowledges nothing of for so long fails with
                                -ETIMEDOUT; 0: only the deadline counts */
     struct coro *reader;    /* suspended in stream_recv, or NULL */
@@ -177,6 +179,9 @@ void stream_close(struct stream *stream);
 
 /* As stream_close, with a TCP reset. */
 void stream_abort(struct stream *stream);
+
+/* As stream_close, but the connection lives on: another process has a descriptor of it, too. */
+void stream_leave(struct stream *stream);
 
 /* True if nothing unread, no end and no error is known: an idle connection fit for reuse. */
 bool stream_quiet(const struct stream *stream);

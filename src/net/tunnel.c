@@ -19,7 +19,7 @@ static void finish(struct timer *timer)
         return;
     struct stream *client = tunnel->out.from;
     struct stream *peer = tunnel->out.to;
-    bool clean = tunnel->result.reason == TUNNEL_ENDED;
+    enum tunnel_reason reason = tunnel->result.reason;
     tunnel_splice_free(&tunnel->out);
     tunnel_splice_free(&tunnel->back);
     tunnel->result.client_bytes = tunnel->out.bytes;
@@ -28,13 +28,11 @@ static void finish(struct timer *timer)
         tunnel->done(&tunnel->result, tunnel->owner);
     free(tunnel);
     client->tunnel = peer->tunnel = NULL;
-    if (clean) {
-        stream_close(client);
-        stream_close(peer);
-    } else {
-        stream_abort(client);
-        stream_abort(peer);
-    }
+    void (*close_stream)(struct stream * stream) = reason == TUNNEL_ENDED  ? stream_close
+                                                   : reason == TUNNEL_LEFT ? stream_leave
+                                                                           : stream_abort;
+    close_stream(client);
+    close_stream(peer);
 }
 
 /* At the next turn, so that nobody's tunnel is freed under his feet. */
@@ -53,16 +51,20 @@ static void stop(struct direction *direction)
     tunnel_splice_cancel(direction);
 }
 
-static void end(struct tunnel *tunnel, enum tunnel_reason reason, int error)
+void tunnel_end(struct tunnel *tunnel, enum tunnel_reason reason, int error)
 {
+    struct tunnel_freeze *freeze = tunnel->freeze;
     if (tunnel->ending)
         return;
     tunnel->ending = true;
-    tunnel->result.reason = reason;
+    tunnel->freeze = NULL;
+    tunnel->result.reason = tunnel->borrowed ? TUNNEL_LEFT : reason;
     tunnel->result.error = error;
     stop(&tunnel->out);
     stop(&tunnel->back);
     finish_soon(tunnel);
+    if (freeze)
+        freeze->over(freeze);
 }
 
 bool tunnel_ending(struct tunnel *tunnel)
@@ -75,7 +77,8 @@ bool tunnel_ending(struct tunnel *tunnel)
 void tunnel_fail(struct direction *direction, const struct stream *failed, int error)
 {
     struct tunnel *tunnel = direction->tunnel;
-    end(tunnel, failed == tunnel->out.from ? TUNNEL_CLIENT_FAILED : TUNNEL_PEER_FAILED, error);
+    tunnel_end(tunnel, failed == tunnel->out.from ? TUNNEL_CLIENT_FAILED : TUNNEL_PEER_FAILED,
+               error);
 }
 
 void tunnel_moved(struct tunnel *tunnel)
@@ -114,8 +117,8 @@ static void carry_end(struct direction *direction)
     direction->shut = true;
     stream_shutdown(direction->to);
     if (tunnel->out.shut && tunnel->back.shut)
-        end(tunnel, TUNNEL_ENDED, 0);
-    else if (tunnel->timer.fire == check_time) /* it has begun */
+        tunnel_end(tunnel, TUNNEL_ENDED, 0);
+    else if (tunnel->begun)
         timer_start(io_timers(tunnel->io), &tunnel->timer, next_check(tunnel));
 }
 
@@ -133,6 +136,10 @@ static void turn_to_splice(struct direction *direction)
 void tunnel_pump(struct direction *direction)
 {
     struct stream *from = direction->from;
+    if (direction->tunnel->freeze && !direction->tunnel->ending) {
+        tunnel_settle(direction->tunnel);
+        return;
+    }
     if (direction->send || direction->splice || direction->tunnel->ending)
         return; /* what has arrived waits until the other side has taken what is on its way */
     int result = tunnel_copy(direction);
@@ -152,7 +159,8 @@ void tunnel_pump(struct direction *direction)
 
 static void arrival(struct tunnel *tunnel, struct direction *direction)
 {
-    tunnel_moved(tunnel);
+    if (direction->from->first || direction->from->end != STREAM_OPEN)
+        tunnel_moved(tunnel); /* else it is the end of a receive that was stopped */
     tunnel_pump(direction);
 }
 
@@ -184,11 +192,11 @@ static void check_time(struct timer *timer)
     int64_t now = io_now_ms(tunnel->io);
     bool idle = now >= next_check(tunnel);
     if (now >= tunnel->options.deadline) {
-        end(tunnel, TUNNEL_DEADLINE, -ETIMEDOUT);
+        tunnel_end(tunnel, TUNNEL_DEADLINE, -ETIMEDOUT);
         return;
     }
     if (idle && !taken_slowly(tunnel)) {
-        end(tunnel, TUNNEL_IDLE, -ETIMEDOUT);
+        tunnel_end(tunnel, TUNNEL_IDLE, -ETIMEDOUT);
         return;
     }
     if (idle)
@@ -196,13 +204,28 @@ static void check_time(struct timer *timer)
     timer_start(io_timers(tunnel->io), timer, next_check(tunnel));
 }
 
-static void begin(struct timer *timer)
+void tunnel_go_on(struct tunnel *tunnel)
 {
-    struct tunnel *tunnel = timer->owner;
+    tunnel->begun = true;
     timer_init(&tunnel->timer, check_time, tunnel);
     timer_start(io_timers(tunnel->io), &tunnel->timer, next_check(tunnel));
     tunnel_pump(&tunnel->out);
     tunnel_pump(&tunnel->back);
+}
+
+static void begin(struct timer *timer)
+{
+    tunnel_go_on(timer->owner);
+}
+
+void tunnel_attach(struct tunnel *tunnel)
+{
+    struct stream *client = tunnel->out.from;
+    struct stream *peer = tunnel->out.to;
+    client->tunnel = peer->tunnel = tunnel;
+    client->on_arrival = client_arrival;
+    peer->on_arrival = peer_arrival;
+    client->watch_hangup = peer->watch_hangup = true;
 }
 
 struct tunnel *tunnel_start(struct stream *client, struct stream *peer,
@@ -222,10 +245,7 @@ struct tunnel *tunnel_start(struct stream *client, struct stream *peer,
         .done = done,
         .owner = owner,
     };
-    client->tunnel = peer->tunnel = tunnel;
-    client->on_arrival = client_arrival;
-    peer->on_arrival = peer_arrival;
-    client->watch_hangup = peer->watch_hangup = true;
+    tunnel_attach(tunnel);
     /* What is queued already moves at the next turn, when the caller is done with the streams. */
     timer_init(&tunnel->timer, begin, tunnel);
     timer_start(io_timers(tunnel->io), &tunnel->timer, io_now_ms(tunnel->io));
@@ -234,5 +254,5 @@ struct tunnel *tunnel_start(struct stream *client, struct stream *peer,
 
 void tunnel_cancel(struct tunnel *tunnel)
 {
-    end(tunnel, TUNNEL_CANCELLED, -ECANCELED);
+    tunnel_end(tunnel, TUNNEL_CANCELLED, -ECANCELED);
 }

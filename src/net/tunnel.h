@@ -29,6 +29,7 @@ enum tunnel_reason {
     TUNNEL_CLIENT_FAILED, /* an error on the first stream */
     TUNNEL_PEER_FAILED,   /* on the second */
     TUNNEL_CANCELLED,
+    TUNNEL_LEFT, /* it goes on in another process */
 };
 
 struct tunnel_result {
@@ -51,5 +52,61 @@ struct tunnel *tunnel_start(struct stream *client, struct stream *peer,
 
 /* Ends it early: done is called with TUNNEL_CANCELLED. */
 void tunnel_cancel(struct tunnel *tunnel);
+
+/*
+ * Moving to another process; tunnel_move.c. What is under way is stopped and what it held is queued
+ * in the streams again, so that all there is to know of a tunnel are its descriptors, a struct
+ * tunnel_state and the queued bytes. Whoever gets these goes on where the first has stopped.
+ *
+ *   tunnel_freeze ──▶ frozen() ──▶ tunnel_describe, tunnel_write_pending
+ *        │               ├──▶ tunnel_thaw: it goes on here
+ *        │               └──▶ tunnel_leave: it goes on there
+ *        └── over(): it cannot be, or it has ended; from frozen on at any time
+ */
+
+struct tunnel_state;
+
+/* The memory of whoever asks for it, until one of its ends. */
+struct tunnel_freeze {
+    void (*frozen)(struct tunnel_freeze *freeze); /* called once, from the loop */
+    /* The freeze is over, and of no use: either frozen will not be called, or what it led to is to
+     * be dropped. The tunnel goes on or ends by itself, and is not to be touched. */
+    void (*over)(struct tunnel_freeze *freeze);
+};
+
+/* May another process go on with it? Not if there is TLS, or an end that is another coroutine; nor
+ * if it is just beginning, ending or frozen already. */
+bool tunnel_movable(const struct tunnel *tunnel);
+
+/* Stops all that is under way. False if memory is exhausted: then nothing has changed. */
+bool tunnel_freeze(struct tunnel *tunnel, struct tunnel_freeze *freeze);
+
+/* What there is to know of a frozen one, and its descriptors, which stay its own; leaves what is
+ * not the tunnel's alone. */
+void tunnel_describe(const struct tunnel *tunnel, struct tunnel_state *state, int *client_fd,
+                     int *peer_fd);
+
+/* Writes the bytes of a frozen one that are on their way to a new file in memory. Returns its
+ * descriptor or a negative errno. */
+int tunnel_write_pending(const struct tunnel *tunnel);
+
+/* Goes on with a frozen one. */
+void tunnel_thaw(struct tunnel *tunnel);
+
+/* Gives a frozen one up, whose connections live on elsewhere: `done` is called with TUNNEL_LEFT,
+ * later. */
+void tunnel_leave(struct tunnel *tunnel);
+
+/* A tunnel that has begun in another process: as tunnel_start, but the streams must not have been
+ * started. It is frozen, and until it is thawed it belongs to that other process: should it end,
+ * its connections are left alone. */
+struct tunnel *tunnel_adopt(struct stream *client, struct stream *peer,
+                            const struct tunnel_state *state, struct tunnel_freeze *freeze,
+                            void (*done)(const struct tunnel_result *result, void *owner),
+                            void *owner);
+
+/* Reads what tunnel_write_pending has written. Returns 0 or a negative errno: -EPROTO if it is not
+ * of the size that the state says. */
+int tunnel_read_pending(struct tunnel *tunnel, const struct tunnel_state *state, int file);
 
 #endif

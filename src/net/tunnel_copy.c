@@ -19,8 +19,11 @@ static void sent(struct stream_write *write, int result)
 {
     struct direction *direction = write->owner;
     struct tunnel *tunnel = direction->tunnel;
-    release(direction, direction->send);
+    struct tunnel_send *send = direction->send;
     direction->send = NULL;
+    if (result == -ECANCELED && tunnel->freeze)
+        result = (int)tunnel_take_back(direction, send);
+    release(direction, send);
     if (result > 0)
         direction->bytes += (uint64_t)result;
     if (tunnel_ending(tunnel))
@@ -28,6 +31,8 @@ static void sent(struct stream_write *write, int result)
     tunnel_moved(tunnel);
     if (result < 0)
         tunnel_fail(direction, direction->to, result);
+    else if (tunnel->freeze)
+        tunnel_settle(tunnel);
     else if (direction->splice)
         tunnel_splice_sent(direction);
     else

@@ -48,7 +48,11 @@ struct tunnel {
     int64_t moved_ms;      /* when something was last received or sent */
     uint64_t acknowledged; /* by both sides, when last looked at */
     struct tunnel_result result;
+    struct tunnel_freeze *freeze; /* asked for, or NULL; its owner's */
+    bool begun;
     bool ending;
+    bool frozen;   /* nothing is under way, and its owner knows */
+    bool borrowed; /* of another process, until it is thawed here */
     void (*done)(const struct tunnel_result *result, void *owner);
     void *owner;
 };
@@ -67,6 +71,23 @@ void tunnel_fail(struct direction *direction, const struct stream *failed, int e
 
 /* Bytes were received or sent. */
 void tunnel_moved(struct tunnel *tunnel);
+
+/* Begins a tunnel, or goes on with one that was frozen: arms its timer and pumps. */
+void tunnel_go_on(struct tunnel *tunnel);
+
+/* Has both streams tell the tunnel what arrives. */
+void tunnel_attach(struct tunnel *tunnel);
+
+/* Ends it. */
+void tunnel_end(struct tunnel *tunnel, enum tunnel_reason reason, int error);
+
+/* --- tunnel_move.c ---------------------------------------------------------------------------- */
+
+/* Something that was under way has ended while the tunnel is being frozen. */
+void tunnel_settle(struct tunnel *tunnel);
+
+/* A send was stopped: queues what is left of it. Returns how many bytes were sent. */
+uint64_t tunnel_take_back(struct direction *direction, struct tunnel_send *send);
 
 /* --- tunnel_copy.c ---------------------------------------------------------------------------- */
 

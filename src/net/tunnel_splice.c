@@ -156,7 +156,9 @@ static void readable(struct io_op *op, int result, struct io_buf *buf, bool more
     struct direction *direction = op->owner;
     if (tunnel_ending(direction->tunnel))
         return;
-    if (result < 0)
+    if (direction->tunnel->freeze)
+        tunnel_settle(direction->tunnel);
+    else if (result < 0)
         leave(direction); /* if that was no wish of ours, a receive will tell what is wrong */
     else
         fill(direction);

@@ -146,6 +146,11 @@ static void flush_due(struct timer *timer)
     start_timer(sink);
 }
 
+struct slice log_sink_target(const struct log_sink *sink)
+{
+    return slice_from_cstr(sink->target);
+}
+
 void log_sink_write(struct log_sink *sink, struct slice line)
 {
     if (line.len > LOG_SINK_BYTES_MAX - sink->used)

@@ -21,6 +21,9 @@ int log_sink_open(struct log_sink **sink, struct io *io, const char *target);
 /* Gives it back; the last user's release writes what is left and closes it. */
 void log_sink_release(struct log_sink *sink);
 
+/* What it was opened as. */
+struct slice log_sink_target(const struct log_sink *sink);
+
 /* Adds a line, which ends in a newline. */
 void log_sink_write(struct log_sink *sink, struct slice line);
 

@@ -33,6 +33,18 @@ static struct peer *find(const char *key)
     return NULL;
 }
 
+struct peer *peer_at(const struct address *address)
+{
+    list_for_each(node, &peers)
+    {
+        struct peer *peer = container_of(node, struct peer, link);
+        for (unsigned i = 0; i < peer->address_count; i++)
+            if (address_equal(&peer->addresses[i], address))
+                return peer;
+    }
+    return NULL;
+}
+
 /* A numeric address is final; a name is resolved when it is first needed. */
 static int init_address(struct peer *peer, const char **why)
 {

@@ -99,6 +99,11 @@ int peer_connect_stream(struct peer *peer, const struct upstream_config *config,
                         const struct peer_greeting *greeting, struct stream **out,
                         int64_t deadline);
 
+/* A stream over the descriptor of a connection to a peer that another process has made. Where a
+ * peer of that address is known it counts as one of its connections, and as an exchange if it is
+ * `active`; it frees itself when it has closed. NULL when memory is exhausted. */
+struct stream *peer_adopt_stream(struct io *io, int fd, const struct address *remote, bool active);
+
 /* A connected UDP socket to the peer, which counts as one of its connections and as an exchange
  * until peer_datagrams_over; *to is its address. Returns it or a negative errno. Suspends only if
  * address_count is 0. */

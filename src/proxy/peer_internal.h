@@ -26,6 +26,9 @@ int peer_connect(struct peer *peer, struct peer_opener *opener, int64_t deadline
 /* Is there room for one more connection? An idle one is closed for it, which may take a moment. */
 bool peer_make_room(struct peer *peer, unsigned connections_max);
 
+/* A peer that is at that address, or NULL. */
+struct peer *peer_at(const struct address *address);
+
 void peer_unref(struct peer *peer);
 
 /* Does no upstream name it any more? Only its connections hold it then. */

@@ -6,7 +6,8 @@
 
 struct peer_stream {
     struct stream stream;
-    struct peer *peer; /* whose connection it is; NULL: it failed before it was one */
+    struct peer *peer; /* whose connection it is; NULL: it failed before it was one, or nobody's */
+    bool active;       /* it counts as an exchange */
 };
 
 struct stream_opener {
@@ -19,10 +20,17 @@ static void closed(struct stream *stream)
 {
     struct peer_stream *self = container_of(stream, struct peer_stream, stream);
     if (self->peer) {
-        self->peer->active--;
+        self->peer->active -= self->active;
         peer_connection_closed(self->peer);
     }
     free(self);
+}
+
+static void count(struct peer_stream *self, struct peer *peer, bool active)
+{
+    self->peer = peer;
+    self->active = active;
+    peer->active += active;
 }
 
 static int open_stream(struct peer_opener *opener, struct peer *peer, const struct address *to,
@@ -56,11 +64,27 @@ int peer_connect_stream(struct peer *peer, const struct upstream_config *config,
     int result = peer_connect(peer, &opener.opener, deadline);
     if (result < 0)
         return result;
-    opener.stream->peer = peer;
-    peer->active++;
+    count(opener.stream, peer, true);
     if (config->keepalive_ms)
         stream_keepalive(&opener.stream->stream, config->keepalive_ms);
     opener.stream->stream.send_stall_ms = config->send_timeout_ms;
     *out = &opener.stream->stream;
     return 0;
+}
+
+struct stream *peer_adopt_stream(struct io *io, int fd, const struct address *remote, bool active)
+{
+    struct peer_stream *self = calloc(1, sizeof(*self));
+    struct peer *peer = peer_at(remote);
+    if (!self)
+        return NULL;
+    stream_init(&self->stream, io, fd);
+    self->stream.on_closed = closed;
+    self->stream.movable = true;
+    self->stream.remote = *remote;
+    if (peer) {
+        peer_connection_begins(peer);
+        count(self, peer, active);
+    }
+    return &self->stream;
 }

@@ -92,6 +92,11 @@ static uint32_t files_left(const struct acceptor *acceptor)
            acceptor->server.config.connection_descriptors;
 }
 
+bool acceptor_has_room(const struct acceptor *acceptor)
+{
+    return files_left(acceptor) != 0;
+}
+
 /* How many more connections may be open. */
 static uint32_t room(const struct acceptor *acceptor)
 {

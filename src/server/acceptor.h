@@ -54,6 +54,9 @@ void acceptors_sweep(struct acceptors *acceptors);
 
 void acceptor_start(struct acceptor *acceptor);
 
+/* Are there descriptors for one more connection? */
+bool acceptor_has_room(const struct acceptor *acceptor);
+
 /* Takes what the kernel has queued, so that no connection is lost, then closes the socket. */
 void acceptor_stop(struct acceptor *acceptor);
 

@@ -27,6 +27,9 @@ enum control_kind {
     CONTROL_PONG,     /* lives */
     /* From a new program to the one before it (SIGUSR2), which then hears that it is ready. */
     CONTROL_ADOPTED, /* text: a listener's key, `value`: how many of its sockets it has taken */
+    /* Behind all others, for the programs on both sides of an upgrade may be of two versions. */
+    CONTROL_TAKES_TUNNELS, /* from a new program: messages of version `value` (tunnel_state.h) */
+    CONTROL_HAND_OVER,     /* to a worker, before it drains: with the socket for its tunnels */
 };
 
 struct control_message {

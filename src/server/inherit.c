@@ -9,10 +9,12 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "net/tunnel_state.h"
 #include "server/control.h"
 #include "tls/tls.h"
 
-#define VARIABLE "MONOLAKE_INHERIT" /* "descriptor of what was written:descriptor of control" */
+/* Descriptors: "of what was written:of control:of tunnels". */
+#define VARIABLE "MONOLAKE_INHERIT"
 
 struct left {
     char key[LISTENER_KEY_MAX];
@@ -23,6 +25,7 @@ struct left {
 static struct left *lefts;
 static unsigned left_count;
 static int control = -1;
+static int tunnels = -1;
 
 /* --- The old program ---------------------------------------------------------------------------
  */
@@ -70,15 +73,16 @@ static void keep_across_exec(int fd)
     fcntl(fd, F_SETFD, 0);
 }
 
-void inherit_leave(const struct bounds *bounds, int written, int old_control)
+void inherit_leave(const struct bounds *bounds, int written, int old_control, int of_tunnels)
 {
-    char text[32];
+    char text[48];
     for (unsigned i = 0; i < bounds->count; i++)
         for (unsigned j = 0; j < bounds->workers; j++)
             keep_across_exec(bounds->items[i]->fds[j]);
     keep_across_exec(written);
     keep_across_exec(old_control);
-    snprintf(text, sizeof(text), "%d:%d", written, old_control);
+    keep_across_exec(of_tunnels);
+    snprintf(text, sizeof(text), "%d:%d:%d", written, old_control, of_tunnels);
     setenv(VARIABLE, text, 1);
 }
 
@@ -141,7 +145,10 @@ bool inherit_read(void)
     int written;
     if (!text)
         return true;
-    bool well = sscanf(text, "%d:%d", &written, &control) == 2 &&
+    int count = sscanf(text, "%d:%d:%d", &written, &control, &tunnels);
+    if (count == 3 && fcntl(tunnels, F_SETFD, FD_CLOEXEC) != 0)
+        tunnels = -1;
+    bool well = count >= 2 && /* a program before ours may have no tunnels to hand over */
                 fcntl(control, F_SETFD, FD_CLOEXEC) == 0 && lseek(written, 0, SEEK_SET) == 0;
     unsetenv(VARIABLE);
     FILE *file = well ? fdopen(written, "r") : NULL;
@@ -186,6 +193,18 @@ int inherit_control(void)
     return control;
 }
 
+int inherit_tunnels(void)
+{
+    return tunnels;
+}
+
+void inherit_drop_tunnels(void)
+{
+    if (tunnels >= 0)
+        close(tunnels);
+    tunnels = -1;
+}
+
 void inherit_tell_ready(const struct bounds *bounds)
 {
     for (unsigned i = 0; i < bounds->count; i++) {
@@ -193,6 +212,8 @@ void inherit_tell_ready(const struct bounds *bounds)
         if (bound->inherited)
             control_send_all(control, CONTROL_ADOPTED, bound->inherited, bound->key);
     }
+    if (tunnels >= 0)
+        control_send_all(control, CONTROL_TAKES_TUNNELS, TUNNEL_STATE_VERSION, NULL);
     control_send_all(control, CONTROL_READY, 0, NULL);
     close(control);
     control = -1;

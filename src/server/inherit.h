@@ -15,8 +15,8 @@
 int inherit_write(const struct bounds *bounds);
 
 /* In the old program, between fork and exec: leaves these descriptors and the sockets open, and
- * tells the new one where to look. */
-void inherit_leave(const struct bounds *bounds, int written, int control);
+ * tells the new one where to look. Tunnels come over the last (tunnel_socket.h). */
+void inherit_leave(const struct bounds *bounds, int written, int control, int tunnels);
 
 /* In the new program: takes what was left, if anything was. False, logged, if it is no use. */
 bool inherit_read(void);
@@ -30,6 +30,12 @@ void inherit_drop_rest(void);
 
 /* The socket to the old program (control.h), or -1: there is none, or it has been told. */
 int inherit_control(void);
+
+/* The socket on which the old program's workers offer their tunnels, or -1. */
+int inherit_tunnels(void);
+
+/* The workers have it: closes it here. */
+void inherit_drop_tunnels(void);
 
 /* Tells the old program that this one serves, and which of its sockets. */
 void inherit_tell_ready(const struct bounds *bounds);

@@ -46,6 +46,7 @@ static void take_over(struct supervisor *supervisor)
     if (supervisor->options->pid_file)
         write_pid_file(supervisor->options->pid_file);
     inherit_tell_ready(&supervisor->bounds);
+    inherit_drop_tunnels();
 }
 
 static void worker_ready(struct supervisor *supervisor, struct worker_slot *slot,

@@ -30,6 +30,8 @@ struct worker_slot {
 struct upgrade {
     pid_t pid; /* 0: there is none */
     int control;
+    int tunnels;        /* our end of the socket to its workers */
+    bool takes_tunnels; /* it has said so */
     int64_t deadline;
     bool taken_over; /* what is this one's is the new one's: sockets, pid file */
 };

@@ -5,7 +5,9 @@
  *                     └─ ends, or is late: killed ─▶ this one serves on     │
  *                                  this one accepts no more, drains, exits ◀┘
  *
- * Both hold the same listening sockets, so nobody who connects meanwhile is lost.
+ * Both hold the same listening sockets, so nobody who connects meanwhile is lost. Behind READY the
+ * old workers offer their tunnels to the new ones (hand_over.h), over a socket that was made at the
+ * start: a new program that knows nothing of this says nothing of it.
  */
 #include "server/supervisor_internal.h"
 
@@ -17,49 +19,72 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "net/tunnel_state.h"
 #include "server/inherit.h"
 #include "server/notify.h"
+#include "server/tunnel_socket.h"
 
 enum {
     START_MS = 5000
 }; /* beyond the time that the script may take, in the probe and in workers */
 
-static _Noreturn void become(struct supervisor *supervisor, int written, int control)
+static _Noreturn void become(struct supervisor *supervisor, int written, int control, int tunnels)
 {
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    inherit_leave(&supervisor->bounds, written, control);
+    inherit_leave(&supervisor->bounds, written, control, tunnels);
     execv(supervisor->options->program, supervisor->options->arguments);
     log_error("cannot execute %s: %s", supervisor->options->program, strerror(errno));
     _exit(1);
+}
+
+/* Returns the new program's process or a negative errno. */
+static pid_t execute(struct supervisor *supervisor, int control, int tunnels)
+{
+    int written = inherit_write(&supervisor->bounds);
+    if (written < 0)
+        return written;
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0)
+        become(supervisor, written, control, tunnels);
+    int error = errno;
+    close(written);
+    return pid < 0 ? -error : pid;
+}
+
+static void close_pair(const int sockets[2])
+{
+    close(sockets[0]);
+    close(sockets[1]);
 }
 
 /* Returns 0 or a negative errno. */
 static int start(struct supervisor *supervisor)
 {
     int sockets[2];
+    int tunnels[2];
     int result = control_pair(sockets);
     if (result < 0)
         return result;
-    int written = result = inherit_write(&supervisor->bounds);
-    pid_t pid = -1;
-    if (written >= 0) {
-        fflush(NULL);
-        pid = fork();
-        if (pid == 0)
-            become(supervisor, written, sockets[1]);
-        result = pid < 0 ? -errno : 0;
-        close(written);
-    }
-    close(sockets[1]);
+    result = tunnel_socket_pair(tunnels);
     if (result < 0) {
-        close(sockets[0]);
+        close_pair(sockets);
         return result;
     }
+    pid_t pid = execute(supervisor, sockets[1], tunnels[1]);
+    if (pid < 0) {
+        close_pair(sockets);
+        close_pair(tunnels);
+        return pid;
+    }
+    close(sockets[1]);
+    close(tunnels[1]);
     supervisor->upgrade = (struct upgrade){
         .pid = pid,
         .control = sockets[0],
+        .tunnels = tunnels[0],
         .deadline = clock_now_ms() + START_MS + 2 * (int64_t)supervisor->options->script_timeout_ms,
     };
     return 0;
@@ -87,6 +112,7 @@ void upgrade_begin(struct supervisor *supervisor)
 static void forget(struct supervisor *supervisor)
 {
     close(supervisor->upgrade.control);
+    close(supervisor->upgrade.tunnels);
     supervisor->upgrade = (struct upgrade){0};
 }
 
@@ -107,6 +133,8 @@ bool upgrade_hear(struct supervisor *supervisor)
         const struct control_message *message = &supervisor->message;
         if (message->kind == CONTROL_ADOPTED)
             bounds_adopted(&supervisor->bounds, message->text, (unsigned)message->value);
+        else if (message->kind == CONTROL_TAKES_TUNNELS)
+            upgrade->takes_tunnels = message->value == TUNNEL_STATE_VERSION;
         else if (message->kind == CONTROL_READY)
             upgrade->taken_over = true;
     }
@@ -117,6 +145,8 @@ bool upgrade_hear(struct supervisor *supervisor)
     notify_send(text); /* whom a service manager watches is ours to say as long as it is us */
     bounds_hand_over(&supervisor->bounds);
     workers_tell(supervisor, CONTROL_GIVE_UP, 0, -1);
+    if (upgrade->takes_tunnels)
+        workers_tell(supervisor, CONTROL_HAND_OVER, 0, upgrade->tunnels);
     log_info("upgrade: process %d has taken over", upgrade->pid);
     forget(supervisor);
     upgrade->taken_over = true;

@@ -52,8 +52,10 @@ static void child_main(struct supervisor *supervisor, unsigned index, int contro
             close(supervisor->workers[i].control);
     if (supervisor->probe.fd >= 0)
         close(supervisor->probe.fd);
-    if (supervisor->upgrade.pid)
+    if (supervisor->upgrade.pid) {
         close(supervisor->upgrade.control);
+        close(supervisor->upgrade.tunnels);
+    }
     if (inherit_control() >= 0)
         close(inherit_control());
     close(supervisor->signals);
@@ -70,6 +72,7 @@ static void child_main(struct supervisor *supervisor, unsigned index, int contro
         .script_timeout_ms = supervisor->options->script_timeout_ms,
         .listeners = listeners,
         .listener_count = supervisor->bounds.count,
+        .tunnels = inherit_tunnels(),
         .limits = {supervisor->limits.shared, index},
     };
     exit(worker_main(&options));

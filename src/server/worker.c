@@ -20,7 +20,9 @@
 #include "proxy/upstream.h"
 #include "script/script.h"
 #include "server/acceptor.h"
+#include "server/adopt.h"
 #include "server/control.h"
+#include "server/hand_over.h"
 #include "server/last_words.h"
 #include "server/sources.h"
 #include "server/udp_listeners.h"
@@ -32,8 +34,11 @@ struct worker {
     const struct worker_options *options;
     struct acceptors acceptors;
     struct udp_listeners udp;
-    struct site *site; /* serves */
-    struct site *next; /* prepared, waits for the commit; NULL if none */
+    struct adopters adopters;   /* of the tunnels of the program before this one */
+    struct hand_over hand_over; /* of ours to the program behind it */
+    int tunnels;                /* the socket for that; -1: it takes none */
+    struct site *site;          /* serves */
+    struct site *next;          /* prepared, waits for the commit; NULL if none */
     struct io_op control;
     struct timer grace;
     bool draining;
@@ -220,6 +225,8 @@ static void drop_unused(struct worker *worker)
 static void abort_all(struct worker *worker)
 {
     worker->stopping = true;
+    hand_over_stop(&worker->hand_over);
+    adopters_stop(&worker->adopters);
     list_for_each(node, &worker->acceptors.list)
     {
         struct acceptor *acceptor = container_of(node, struct acceptor, link);
@@ -249,6 +256,9 @@ static void drain(struct worker *worker, uint64_t grace_ms)
     if (worker->draining)
         return;
     worker->draining = true;
+    adopters_stop(&worker->adopters);
+    if (worker->tunnels >= 0)
+        hand_over_begin(&worker->hand_over, worker->tunnels);
     list_for_each(node, &worker->acceptors.list)
     {
         struct acceptor *acceptor = container_of(node, struct acceptor, link);
@@ -300,6 +310,9 @@ static void obey(struct worker *worker, const struct control_message *message)
         break;
     case CONTROL_GIVE_UP:
         udp_listeners_give_up(&worker->udp);
+        break;
+    case CONTROL_HAND_OVER:
+        worker->tunnels = message->fd;
         break;
     case CONTROL_PING:
         control_send(worker->options->control, CONTROL_PONG, 0, NULL, -1);
@@ -383,6 +396,8 @@ static int start(struct worker *worker)
     acceptors_init(&worker->acceptors, worker->io, &options->limits);
     udp_listeners_init(&worker->udp, worker->io, &options->limits);
     timer_init(&worker->grace, grace_over, worker);
+    hand_over_init(&worker->hand_over, worker->io, &worker->acceptors);
+    worker->tunnels = -1;
     for (unsigned i = 0; i < options->listener_count; i++)
         add_listener(worker, options->listeners[i].key, options->listeners[i].fd);
     struct site *site =
@@ -393,6 +408,7 @@ static int start(struct worker *worker)
         return -1;
     }
     commit(worker, site);
+    adopters_init(&worker->adopters, worker->io, &worker->acceptors, options->tunnels);
     await_control(worker);
     control_send(options->control, CONTROL_READY, options->generation, NULL, -1);
     return 0;
@@ -400,7 +416,9 @@ static int start(struct worker *worker)
 
 static bool nothing_left(const struct worker *worker)
 {
-    return list_empty(&worker->acceptors.list) && list_empty(&worker->udp.list) && !l4_finishing();
+    return list_empty(&worker->acceptors.list) && list_empty(&worker->udp.list) &&
+           !l4_finishing() && !hand_over_busy(&worker->hand_over) &&
+           !adopters_busy(&worker->adopters);
 }
 
 static bool may_end(const struct worker *worker)
@@ -417,6 +435,7 @@ static void turn(struct worker *worker)
 /* Lets what is under way end, so that a leak checker finds nothing that was merely cut off. */
 static void finish(struct worker *worker)
 {
+    hand_over_stop(&worker->hand_over);
     upstreams_close_idle();
     log_sinks_flush();
     if (worker->next)

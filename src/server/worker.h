@@ -32,6 +32,7 @@ struct worker_options {
     uint32_t script_timeout_ms; /* how long a layer may hold it up */
     const struct worker_listener *listeners;
     unsigned listener_count;
+    int tunnels; /* the program before this one offers its tunnels there; -1: there is none */
     struct limits limits; /* counts that it shares with the others */
 };
 
