@@ -16,7 +16,8 @@ DESCRIPTORS = 16384
 LISTENERS = ("port", "hook_port", "tls_port", "h2c_port", "grpc_port", "l4_port")
 PLAIN = ("128 B", "16 KiB", "1 MiB")
 HOOK = ("Lua hook",)
-TLS = ("HTTPS 128 B", "HTTPS 16 KiB", "TLS handshake", "TLS resumed", "h2 128 B", "gRPC unary")
+TLS = ("HTTPS 128 B", "HTTPS 16 KiB", "TLS handshake", "TLS resumed", "h2 128 B")
+GRPC = ("gRPC unary",)
 H2C = ("h2c 128 B",)
 L4 = ("L4 messages", "L4 bulk", "L4 connects")
 NGINX = ["-p", "{folder}", "-e", "stderr", "-c", "{conf}"]
@@ -28,14 +29,15 @@ def monolake(*options):
 
 # name: program, its arguments, the configuration (a file in bench/conf), workloads
 PEERS = {
-    "monolake-lua": (*monolake("--io", "io_uring"), PLAIN + HOOK + TLS + H2C + L4),
-    "monolake-lua (epoll)": (*monolake("--io", "epoll"), PLAIN + HOOK + TLS + H2C + L4),
-    "monolake-lua (GnuTLS)": (*monolake("--io", "io_uring", "--tls", "gnutls"), TLS),
-    "nginx": ("nginx", NGINX, "nginx.conf", PLAIN + TLS + H2C + L4),
+    "monolake-lua": (*monolake("--io", "io_uring"), PLAIN + HOOK + TLS + H2C + GRPC + L4),
+    "monolake-lua (epoll)": (*monolake("--io", "epoll"), PLAIN + HOOK + TLS + H2C + GRPC + L4),
+    "monolake-lua (GnuTLS)": (*monolake("--io", "io_uring", "--tls", "gnutls"), TLS + GRPC),
+    "nginx": ("nginx", NGINX, "nginx.conf", PLAIN + TLS + H2C + GRPC + L4),
     "nginx + Lua": ("nginx", NGINX, "nginx-lua.conf", HOOK),
-    "HAProxy": ("haproxy", ["-db", "-f", "{conf}"], "haproxy.cfg", PLAIN + TLS + H2C + L4),
+    "HAProxy": ("haproxy", ["-db", "-f", "{conf}"], "haproxy.cfg", PLAIN + TLS + H2C + GRPC + L4),
     "HAProxy + Lua": ("haproxy", ["-db", "-f", "{conf}"], "haproxy-lua.cfg", HOOK),
-    "nghttpx": ("nghttpx", ["--conf={conf}"], "nghttpx.conf", TLS + H2C),
+    "h2o": ("h2o", ["-c", "{conf}"], "h2o.conf", PLAIN + TLS + H2C),
+    "nghttpx": ("nghttpx", ["--conf={conf}"], "nghttpx.conf", TLS + H2C + GRPC),
     "bare forwarder": ("{build}/bench/floor", ["{port}", "{origin}"], None, PLAIN),
 }
 

@@ -155,7 +155,7 @@ def versions():
     with open("/proc/sys/net/ipv4/tcp_congestion_control", encoding="utf-8") as file:
         congestion = file.read().strip()
     lines = [f"- {model}, {os.cpu_count()} cores; Linux {platform.release()}; TCP congestion control {congestion}"]
-    packages = ("nginx", "libnginx-mod-http-lua", "libnginx-mod-stream", "haproxy", "nghttp2-proxy",
+    packages = ("nginx", "libnginx-mod-http-lua", "libnginx-mod-stream", "haproxy", "h2o", "nghttp2-proxy",
                 "libluajit2-5.1-2", "liburing2", "libssl3", "libgnutls30", "libnghttp2-14", "wrk", "nghttp2-client")
     lines.append("- Debian packages: " + ", ".join(f"{name} {debian_version(name)}" for name in packages))
     commit = first_line("git", "-C", os.path.dirname(__file__), "rev-parse", "--short", "HEAD")
