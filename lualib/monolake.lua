@@ -51,6 +51,7 @@
 require "monolake.core" -- brings monolake.internal.* where a plain LuaJIT asks
 local build = require "monolake.internal.build"
 local check = require "monolake.internal.check"
+local stats = require "monolake.internal.stats"
 local wait = require "monolake.internal.wait"
 local Reply = require("monolake.internal.response").Reply
 local clock = require "monolake.clock"
@@ -475,6 +476,37 @@ function ml.response(options)
       headers = checked.headers or {},
       body = body,
    }, Reply)
+end
+
+--- What the program has counted since it was started, over all workers, those that have died included,
+--- and over binary upgrades: a table of numbers, in groups where a count has kinds:
+---
+---     local stats = ml.stats()
+---     stats.connections_open            -- 12
+---     stats.responses["5xx"]            -- 3
+---     stats.upstream_connects["api"]    -- 7
+---
+--- The names are those of `metrics` without "monolake_" and "_total". In a plain LuaJIT
+--- (monolake.test) it counts what that process does.
+---@return table<string, number|table<string, number>>
+function ml.stats()
+   return stats.gather()
+end
+
+--- A layer that answers with the counts of `stats` in the text format that Prometheus reads:
+---
+---     ml.listen { address = "127.0.0.1:9100", chain = ml.metrics() }
+---
+--- Names and meanings are in the answer's own HELP lines, and in the README. Any worker answers for all.
+--- Counts start at zero with the program. Of upstreams the first 1023 names since then are told apart,
+--- all others count as "(others)".
+---@return monolake.Layer
+function ml.metrics()
+   return function()
+      local res = reply("metrics", stats.text(), "text/plain; version=0.0.4; charset=utf-8", nil, 2)
+      res.headers["cache-control"] = "no-store"
+      return res
+   end
 end
 
 --- Suspends this request only.

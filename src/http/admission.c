@@ -1,5 +1,6 @@
 #include "http/admission.h"
 
+#include "base/counters.h"
 #include "base/log.h"
 #include "http/connection.h"
 #include "net/cidr.h"
@@ -69,6 +70,7 @@ bool admission_check(struct admission *admission, const struct listener_config *
     *source = 0;
     if (why) {
         admission->denied++;
+        counters_add(COUNTER_REFUSED_DENIED, 1);
         log_refusal(remote, &denials, why);
         return false;
     }
@@ -79,6 +81,7 @@ bool admission_check(struct admission *admission, const struct listener_config *
         return true;
     *source = 0;
     admission->over_source_limit++;
+    counters_add(COUNTER_REFUSED_SOURCE, 1);
     log_refusal(remote, &crowds, "too many connections from there (connections_per_source)");
     return false;
 }

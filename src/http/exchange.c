@@ -1,6 +1,7 @@
 #include "http/exchange.h"
 
 #include "base/clock.h"
+#include "base/counters.h"
 #include "coro/coro.h"
 
 #include <stdlib.h>
@@ -38,6 +39,7 @@ struct exchange *exchange_begin(struct io *io)
     idle_count--;
     list_push_back(&active, &exchange->link);
     active_count++;
+    counters_add(COUNTER_REQUESTS_ACTIVE, 1);
 
     struct arena arena = exchange->arena;
     struct list link = exchange->link;
@@ -62,8 +64,18 @@ struct exchange *exchange_begin(struct io *io)
     return exchange;
 }
 
+/* Of layer 4, and where no whole head came, there is none to count. */
+static void count_response(const struct exchange *exchange)
+{
+    unsigned status_class = exchange->sent_status / 100;
+    if (!exchange->service || (!exchange->request.version && !exchange->request.thrift))
+        return;
+    counters_add(COUNTER_RESPONSES_NONE + (status_class < 5 ? status_class : 5), 1);
+}
+
 void exchange_end(struct exchange *exchange)
 {
+    count_response(exchange);
     arena_run_defers(&exchange->arena); /* they may still use the request, and suspend */
     body_release(&exchange->request.body);
     exchange->request.generation++;
@@ -76,6 +88,7 @@ void exchange_end(struct exchange *exchange)
     exchange->service = NULL;
     list_remove(&exchange->link);
     active_count--;
+    counters_add(COUNTER_REQUESTS_ACTIVE, -1);
     list_push_front(&idle, &exchange->link);
     idle_count++;
 }

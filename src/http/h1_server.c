@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/counters.h"
 #include "base/log.h"
 #include "coro/coro.h"
 #include "io/wait.h"
@@ -178,6 +179,7 @@ static uint16_t refusal_status(int refusal)
 static enum h1_verdict refuse(struct h1_connection *connection, uint16_t status, const char *why)
 {
     connection->base.server->refused++;
+    counters_add(COUNTER_REQUESTS_MALFORMED, 1);
     log_debug("request refused with %u: %s", status, why);
     h1_send_refusal(connection, status, why);
     return H1_LINGER;
@@ -259,6 +261,7 @@ static enum h1_verdict handle_head(struct h1_connection *connection, struct exch
     connection->input.max_bytes = config->body_max_bytes;
     h1_input_begin_body(&connection->input, &parsed, &exchange->request.body, &request_body_ops,
                         &exchange->request.trailers, &exchange->arena);
+    counters_add(COUNTER_REQUESTS_H1, 1);
     connection_begin_exchange(&connection->base, exchange, &h1_codec, connection->base.coro);
     return answer(connection, exchange);
 }

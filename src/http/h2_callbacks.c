@@ -7,6 +7,7 @@
 
 #include <errno.h>
 
+#include "base/counters.h"
 #include "base/log.h"
 #include "http/h2_connection.h"
 #include "http/h2_frames.h"
@@ -56,7 +57,7 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, nghtt
         return 0;
     int result = h2_request_add_field(stream, slice_of_rcbuf(name), slice_of_rcbuf(value));
     if (result == -EMSGSIZE) {
-        h2_frames_calm(connection, "header fields in one request");
+        h2_frames_calm(connection, COUNTER_H2_CALMED_FIELDS, "header fields in one request");
         return NGHTTP2_ERR_PAUSE; /* the rest of the block is never decoded */
     }
     return result < 0 ? NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE : 0;
@@ -79,6 +80,7 @@ static int on_invalid_header(nghttp2_session *session, const nghttp2_frame *fram
 static void refuse_stream(struct h2_stream *stream, uint32_t code)
 {
     stream->connection->base->server->refused++;
+    counters_add(COUNTER_REQUESTS_MALFORMED, 1);
     h2_stream_reset(stream, code);
 }
 
@@ -93,6 +95,7 @@ static void begin_request(struct h2_stream *stream, bool end_stream)
     }
     if (stream->refusal) {
         server->refused++;
+        counters_add(COUNTER_REQUESTS_MALFORMED, 1);
         log_debug("request refused with %u: %s", stream->refusal, stream->why);
     }
     if (h2_stream_start(stream) < 0) {

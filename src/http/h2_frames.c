@@ -4,7 +4,7 @@
 
 enum { LOGGED_PER_S = 1 };
 
-void h2_frames_calm(struct h2_connection *connection, const char *what)
+void h2_frames_calm(struct h2_connection *connection, enum counter counter, const char *what)
 {
     static struct log_limit limit;
     uint32_t suppressed;
@@ -12,6 +12,7 @@ void h2_frames_calm(struct h2_connection *connection, const char *what)
     if (connection->transport.deaf)
         return;
     connection->base->server->h2_calmed++;
+    counters_add(counter, 1);
     h2_transport_terminate(&connection->transport, NGHTTP2_ENHANCE_YOUR_CALM);
     if (!log_limit_pass(&limit, LOGGED_PER_S, &suppressed))
         return;
@@ -20,13 +21,25 @@ void h2_frames_calm(struct h2_connection *connection, const char *what)
              what, suppressed);
 }
 
+static enum counter counter_of(enum h2_event event)
+{
+    switch (event) {
+    case H2_EVENT_RESET:
+        return COUNTER_H2_CALMED_RESETS;
+    case H2_EVENT_FAULT:
+        return COUNTER_H2_CALMED_FAULTS;
+    default:
+        return COUNTER_H2_CALMED_CONTROL;
+    }
+}
+
 void h2_frames_count(struct h2_connection *connection, enum h2_event event)
 {
     const struct http_server *server = connection->base->server;
     const char *excess =
         h2_guard_count(&connection->guard, &server->config.h2_limits, event, io_now_ms(server->io));
     if (excess)
-        h2_frames_calm(connection, excess);
+        h2_frames_calm(connection, counter_of(event), excess);
 }
 
 /* Does the frame carry nothing of a message? Each costs us about as much as one that does. */
@@ -95,5 +108,6 @@ void h2_frames_begun(struct h2_transport *transport, const struct h2_frame_head 
 
 void h2_frames_flooded(struct h2_transport *transport)
 {
-    h2_frames_calm(transport->owner, "frames that have to be answered, or pieces of a head");
+    h2_frames_calm(transport->owner, COUNTER_H2_CALMED_ANSWERS,
+                   "frames that have to be answered, or pieces of a head");
 }

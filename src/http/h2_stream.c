@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/counters.h"
 #include "base/log.h"
 #include "coro/coro.h"
 
@@ -91,6 +92,7 @@ static int answer(struct h2_stream *stream)
     if (stream->refusal)
         return h2_send_refusal(stream);
     struct exchange *exchange = stream->exchange;
+    counters_add(COUNTER_REQUESTS_H2, 1);
     connection_begin_exchange(stream->connection->base, exchange, &h2_codec, stream->coro);
     exchange->connection = stream;
     struct response *response = connection_answer(exchange);

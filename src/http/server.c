@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 
 #include "base/clock.h"
+#include "base/counters.h"
 #include "base/log.h"
 #include "coro/coro.h"
 #include "http/admission.h"
@@ -59,6 +60,7 @@ static void connection_arrival(struct stream *stream)
 static void count_connections(struct http_server *server, int difference)
 {
     server->connection_count += (uint32_t)difference;
+    counters_add(COUNTER_CONNECTIONS_OPEN, difference);
     limits_add_connections(&server->admission.limits, server->admission.listener, difference);
 }
 
@@ -88,6 +90,7 @@ static void init_stream(struct connection *connection, int fd, const struct addr
 {
     struct stream *stream = &connection->stream;
     stream_init(stream, connection->server->io, fd);
+    stream->side = STREAM_OF_CLIENT;
     stream->owner = connection;
     stream->on_arrival = connection_arrival;
     stream->on_closed = connection_closed;
@@ -172,11 +175,13 @@ void http_server_accept(struct http_server *server, int fd)
     struct connection *connection = add_connection(server, source);
     if (!connection) {
         log_warn("no memory for another connection: it is closed");
+        counters_add(COUNTER_REFUSED_MEMORY, 1);
         admission_give(&server->admission, &source);
         io_close_fd(server->io, fd);
         return;
     }
     server->accepted++;
+    counters_add(COUNTER_CONNECTIONS_ACCEPTED, 1);
     init_stream(connection, fd, &remote);
     settle_stream(connection);
     if (proxied)

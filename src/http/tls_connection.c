@@ -9,6 +9,7 @@
 
 #include <string.h>
 
+#include "base/counters.h"
 #include "base/log.h"
 #include "coro/coro.h"
 #include "tls/tls_stream.h"
@@ -40,6 +41,7 @@ static void log_failure(struct connection *connection, const char *why)
     uint32_t suppressed;
     char client[ADDRESS_TEXT_MAX];
     connection->server->handshakes_failed++;
+    counters_add(COUNTER_HANDSHAKES_FAILED, 1);
     if (!log_limit_pass(&limit, FAILURES_LOGGED_PER_S, &suppressed))
         return;
     address_format(&connection->stream.remote, client);
@@ -56,12 +58,11 @@ static void start_protocol(void *arg)
     struct connection *connection = arg;
     const struct listener_config *config = &connection->server->config;
     struct tls_info info;
-    if (config->start) {
-        config->start(connection);
-        return;
-    }
     tls_describe(tls_stream_session(&connection->stream), &info);
-    if (strcmp(info.alpn, "h2") == 0 || !(config->protocols & PROTOCOL_H1))
+    counters_add(info.resumed ? COUNTER_HANDSHAKES_RESUMED : COUNTER_HANDSHAKES_FULL, 1);
+    if (config->start)
+        config->start(connection);
+    else if (strcmp(info.alpn, "h2") == 0 || !(config->protocols & PROTOCOL_H1))
         h2_connection_start(connection);
     else
         h1_connection_start(connection);

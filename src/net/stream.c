@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/counters.h"
 #include "coro/coro.h"
 #include "io/wait.h"
 
@@ -29,6 +30,24 @@ static void notify(struct stream *stream)
         coro_wake(stream->reader, 0);
     else if (stream->on_arrival)
         stream->on_arrival(stream);
+}
+
+void stream_count_in(struct stream *stream, uint32_t bytes)
+{
+    stream->bytes_in += bytes;
+    if (stream->side != STREAM_UNCOUNTED)
+        counters_add(stream->side == STREAM_OF_CLIENT ? COUNTER_CLIENT_BYTES_IN
+                                                      : COUNTER_PEER_BYTES_IN,
+                     bytes);
+}
+
+void stream_count_out(struct stream *stream, uint32_t bytes)
+{
+    stream->bytes_out += bytes;
+    if (stream->side != STREAM_UNCOUNTED)
+        counters_add(stream->side == STREAM_OF_CLIENT ? COUNTER_CLIENT_BYTES_OUT
+                                                      : COUNTER_PEER_BYTES_OUT,
+                     bytes);
 }
 
 static bool get_tcp_info(const struct stream *stream, struct tcp_info *info)
@@ -67,7 +86,7 @@ static uint32_t queue_max(const struct stream *stream)
  * buffers are scarce only a reader gets one of the pool's. */
 static void enqueue(struct stream *stream, struct io_buf *buf)
 {
-    stream->bytes_in += buf->len;
+    stream_count_in(stream, buf->len);
     if (stream->last && buf->len <= SHARED_BYTES_MAX &&
         io_buf_append(stream->io, stream->last, buf)) {
         io_buf_release(stream->io, buf);
@@ -169,6 +188,7 @@ int stream_connect(struct stream *stream, struct io *io, const struct address *t
     stream_init(stream, io, fd);
     stream->movable = true;
     stream->remote = *to;
+    stream->side = STREAM_OF_PEER;
     return 0;
 }
 
@@ -404,7 +424,7 @@ static void write_ended(struct stream_write *write, int result)
     struct stream *stream = write->stream;
     stream->write = NULL;
     if (result > 0)
-        stream->bytes_out += (uint64_t)result;
+        stream_count_out(stream, (uint32_t)result);
     write->done(write, result);
     start_next(stream);
     if (stream->closing)

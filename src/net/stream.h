@@ -65,6 +65,9 @@ struct stream_filter {
     void (*closed)(struct stream *stream);
 };
 
+/* As whose its bytes are counted. */
+enum stream_side { STREAM_UNCOUNTED, STREAM_OF_CLIENT, STREAM_OF_PEER };
+
 struct stream {
     struct io *io;
     int fd;                             /* -1 when closed */
@@ -74,9 +77,10 @@ struct stream {
     struct stream_write *next_write;    /* waits for the filter's own; NULL if none */
     const struct stream_filter *filter; /* or NULL */
     void *filter_state;
-    bool shut;            /* stream_shutdown was called */
-    bool sending;         /* a coroutine is inside stream_send */
-    struct io_buf *first; /* received and unread, oldest first; owned */
+    enum stream_side side; /* set by whoever opens it */
+    bool shut;             /* stream_shutdown was called */
+    bool sending;          /* a coroutine is inside stream_send */
+    struct io_buf *first;  /* received and unread, oldest first; owned */
     struct io_buf *last;
     uint32_t queued;   /* buffers in that list */
     int end;           /* STREAM_OPEN, STREAM_EOF, or the negative error that ended it */
@@ -104,6 +108,10 @@ struct stream {
 };
 
 enum { STREAM_OPEN = 1, STREAM_EOF = 0 };
+
+/* Counts bytes that were received or sent; for the stream and those that do it in its place. */
+void stream_count_in(struct stream *stream, uint32_t bytes);
+void stream_count_out(struct stream *stream, uint32_t bytes);
 
 /* Prepares a stream over a connected descriptor, which it then owns. */
 void stream_init(struct stream *stream, struct io *io, int fd);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/counters.h"
 
 static bool busy(const struct direction *direction)
 {
@@ -27,6 +28,7 @@ static void finish(struct timer *timer)
     if (tunnel->done)
         tunnel->done(&tunnel->result, tunnel->owner);
     free(tunnel);
+    counters_add(COUNTER_TUNNELS_OPEN, -1);
     client->tunnel = peer->tunnel = NULL;
     void (*close_stream)(struct stream * stream) = reason == TUNNEL_ENDED  ? stream_close
                                                    : reason == TUNNEL_LEFT ? stream_leave
@@ -220,6 +222,7 @@ static void begin(struct timer *timer)
 
 void tunnel_attach(struct tunnel *tunnel)
 {
+    counters_add(COUNTER_TUNNELS_OPEN, 1);
     struct stream *client = tunnel->out.from;
     struct stream *peer = tunnel->out.to;
     client->tunnel = peer->tunnel = tunnel;
@@ -245,6 +248,7 @@ struct tunnel *tunnel_start(struct stream *client, struct stream *peer,
         .done = done,
         .owner = owner,
     };
+    counters_add(COUNTER_TUNNELS, 1);
     tunnel_attach(tunnel);
     /* What is queued already moves at the next turn, when the caller is done with the streams. */
     timer_init(&tunnel->timer, begin, tunnel);

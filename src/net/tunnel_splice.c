@@ -121,7 +121,7 @@ static void fill(struct direction *direction)
     }
     int count = io_pipe_fill(splice->pipe, direction->from->fd);
     if (count > 0) {
-        direction->from->bytes_in += (uint64_t)count;
+        stream_count_in(direction->from, (uint32_t)count);
         splice->moved = true;
         splice->little = count < LITTLE_BYTES ? splice->little + 1 : 0;
         tunnel_moved(direction->tunnel);
@@ -195,7 +195,7 @@ static void drain(struct direction *direction)
     }
     if (count > 0) {
         direction->bytes += (uint64_t)count;
-        direction->to->bytes_out += (uint64_t)count;
+        stream_count_out(direction->to, (uint32_t)count);
     }
     if (pipe->bytes)
         wait_writable(direction);

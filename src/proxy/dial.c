@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/counters.h"
 #include "base/log.h"
 #include "http/exchange.h"
 #include "io/wait.h"
@@ -100,9 +101,13 @@ static bool try_again(struct dialing *dialing, int error, unsigned *attempts)
     note_failure(dialing, reason(error));
     if (own_fault(error))
         return false;
-    peer_failed(dialing->entry->peer, &upstream->config);
-    return (*attempts)++ < upstream->config.retries &&
-           pick_remember(upstream, &dialing->tried, dialing->entry, dialing->request->arena);
+    struct peer *peer = dialing->entry->peer;
+    peer_failed(peer, &upstream->config);
+    bool again = (*attempts)++ < upstream->config.retries &&
+                 pick_remember(upstream, &dialing->tried, dialing->entry, dialing->request->arena);
+    if (again)
+        counters_add_upstream(peer->counters, UPSTREAM_RETRIES, 1);
+    return again;
 }
 
 int upstream_dial_with(struct upstream *upstream, struct request *request, struct dialer *dialer,
@@ -118,6 +123,8 @@ int upstream_dial_with(struct upstream *upstream, struct request *request, struc
             break;
         result = error = dialer->connect(dialer, dialing.entry->peer, &upstream->config,
                                          attempt_deadline(&dialing));
+        if (result != -EAGAIN)
+            counters_add_upstream(dialing.entry->peer->counters, UPSTREAM_ATTEMPTS, 1);
     } while (result < 0 && result != -ECANCELED && try_again(&dialing, result, &attempts));
     *why = dialing.why;
     return result == -ECONNREFUSED && error ? error : result;

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/counters.h"
 #include "base/log.h"
 #include "coro/coro.h"
 #include "http/exchange.h"
@@ -279,6 +280,8 @@ static enum outcome accept_response(struct forwarding *forwarding)
     struct client_exchange *client = forwarding->client;
     struct response *response = forwarding->response;
     peer_succeeded(forwarding->entry->peer);
+    if (response->status >= 500)
+        counters_add_upstream(forwarding->entry->peer->counters, UPSTREAM_ERRORS, 1);
     strip_hop_by_hop(response);
     if (response->status == 101)
         return accept_upgrade(forwarding);
@@ -370,6 +373,8 @@ static enum outcome attempt(struct forwarding *forwarding)
     struct upload none = {0};
     forwarding->upload = none;
     int result = acquire(forwarding);
+    if (result != -EAGAIN)
+        counters_add_upstream(forwarding->entry->peer->counters, UPSTREAM_ATTEMPTS, 1);
     if (result < 0) {
         if (result == -ECANCELED)
             return CANCELLED;
@@ -507,6 +512,7 @@ static enum outcome run(struct forwarding *forwarding)
             if (chosen != DONE)
                 return chosen;
         }
+        unsigned counters = forwarding->entry->peer->counters;
         enum outcome outcome = attempt(forwarding);
         if (outcome == DONE || outcome == CANCELLED)
             return outcome;
@@ -514,6 +520,8 @@ static enum outcome run(struct forwarding *forwarding)
             peer_failed(forwarding->entry->peer, &forwarding->upstream->config);
         if (outcome == FAILED || !try_again(forwarding, outcome))
             return FAILED;
+        if (outcome != FULL)
+            counters_add_upstream(counters, UPSTREAM_RETRIES, 1);
     }
 }
 

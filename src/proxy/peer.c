@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 
 #include "base/clock.h"
+#include "base/counters.h"
 #include "base/log.h"
 #include "coro/coro.h"
 #include "net/dns.h"
@@ -132,6 +133,7 @@ struct peer *peer_get(struct io *io, const struct upstream_config *config, const
     }
     peer->users = 1;
     peer->key = key;
+    peer->counters = counters_upstream(config->name);
     peer->io = io;
     if (init_peer(peer, config, text, why) != 0) {
         free_peer(peer);
@@ -185,6 +187,7 @@ void peer_succeeded(struct peer *peer)
 void peer_failed(struct peer *peer, const struct upstream_config *config)
 {
     peer->fails++;
+    counters_add_upstream(peer->counters, UPSTREAM_FAILURES, 1);
     if (!config->fail_max || peer->fails < config->fail_max)
         return;
     if (peer_up(peer))
@@ -289,11 +292,14 @@ static int open_one(struct peer *peer, struct peer_opener *opener, int64_t deadl
 
 int peer_connect(struct peer *peer, struct peer_opener *opener, int64_t deadline)
 {
+    counters_add_upstream(peer->counters, UPSTREAM_CONNECTS, 1);
     int result = ensure_address(peer, deadline);
     if (result == 0)
         result = open_one(peer, opener, deadline);
-    if (result < 0)
+    if (result < 0) {
+        counters_add_upstream(peer->counters, UPSTREAM_CONNECT_FAILURES, 1);
         peer_connection_closed(peer);
+    }
     return result;
 }
 

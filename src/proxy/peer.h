@@ -28,10 +28,11 @@ struct peer_greeting {
 enum peer_speaks { PEER_UNDECIDED, PEER_SPEAKS_H1, PEER_SPEAKS_H2 };
 
 struct peer {
-    struct list link; /* in the worker's list of peers */
-    uint32_t users;   /* upstreams that hold it, and clients open on it */
-    char *key;        /* "upstream name\naddress\nprotocol\nsettings of TLS"; owned */
-    char *text;       /* "host:port" as configured; owned */
+    struct list link;  /* in the worker's list of peers */
+    uint32_t users;    /* upstreams that hold it, and clients open on it */
+    char *key;         /* "upstream name\naddress\nprotocol\nsettings of TLS"; owned */
+    char *text;        /* "host:port" as configured; owned */
+    unsigned counters; /* the place of its upstream's, see base/counters.h */
     struct io *io;
     struct client_tls tls; /* its client retained, its name owned */
     struct tls_memory tls_memory;

@@ -79,6 +79,7 @@ struct stream *peer_adopt_stream(struct io *io, int fd, const struct address *re
     if (!self)
         return NULL;
     stream_init(&self->stream, io, fd);
+    self->stream.side = STREAM_OF_PEER;
     self->stream.on_closed = closed;
     self->stream.movable = true;
     self->stream.remote = *remote;

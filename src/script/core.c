@@ -9,8 +9,10 @@
 #include "script/proxied.h"
 #include "script/run.h"
 #include "script/state.h"
+#include "script/stats.h"
 #include "script/tls.h"
 
+#include "base/counters.h"
 #include "base/log.h"
 #include "tls/digest.h"
 
@@ -44,6 +46,7 @@ static int write_log(lua_State *L)
 static int log_failure(lua_State *L)
 {
     uint32_t suppressed = 0;
+    counters_add(COUNTER_LAYER_FAILURES, 1);
     if (!log_limit_pass(&script_of(L)->errors, 10, &suppressed))
         return 0;
     log_error("%s", luaL_checkstring(L, 1));
@@ -149,6 +152,7 @@ ML_API int luaopen_monolake_core(lua_State *L)
     luaL_register(L, NULL, tls_functions);
     luaL_register(L, NULL, peek_functions);
     luaL_register(L, NULL, cidr_functions);
+    luaL_register(L, NULL, stats_functions);
     luaL_register(L, NULL, proxied_functions);
     luaL_register(L, NULL, harness_functions);
     luaL_register(L, NULL, harness_request_functions);

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/counters.h"
 #include "base/log.h"
 
 enum {
@@ -176,6 +177,10 @@ static void tell_of_bound(struct acceptor *acceptor, bool by_rate)
 
 static void hold_back(struct acceptor *acceptor, bool by_rate)
 {
+    enum counter why = by_rate                ? COUNTER_HELD_BACK_RATE
+                       : files_left(acceptor) ? COUNTER_HELD_BACK_BOUND
+                                              : COUNTER_HELD_BACK_FILES;
+    counters_add(why, 1);
     warn_if_full(acceptor);
     tell_of_bound(acceptor, by_rate);
     pause_accepting(acceptor, by_rate ? rate_pause_ms(acceptor) : ACCEPT_PAUSE_MS);
@@ -185,6 +190,7 @@ static void accept_failed(struct acceptor *acceptor, int error)
 {
     static struct log_limit limit;
     uint32_t suppressed;
+    counters_add(COUNTER_ACCEPT_FAILED, 1);
     if (log_limit_pass(&limit, 1, &suppressed))
         log_error("cannot accept on %s: %s; trying again (raise the limit of open files if this "
                   "lasts: ulimit -n, LimitNOFILE=)",

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/counters.h"
 #include "base/log.h"
 #include "proxy/upstream.h"
 #include "script/script.h"
@@ -77,6 +78,7 @@ static void child_main(const char *path, uint32_t timeout_ms, int fd)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     log_set_role("probe");
+    counters_leave();
     FILE *out = fdopen(fd, "w");
     if (!out)
         _exit(1);

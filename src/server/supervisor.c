@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/counters.h"
 #include "server/acceptor.h"
 #include "server/inherit.h"
 #include "server/notify.h"
@@ -122,8 +123,10 @@ static void worker_ended(struct supervisor *supervisor, unsigned index, int stat
     slot->pid = 0;
     slot->generation = 0;
     limits_clear(&supervisor->limits, index);
+    counters_worker_ended(index);
     if (supervisor->stopping)
         return;
+    counters_add(WIFSIGNALED(status) ? COUNTER_WORKERS_CRASHED : COUNTER_WORKERS_EXITED, 1);
     log_end(index, pid, status);
     if (!supervisor->ready && !has_served) {
         supervisor->exit_code = 1; /* it could not even start */
@@ -307,6 +310,11 @@ static bool start(struct supervisor *supervisor, struct probe_result *probed)
         log_error("no memory for the counts that workers share: %s", strerror(-mapped));
         return false;
     }
+    int counting = counters_open(supervisor->count);
+    if (counting < 0)
+        log_error("no memory for the counters that workers share: %s; ml.stats and ml.metrics tell "
+                  "of one worker each",
+                  strerror(-counting));
     if (supervisor->options->watch) {
         int result = watch_init(&supervisor->watch);
         if (result < 0)

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/counters.h"
 #include "server/notify.h"
 #include "server/sources.h"
 
@@ -27,6 +28,7 @@ void reload_begin(struct supervisor *supervisor)
     if (result < 0) {
         log_error("reload failed: cannot start the probe: %s; the old site serves on",
                   strerror(-result));
+        counters_add(COUNTER_RELOADS_FAILED, 1);
         return;
     }
     notify_reloading();
@@ -52,6 +54,7 @@ void reload_watch(struct supervisor *supervisor, const struct probe_result *resu
 void reload_fail(struct supervisor *supervisor, const char *why)
 {
     log_error("reload failed, the old site serves on: %s", why);
+    counters_add(COUNTER_RELOADS_FAILED, 1);
     if (supervisor->reload == PREPARING)
         workers_tell(supervisor, CONTROL_ABORT, supervisor->next, -1);
     bounds_drop_fresh(&supervisor->bounds);
@@ -133,6 +136,7 @@ void reload_worker_prepared(struct supervisor *supervisor)
 
 void reload_committed(struct supervisor *supervisor)
 {
+    counters_add(COUNTER_RELOADS_DONE, 1);
     log_info("generation %llu serves (%lld ms)", (unsigned long long)supervisor->generation,
              (long long)(clock_now_ms() - supervisor->reload_started_ms));
     end_reload(supervisor);

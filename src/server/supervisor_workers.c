@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/counters.h"
 #include "server/inherit.h"
 #include "server/last_words.h"
 #include "server/worker.h"
@@ -139,6 +140,7 @@ static void ping(struct supervisor *supervisor, unsigned index, int64_t now)
         control_send(slot->control, CONTROL_PING, 0, NULL, -1);
     } else if (slot->pinged_ms && now >= silent_until(supervisor, slot)) {
         bool last = slot->asked_ms;
+        counters_add(last ? COUNTER_WORKERS_KILLED : COUNTER_WORKERS_INTERRUPTED, 1);
         log_error("worker %u has not reacted for %lld ms: does a layer loop? It is %s", index,
                   (long long)(now - slot->pinged_ms), last ? "killed" : "interrupted");
         kill(slot->pid, last ? SIGKILL : LAST_WORDS_SIGNAL);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/counters.h"
 #include "base/log.h"
 #include "coro/coro.h"
 #include "http/server.h"
@@ -382,6 +383,7 @@ static void settle_process(const struct worker_options *options)
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
+    counters_be_worker(options->index);
     pin(options->cpu);
     last_words_prepare(options->script_timeout_ms);
 }

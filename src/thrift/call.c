@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/counters.h"
 #include "base/log.h"
 #include "coro/coro.h"
 
@@ -149,6 +150,7 @@ static struct response *make_response(struct thrift_call *call)
     if (call->refusal)
         return thrift_create_exception(&exchange->request, THRIFT_PROTOCOL_ERROR,
                                        slice_from_cstr(call->refusal));
+    counters_add(COUNTER_REQUESTS_THRIFT, 1);
     connection_begin_exchange(base, exchange, &thrift_codec, call->coro);
     return connection_answer(exchange);
 }

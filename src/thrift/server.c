@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/counters.h"
 #include "base/log.h"
 
 enum { LINGER_MS = 1000, REFUSALS_LOGGED_PER_S = 1 };
@@ -80,6 +81,7 @@ static void log_refusal(struct thrift_connection *connection, const char *why)
     uint32_t suppressed;
     char client[ADDRESS_TEXT_MAX];
     connection->base->server->refused++;
+    counters_add(COUNTER_REQUESTS_MALFORMED, 1);
     if (!log_limit_pass(&limit, REFUSALS_LOGGED_PER_S, &suppressed))
         return;
     address_format(&connection->base->stream.remote, client);
