@@ -11,7 +11,7 @@ from paths import BUILD, CONF
 from workloads import GRPC_BODY, GRPC_PATH, WORKLOADS
 
 PROXY_CPU, LOAD_CPU = 0, 1
-STARTING_SECONDS_MAX = 10
+STARTING_SECONDS_MAX = 60 # under callgrind, on a busy machine
 DESCRIPTORS = 16384
 LISTENERS = ("port", "hook_port", "tls_port", "h2c_port", "grpc_port", "l4_port")
 PLAIN = ("128 B", "16 KiB", "1 MiB")

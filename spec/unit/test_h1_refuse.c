@@ -105,6 +105,28 @@ static void malformed_lines_are_refused(void **state)
             fail_msg("%s was accepted", cases[i].text);
 }
 
+/* Each byte at each place of a value, beside bytes that the scan might take for its like. */
+static void control_bytes_are_refused_wherever_they_stand(void **state)
+{
+    (void)state;
+    enum { PLACES = 20 };
+    static const char begin[] = "GET / HTTP/1.1\r\nHost: h\r\nA: x";
+    static const char fills[] = {'a', '\t', '!', '\x80', '\xff', '~'};
+    for (unsigned fill = 0; fill < sizeof(fills); fill++) {
+        for (unsigned byte = 0; byte < 256; byte++) {
+            for (unsigned place = 0; place < PLACES; place++) {
+                char text[128];
+                int used = snprintf(text, sizeof(text), "%s", begin);
+                memset(text + used, fills[fill], PLACES);
+                text[used + (int)place] = (char)byte;
+                memcpy(text + used + PLACES, "x\r\n\r\n", 5);
+                bool clean = (byte >= ' ' && byte != 0x7f) || byte == '\t';
+                assert_int_equal(accepted(text, (size_t)used + PLACES + 5), clean);
+            }
+        }
+    }
+}
+
 static void one_valid_host_is_asked_for(void **state)
 {
     (void)state;
@@ -222,6 +244,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(malformed_lines_are_refused),
+        TEST(control_bytes_are_refused_wherever_they_stand),
         TEST(one_valid_host_is_asked_for),
         TEST(bodies_are_framed_in_one_way_or_refused),
         TEST(targets_that_others_read_otherwise_are_refused),
