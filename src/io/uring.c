@@ -457,8 +457,14 @@ static void complete_recv_from(struct io *io, struct io_op *op, int result, uint
     recv_stopped(io, ring, op, result);
 }
 
+/* A socket that is half-closed counts as ready: there the kernel leaves the waiting to a thread of
+ * its own, and a cancellation interrupts that. */
 static void complete_send(struct io *io, struct io_op *op, int result)
 {
+    if (result == -EINTR) {
+        rearm(io, op);
+        return;
+    }
     if (result < 0) {
         io_finish(io, op, result);
         return;
