@@ -16,13 +16,19 @@ ml.listen { address = { "127.0.0.1:0", "unix:${directory}/site.sock" }, chain = 
 } }
 ]]
 
+local QUEUED_SITE = [[
+local ml = require "monolake"
+ml.listen { address = "127.0.0.1:0", chain = ml.text "hello", connections_total_max = 4 }
+]]
+
 t.on_both_backends("a new program", function(backend)
    --- Starts a copy of the program, which can be replaced.
    local function start(options)
       local directory = process.directory()
       local path, real = program.copy(directory)
       options = options or {}
-      return program.start { io = backend, site = SITE, workers = options.workers or 2, listeners = 2,
+      return program.start { io = backend, site = options.site or SITE, workers = options.workers or 2,
+         listeners = options.listeners or 2,
          values = { directory = directory }, program = path, arguments = options.arguments }, path, real
    end
 
@@ -77,6 +83,32 @@ t.on_both_backends("a new program", function(backend)
       running:stop()
       assert.equal("", process.read_file(pid_file))
    end)
+
+   --- Nobody is let in while others hold the only places, so that all wait in the kernel's queues.
+   for _, count in ipairs { 1, 2, 3 } do
+      t.it(("serves those who are queued: from 2 workers to %d"):format(count), function()
+         local running, path, real = start { site = QUEUED_SITE, listeners = 1 }
+         local held, waiting = {}, {}
+         for i = 1, 4 do
+            held[i] = running:connect()
+            held[i]:exchange "GET / HTTP/1.1\nHost: a"
+         end
+         for i = 1, 24 do
+            waiting[i] = running:connect()
+            waiting[i]:send_head "GET / HTTP/1.1\nHost: a\nConnection: close"
+         end
+         program.replace(path, ("exec '%s' \"$@\" -w %d\n"):format(real, count))
+         local new = running:upgrade()
+         for i = 1, 24 do
+            assert.equal("hello", waiting[i]:read_response().body)
+            waiting[i]:expect_close()
+         end
+         running:expect_end()
+         assert.equal(count, #new:workers())
+         socket.reset_all()
+         new:stop()
+      end)
+   end
 
    t.it("lets the old one finish what it has begun", function()
       local running = start()

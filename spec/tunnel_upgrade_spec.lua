@@ -243,8 +243,10 @@ t.on_both_backends("tunnels and a new program", function(backend)
       for i = 1, 2 do
          talk(clients[i], peers[i])
       end
-      local third = socket.connect(running.addresses[LIMITED])
-      third:expect_close()
+      local third = socket.try_connect(running.addresses[LIMITED]) -- a reset may be that fast
+      if third then
+         third:expect_close()
+      end
       running:await_log "too many connections from there"
       clients[1]:expect_close() -- idle
       clients[2]:expect_close()

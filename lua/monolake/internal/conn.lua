@@ -357,6 +357,9 @@ end
 --- "client_failed", "peer_failed", "connect_failed", "layer_failed" (`result.error` says how),
 --- "evicted" (a flow that made room for another, see `flows_max`), "cancelled" (this server has ended
 --- it) or "served" (it was handed on to HTTP). A flow that `responses_max` has ended has "ended".
+---
+--- At a binary upgrade (USR2) connections in the clear move to the new program, but not those with a
+--- function of on_close, for it lives in the old one: they have the grace period to end.
 ---@param fn fun(conn: monolake.Conn, result: monolake.ConnResult)
 function methods:on_close(fn)
    check.value("on_close", fn, "function", 2)
