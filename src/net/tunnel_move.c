@@ -54,6 +54,7 @@ uint64_t tunnel_take_back(struct direction *direction, struct tunnel_send *send)
             io_buf_release(direction->tunnel->io, buf);
     }
     send->held = NULL;
+    stream_count_out(direction->to, (uint32_t)(bytes - unsent));
     return bytes - unsent;
 }
 
@@ -273,6 +274,15 @@ struct tunnel *tunnel_adopt(struct stream *client, struct stream *peer,
     return tunnel;
 }
 
+/* They were counted when they came. */
+static void queue_again(struct stream *stream, struct io_buf *buf)
+{
+    enum stream_side side = stream->side;
+    stream->side = STREAM_UNCOUNTED;
+    stream_deliver(stream, buf);
+    stream->side = side;
+}
+
 /* Appends the next bytes of the file to what is queued. */
 static int read_queued(struct stream *stream, int file, off_t *at, uint32_t bytes)
 {
@@ -287,7 +297,7 @@ static int read_queued(struct stream *stream, int file, off_t *at, uint32_t byte
             io_buf_release(stream->io, buf);
             return result;
         }
-        stream_deliver(stream, buf);
+        queue_again(stream, buf);
         *at += len;
         bytes -= len;
     }
