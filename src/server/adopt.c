@@ -61,15 +61,14 @@ static void heard(struct io_op *op, int result, struct io_buf *buf, bool more)
 
 /* --- An offer --------------------------------------------------------------------------------- */
 
-static int check_pending(const struct tunnel_state *state, int file)
+/* Is the file, if there is to be one, of the size that the message says? */
+static bool right_file(const struct tunnel_state *state, int file)
 {
     struct stat status;
     uint64_t expected = (uint64_t)state->client_pending + state->peer_pending;
-    if ((expected != 0) != (file >= 0))
-        return -EPROTO;
-    if (file >= 0 && (fstat(file, &status) != 0 || (uint64_t)status.st_size != expected))
-        return -EPROTO;
-    return 0;
+    if (file < 0 || !expected)
+        return file < 0 && !expected;
+    return fstat(file, &status) == 0 && (uint64_t)status.st_size == expected;
 }
 
 /* Both streams, the second in *peer; what it takes over of the descriptors becomes -1. */
@@ -122,35 +121,44 @@ static void await_word(struct adoption *adoption)
     io_submit(adoption->adopters->io, &adoption->word);
 }
 
-/* Returns 0: it is under way; or a negative errno. */
-static int adopt(struct adopters *adopters, const struct tunnel_state *state, struct offer_fds *fds)
+static struct acceptor *find(struct adopters *adopters, struct slice listener)
 {
     char key[256];
-    int result = check_pending(state, fds->pending);
-    if (result < 0)
-        return result;
-    memcpy(key, state->listener.ptr, state->listener.len); /* 255 bytes at most */
-    key[state->listener.len] = '\0';
+    if (listener.len >= sizeof(key))
+        return NULL;
+    memcpy(key, listener.ptr, listener.len);
+    key[listener.len] = '\0';
     struct acceptor *acceptor = acceptors_find(adopters->acceptors, key);
-    if (!acceptor || !acceptor->server.service)
-        return -EADDRNOTAVAIL;
+    return acceptor && acceptor->server.service ? acceptor : NULL;
+}
+
+/* Returns NULL: it is under way; or why it is refused. */
+static const char *adopt(struct adopters *adopters, const struct tunnel_state *state,
+                         struct offer_fds *fds)
+{
+    struct acceptor *acceptor = find(adopters, state->listener);
+    if (!right_file(state, fds->pending))
+        return "the bytes on their way are not as many as it says";
+    if (!acceptor)
+        return "the site does not listen there any more";
     if (!acceptor_has_room(acceptor))
-        return -EMFILE;
+        return "too many connections are open (raise the limit of open files: ulimit -n, "
+               "LimitNOFILE=)";
     struct adoption *adoption = calloc(1, sizeof(*adoption));
     if (!adoption)
-        return -ENOMEM;
+        return "out of memory";
     *adoption = (struct adoption){
         .freeze = {.over = over_before}, .adopters = adopters, .channel = fds->channel};
     adoption->tunnel = make_tunnel(adoption, acceptor, state, fds);
     if (!adoption->tunnel) {
         free(adoption);
-        return -ENOMEM;
+        return "out of memory, or an access log that it is to be noted in cannot be opened";
     }
     fds->channel = -1;
     adopters->count++;
     await_word(adoption);
     tunnel_socket_say(adoption->channel, TUNNEL_TAKEN); /* if nobody hears it, the poll ends */
-    return 0;
+    return NULL;
 }
 
 static void take_offer(struct adopters *adopters, struct slice message, struct offer_fds *fds)
@@ -159,13 +167,10 @@ static void take_offer(struct adopters *adopters, struct slice message, struct o
     uint32_t suppressed;
     struct tunnel_state state;
     const char *why;
-    int result = tunnel_state_parse(message, &state, &why);
-    if (result == 0) {
-        result = adopt(adopters, &state, fds);
-        why = strerror(-result);
-    }
+    if (tunnel_state_parse(message, &state, &why) == 0)
+        why = adopt(adopters, &state, fds);
     offer_fds_close(fds); /* those that were not taken over */
-    if (result < 0 && log_limit_pass(&limit, 1, &suppressed))
+    if (why && log_limit_pass(&limit, 1, &suppressed))
         log_warn("a tunnel of the program before this one is refused: %s (%u more were not logged)",
                  why, suppressed);
 }

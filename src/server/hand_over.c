@@ -153,7 +153,7 @@ static void await_answer(struct offer *offer)
                                    .done = answered,
                                    .owner = offer};
     io_submit(io, &offer->answer);
-    timer_start(io_timers(io), &offer->late, io_now_ms(io) + ANSWER_MS);
+    timer_start(io_timers(io), &offer->late, io_now_ms(io) + offer->over->answer_ms);
 }
 
 /* A socket that is full for the moment is no reason to give up. */
@@ -253,7 +253,8 @@ static void look(struct timer *timer)
 
 void hand_over_init(struct hand_over *over, struct io *io, struct acceptors *acceptors)
 {
-    *over = (struct hand_over){.io = io, .acceptors = acceptors, .socket = -1};
+    *over = (struct hand_over){
+        .io = io, .acceptors = acceptors, .socket = -1, .answer_ms = ANSWER_MS};
     timer_init(&over->look, look, over);
     list_init(&over->offers);
 }

@@ -21,6 +21,7 @@ struct hand_over {
     int socket;        /* to the new program's workers; -1: there is none, or nobody reads it */
     struct timer look; /* for tunnels that may go now */
     struct list offers;
+    uint32_t answer_ms;   /* 5,000: how long one may take to be answered */
     unsigned offer_count; /* under way */
     unsigned moved;
     unsigned told; /* of these the log knows */
