@@ -261,6 +261,37 @@ ml.listen { address = "127.0.0.1:0", chain = { ml.text(tostring(count)) } }
    end)
 end)
 
+t.on_both_backends("a layer that loops during a reload", function(backend)
+   t.it("costs its request only, and the reload goes on", function()
+      local text = [[
+local ml = require "monolake"
+ml.listen { address = "127.0.0.1:0", chain = { ml.router {
+   ["/loop"] = function()
+      ml.log.info "the loop begins"
+      while true do
+         jit.off(function() end) -- nothing that is compiled
+      end
+   end,
+   ["/"] = ml.text "${answer}",
+} } }
+]]
+      local running = program.start { io = backend, site = text, values = { answer = "one" },
+         arguments = { "--script-timeout", "0.3" } }
+      local kept, looping = running:connect(), running:connect()
+      assert.equal("one", ask(kept))
+      looping:send_head "GET /loop HTTP/1.1\nHost: a"
+      running:await_log "the loop begins"
+      running.values.answer = "two"
+      running:write("site.lua", text)
+      reload(running)
+      assert.equal(500, looping:read_response().status)
+      assert.equal("two", ask(kept))
+      assert.matches("at request %d+: GET a/loop", running:log())
+      assert.matches("site.lua:6: the script did not finish within 300 ms", running:log())
+      assert.is_nil(running:log():find "was ended by signal")
+   end)
+end)
+
 t.on_both_backends("--watch", function(backend)
    local WITH_PART = [[
 local ml = require "monolake"

@@ -1,7 +1,9 @@
 #include "proxy/site.h"
 
 #include <assert.h>
+#include <unistd.h>
 
+#include "base/log.h"
 #include "coro/coro.h"
 
 void site_retain(struct site *site)
@@ -13,6 +15,7 @@ void site_retain(struct site *site)
 static void destroy(void *arg)
 {
     struct site *site = arg;
+    log_debug("generation %llu is freed (pid %d)", (unsigned long long)site->generation, getpid());
     site->destroy(site);
 }
 

@@ -34,6 +34,8 @@ static bool run_script(struct script *script, const char *path, uint32_t time_ma
     lua_State *L = script->L;
     if (time_max_ms)
         interrupt_begin(L, time_max_ms);
+    else
+        interrupt_watch(L, NULL);
     script_push_value(script, L, VALUE_LOAD_SITE);
     lua_pushstring(L, path);
     bool loaded = lua_pcall(L, 1, 0, 0) == 0;

@@ -51,6 +51,7 @@ struct supervisor {
     bool reload_again; /* another HUP came meanwhile */
     int64_t reload_started_ms;
     int64_t reload_deadline; /* for the workers to prepare, and to commit */
+    bool reload_asked;       /* that deadline is over: the silent ones were asked for last words */
     struct probe probe;
     struct probe_result probed;  /* of the generation that is being prepared */
     struct probe_result serving; /* of the one that serves */
@@ -87,8 +88,9 @@ bool workers_all_gone(const struct supervisor *supervisor);
 
 /* Kill those that are stuck: only they pay. Their ends are heard of as those of others. */
 void workers_kill_late(struct supervisor *supervisor);   /* to load the site when they start */
-void workers_kill_silent(struct supervisor *supervisor); /* to answer CONTROL_PREPARE */
-void workers_kill_old(struct supervisor *supervisor);    /* to answer CONTROL_COMMIT */
+/* With SIGKILL, or with LAST_WORDS_SIGNAL to be told what holds them up: */
+void workers_signal_silent(struct supervisor *supervisor, int number); /* to CONTROL_PREPARE */
+void workers_signal_old(struct supervisor *supervisor, int number);    /* to CONTROL_COMMIT */
 void workers_kill(struct supervisor *supervisor);
 
 /* Plans when to start one again that has ended. */

@@ -1,11 +1,13 @@
 #include "server/supervisor_internal.h"
 
 #include <malloc.h>
+#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/counters.h"
+#include "server/last_words.h"
 #include "server/notify.h"
 #include "server/sources.h"
 
@@ -73,10 +75,16 @@ static void send_fresh_listeners(struct supervisor *supervisor)
     }
 }
 
+static void set_deadline(struct supervisor *supervisor)
+{
+    supervisor->reload_deadline = clock_now_ms() + supervisor->options->script_timeout_ms;
+    supervisor->reload_asked = false;
+}
+
 static void commit(struct supervisor *supervisor)
 {
     supervisor->reload = COMMITTING;
-    supervisor->reload_deadline = clock_now_ms() + supervisor->options->script_timeout_ms;
+    set_deadline(supervisor);
     supervisor->generation = supervisor->next;
     probe_result_free(&supervisor->serving);
     supervisor->serving = supervisor->probed;
@@ -111,7 +119,7 @@ static void probe_ended(struct supervisor *supervisor)
     }
     supervisor->next = supervisor->generation + 1;
     supervisor->reload = PREPARING;
-    supervisor->reload_deadline = clock_now_ms() + supervisor->options->script_timeout_ms;
+    set_deadline(supervisor);
     send_fresh_listeners(supervisor);
     /* One that is not running need not answer: it will start with the new generation. */
     for (unsigned i = 0; i < supervisor->count; i++)
@@ -148,16 +156,31 @@ static bool late(const struct supervisor *supervisor, enum reload state)
            clock_now_ms() >= supervisor->reload_deadline;
 }
 
+/* A layer may hold up a worker that has nothing to do with the reload: it is interrupted, and its
+ * worker has a little longer to answer. */
+static bool last_chance_is_over(struct supervisor *supervisor)
+{
+    if (supervisor->reload_asked)
+        return true;
+    supervisor->reload_asked = true;
+    supervisor->reload_deadline = clock_now_ms() + LAST_WORDS_MS;
+    if (supervisor->reload == PREPARING)
+        workers_signal_silent(supervisor, LAST_WORDS_SIGNAL);
+    else
+        workers_signal_old(supervisor, LAST_WORDS_SIGNAL);
+    return false;
+}
+
 void reload_step(struct supervisor *supervisor)
 {
     if (supervisor->reload == PROBING && probe_step(&supervisor->probe, &supervisor->probed))
         probe_ended(supervisor);
-    if (late(supervisor, PREPARING)) {
-        workers_kill_silent(supervisor);
+    if (late(supervisor, PREPARING) && last_chance_is_over(supervisor)) {
+        workers_signal_silent(supervisor, SIGKILL);
         reload_fail(supervisor, "a worker did not load the site in time");
     }
-    if (late(supervisor, COMMITTING)) {
-        workers_kill_old(supervisor);
+    if (late(supervisor, COMMITTING) && last_chance_is_over(supervisor)) {
+        workers_signal_old(supervisor, SIGKILL);
         supervisor->reload_deadline =
             DEADLINE_NEVER; /* those that are started again will serve it */
     }

@@ -225,19 +225,19 @@ void workers_kill_late(struct supervisor *supervisor)
     }
 }
 
-void workers_kill_silent(struct supervisor *supervisor)
+void workers_signal_silent(struct supervisor *supervisor, int number)
 {
     for (unsigned i = 0; i < supervisor->count; i++)
         if (supervisor->workers[i].pid && !supervisor->workers[i].answered)
-            kill(supervisor->workers[i].pid, SIGKILL);
+            kill(supervisor->workers[i].pid, number);
 }
 
-void workers_kill_old(struct supervisor *supervisor)
+void workers_signal_old(struct supervisor *supervisor, int number)
 {
     for (unsigned i = 0; i < supervisor->count; i++) {
         const struct worker_slot *slot = &supervisor->workers[i];
         if (slot->pid && slot->generation && slot->generation != supervisor->generation)
-            kill(slot->pid, SIGKILL);
+            kill(slot->pid, number);
     }
 }
 

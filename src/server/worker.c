@@ -160,7 +160,10 @@ static struct site *load(struct worker *worker, uint64_t generation,
                                      .generation = generation,
                                      .sources = sources,
                                      .source_count = source_count};
-    return script_load_site(worker->options->site, &options, error);
+    struct site *site = script_load_site(worker->options->site, &options, error);
+    if (site)
+        log_debug("generation %llu is loaded (pid %d)", (unsigned long long)generation, getpid());
+    return site;
 }
 
 static void clear_wanted(struct worker *worker)
