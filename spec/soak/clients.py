@@ -14,7 +14,9 @@ from books import ORIGIN, UPGRADE, WORKER
 REQUESTS_PER_CONNECTION = 60
 STREAMS_AT_ONCE = 6
 UDP_SECONDS = 3.0
-DRAIN_IDLE_SECONDS = 0.5  # a program that ends waits a second for another request of an idle connection
+# A program that ends waits a second for another request of an idle connection, from when it has sent the
+# last answer: who has not asked for so long may meet its FIN.
+DRAIN_IDLE_SECONDS = 0.5
 BODY_MAX = 600000
 SMALL_MAX = 4000
 
@@ -202,7 +204,8 @@ class Clients:
             return False
         except http1.Broken as broken:
             causes = [WORKER]
-            if broken.stage == "idle" and begun - connection.answered_at > DRAIN_IDLE_SECONDS:
+            if broken.stage == "idle" and (connection.last == "slow reader" or
+                                           begun - connection.answered_at > DRAIN_IDLE_SECONDS):
                 causes.append(UPGRADE)
             if broken.stage == "body" or "reset with" in str(broken):
                 causes.append(ORIGIN)
