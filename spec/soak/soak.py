@@ -119,7 +119,8 @@ class Soak:
         self.served = version
 
     def tunnel_seconds(self, rng):
-        return rng.choice((0.2, 2, rng.uniform(5, GRACE_SECONDS * 0.6)))
+        """Some outlive the program that accepted them: they move to its successor."""
+        return rng.choice((0.2, 2, rng.uniform(5, 15), rng.uniform(20, 120)))
 
     def more_listeners(self, rng):
         chosen = [port for port in self.spare_ports if rng.random() < 0.5]
