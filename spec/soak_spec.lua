@@ -8,8 +8,8 @@ local SECONDS = (t.full_load and 600 or 150) * t.tasks.patience
 
 t.on_both_backends("a soak", function(backend)
    local function soak(minutes)
-      return process.start({ "/usr/bin/python3", "spec/soak/soak.py", minutes, "--seed", "5", "--io", backend },
-         process.directory())
+      local argv = { "/usr/bin/python3", "spec/soak/soak.py", minutes, "--seed", "5", "--io", backend }
+      return process.start(argv, process.directory())
    end
 
    t.it("finds nothing lost, nothing twice and nothing of a stranger", function()

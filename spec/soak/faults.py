@@ -123,7 +123,7 @@ class Faults:
 
     async def taken_reload(self, rng):
         kept = self.program.more
-        self.program.more = 'ml.listen { address = "127.0.0.1:%d", chain = {} }' % self.soak.taken_port
+        self.program.more = '\nml.listen { address = "127.0.0.1:%d", chain = {} }' % self.soak.taken_port
         self.program.write_site()
         await self.expect_refusal("address taken")
         self.program.more = kept

@@ -67,4 +67,4 @@ ml.listen { address = "127.0.0.1:${tcp}", l4 = ml.tcp_proxy { "127.0.0.1:${echo_
    name = "tunnel", fail_max = 2, fail_timeout = "1s", connect_timeout = "30s" } }
 ml.listen { udp = "127.0.0.1:${udp}", l4 = ml.udp_proxy({ "127.0.0.1:${udp_1}", "127.0.0.1:${udp_2}",
    name = "datagrams" }, { idle_timeout = "5s" }) }
-${more}
+-- Further listeners, each on a line of its own: ${more}

@@ -124,7 +124,7 @@ class Soak:
 
     def more_listeners(self, rng):
         chosen = [port for port in self.spare_ports if rng.random() < 0.5]
-        return "".join('ml.listen { address = "127.0.0.1:%d", chain = { ml.text "version %d" } }\n' %
+        return "".join('\nml.listen { address = "127.0.0.1:%d", chain = { ml.text "version %d" } }' %
                        (port, self.program.version + 1) for port in chosen)
 
     def background(self, coroutine):

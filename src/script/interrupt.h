@@ -18,15 +18,16 @@ void interrupt_begin(lua_State *L, uint32_t time_max_ms);
 /* Lets it run on undisturbed. */
 void interrupt_end(void);
 
-/* For workers. Says which state runs a layer now, for which request (NULL: it loads a site); without
- * a state: none does any more. */
+/* For workers. Says which state runs a layer now, for which request (NULL: it loads a site);
+ * without a state: none does any more. */
 void interrupt_watch(lua_State *L, const struct request *request);
 
 /* The request whose layer runs, or NULL. */
 const struct request *interrupt_request(void);
 
-/* Raises an error in the layer or site that runs, which has had so much time, as soon as the interpreter is
- * at it: not in compiled code. False: none runs. To be called by a handler of a signal. */
+/* Raises an error in the layer or site that runs, which has had so much time, as soon as the
+ * interpreter is at it: not in compiled code. False: none runs. To be called by a handler of a
+ * signal. */
 bool interrupt_running(uint32_t time_max_ms);
 
 #endif

@@ -87,7 +87,7 @@ bool workers_all_serve(const struct supervisor *supervisor);
 bool workers_all_gone(const struct supervisor *supervisor);
 
 /* Kill those that are stuck: only they pay. Their ends are heard of as those of others. */
-void workers_kill_late(struct supervisor *supervisor);   /* to load the site when they start */
+void workers_kill_late(struct supervisor *supervisor); /* to load the site when they start */
 /* With SIGKILL, or with LAST_WORDS_SIGNAL to be told what holds them up: */
 void workers_signal_silent(struct supervisor *supervisor, int number); /* to CONTROL_PREPARE */
 void workers_signal_old(struct supervisor *supervisor, int number);    /* to CONTROL_COMMIT */
