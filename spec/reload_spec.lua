@@ -261,6 +261,41 @@ ml.listen { address = "127.0.0.1:0", chain = { ml.text(tostring(count)) } }
    end)
 end)
 
+t.on_both_backends("a worker that is started again and does not come to its end of loading", function(backend)
+   -- Loaded for the third time, in the worker that takes the place of the first, it loops.
+   local LOOPS = [[
+local file = io.open(debug.getinfo(1).source:match "@(.*)/" .. "/count", "a+")
+file:write "x"
+local count = file:seek "end"
+file:close()
+while count == 3 do
+   ${loop}
+end
+local ml = require "monolake"
+ml.listen { address = "127.0.0.1:0", chain = { ml.text(tostring(count)) } }
+]]
+
+   local function kill_and_await(loop, pattern)
+      local running = program.start { io = backend, site = LOOPS, values = { loop = loop },
+         arguments = { "--script-timeout", "0.3" } }
+      assert.equal("2", ask_anew(running))
+      sys.kill(running:workers()[1], sys.SIGKILL)
+      running:await_log "worker 0 did not load the site in time: it is interrupted"
+      running:await_log(pattern)
+      t.eventually("an answer of a worker that has loaded it", function()
+         return ask_anew(running) == "4"
+      end)
+   end
+
+   t.it("tells the line where it can be interrupted", function()
+      kill_and_await("jit.off(function() end)", "site%.lua:%d: the script did not finish within 300 ms")
+   end)
+
+   t.it("is killed where not", function()
+      kill_and_await("", "worker 0 did not load the site in time: it is killed")
+   end)
+end)
+
 t.on_both_backends("a layer that loops during a reload", function(backend)
    t.it("costs its request only, and the reload goes on", function()
       local text = [[

@@ -54,6 +54,7 @@ static void worker_ready(struct supervisor *supervisor, struct worker_slot *slot
                          uint64_t generation)
 {
     slot->generation = generation;
+    slot->asked_ms = 0;
     if (!workers_all_serve(supervisor))
         return;
     bounds_announce(&supervisor->bounds);

@@ -123,6 +123,13 @@ static bool starting(const struct worker_slot *slot)
     return slot->pid && !slot->generation;
 }
 
+/* When one that starts is to be asked for its last words, or has had the time for them. */
+static int64_t late_at(const struct supervisor *supervisor, const struct worker_slot *slot)
+{
+    return slot->asked_ms ? slot->asked_ms + LAST_WORDS_MS
+                          : slot->started_ms + supervisor->options->script_timeout_ms;
+}
+
 /* When one that was pinged is to be asked for its last words, or has had the time for them. */
 static int64_t silent_until(const struct supervisor *supervisor, const struct worker_slot *slot)
 {
@@ -171,7 +178,7 @@ int64_t workers_next_due(const struct supervisor *supervisor)
         const struct worker_slot *slot = &supervisor->workers[i];
         int64_t own = DEADLINE_NEVER;
         if (starting(slot))
-            own = slot->started_ms + supervisor->options->script_timeout_ms;
+            own = late_at(supervisor, slot);
         else if (slot->pid && !supervisor->stopping)
             own = slot->pinged_ms ? silent_until(supervisor, slot) : slot->next_ping_ms;
         else if (!slot->pid && may_start(supervisor))
@@ -217,11 +224,13 @@ void workers_kill_late(struct supervisor *supervisor)
     int64_t now = clock_now_ms();
     for (unsigned i = 0; i < supervisor->count; i++) {
         struct worker_slot *slot = &supervisor->workers[i];
-        if (!starting(slot) || now < slot->started_ms + supervisor->options->script_timeout_ms)
+        if (!starting(slot) || now < late_at(supervisor, slot))
             continue;
-        log_error("worker %u did not load the site in time", i);
-        kill(slot->pid, SIGKILL);
-        slot->started_ms = now; /* once is enough */
+        bool last = slot->asked_ms;
+        log_error("worker %u did not load the site in time: it is %s", i,
+                  last ? "killed" : "interrupted");
+        kill(slot->pid, last ? SIGKILL : LAST_WORDS_SIGNAL);
+        slot->asked_ms = now;
     }
 }
 
