@@ -30,6 +30,19 @@ end }
 ]]
 local PLAIN, HTTP, HOOKED, LIMITED = 1, 2, 3, 4
 
+--- Ways in that are rarer.
+local OTHER_SITE = [[
+local ml = require "monolake"
+local log = ml.access_log "${directory}/text.log"
+local tcp = ml.tcp_proxy { "${origin}", name = "tcp" }
+ml.listen { address = "127.0.0.1:0", l4 = { log, ml.detect {
+   http = ml.http { chain = ml.proxy { "${origin}", name = "http" } }, other = tcp } } }
+local inner = ml.tcp_proxy { "unix:${directory}/out", name = "local" }
+ml.listen { address = "unix:${directory}/in", l4 = { log, inner } }
+ml.listen { address = "127.0.0.1:0", proxy_protocol = { from = { "127.0.0.1" } }, l4 = { log, tcp } }
+]]
+local DETECTING, LOCAL, BEHIND_A_PROXY = 1, 2, 3
+
 t.on_both_backends("tunnels and a new program", function(backend)
    local origin
 
@@ -62,8 +75,8 @@ t.on_both_backends("tunnels and a new program", function(backend)
       return client, peer
    end
 
-   local function websocket(running)
-      local client = socket.connect(running.addresses[HTTP])
+   local function websocket(running, listener)
+      local client = socket.connect(running.addresses[listener or HTTP])
       client:send_head "GET / HTTP/1.1\nHost: a\nConnection: Upgrade\nUpgrade: websocket"
       local peer = origin:accept()
       peer:read_request_head()
@@ -158,6 +171,38 @@ t.on_both_backends("tunnels and a new program", function(backend)
          local members = ('"client_bytes":%.0f,"peer_bytes":%.0f'):format(up, down)
          assert.truthy(table.concat(json):find(members, 1, true))
       end
+      running:stop()
+   end)
+
+   t.it("move whatever way they came in, and outlive reloads there", function()
+      local running = start { site = OTHER_SITE, listeners = 3 }
+      local path = running.values.directory .. "/out"
+      local inner = socket.listen { address = "unix:" .. path }
+      local clients, peers = {}, {}
+      clients[1], peers[1] = websocket(running, DETECTING)
+      clients[2] = socket.connect(running.addresses[LOCAL])
+      peers[2] = inner:accept()
+      clients[3] = socket.connect(running.addresses[BEHIND_A_PROXY])
+      clients[3]:send "PROXY TCP4 192.0.2.1 198.51.100.7 40000 443\r\n"
+      peers[3] = origin:accept()
+      for i = 1, 3 do
+         talk(clients[i], peers[i])
+      end
+      running = upgrade(running)
+      for i = 1, 3 do
+         talk(clients[i], peers[i])
+      end
+      running:write("site.lua", (OTHER_SITE:gsub("\nml.listen { address = \"unix.-\n", "\n")))
+      running:reload()
+      running:reload()
+      for i = 1, 3 do
+         talk(clients[i], peers[i])
+         end_well(clients[i], peers[i])
+      end
+      local log = table.concat(lines(running, "text.log", 3), "\n")
+      assert.matches("\n192%.0%.2%.1:40000 %[.-%] 198%.51%.100%.7:443 [%d.:]+ 12 12 %S+ ended", "\n" .. log)
+      assert.matches("unix:%S+/in unix:%S+/out 12 12 %S+ ended", log)
+      inner:close()
       running:stop()
    end)
 
