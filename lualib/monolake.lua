@@ -91,11 +91,12 @@ ml.hash = hash
 --- none), `flow_queue_max` (16 datagrams of a flow that wait for its layers), `receive_buffer` and
 --- `send_buffer` of the socket (those of the system), `request_line_max` (8k), `head_max` (32k),
 --- `headers_max` (100), `body_max` (none), `requests_max` (none; per connection), `connections_max`
---- (none; per worker),
---- `server_name` ("monolake-lua"), `protocols` ({ "h1", "h2" }; a list of "h1", "h2", which TLS clients
---- choose by ALPN, and "h2c", HTTP/2 in the clear for clients that know it beforehand). For HTTP/2:
---- `h2_streams_max` (128 at once on a connection), and what a connection may do in 10 s before it is
---- closed with ENHANCE_YOUR_CALM: `h2_resets_max` (200 requests given up, if that is most of them),
+--- (none; per worker), `server_name` ("monolake-lua"), `protocols` ({ "h1", "h2" }; a list of "h1", "h2",
+--- which TLS clients choose by ALPN, and "h2c", HTTP/2 in the clear for clients that know it beforehand).
+--- For HTTP/2: `h2_streams_max` (128 at once on a connection; 1 or more), `h2_window` (65535 bytes; how far
+--- a request's body may be ahead of its reader: raise it for uploads over long ways, which go at most so
+--- far per round trip; every stream may hold as much memory), and what a connection may do in 10 s before
+--- it is closed with ENHANCE_YOUR_CALM: `h2_resets_max` (200 requests given up, if that is most of them),
 --- `h2_faults_max` (100 stream errors), `h2_control_max` (1000 frames that carry nothing, beyond those
 --- that requests and data bring with them).
 ---

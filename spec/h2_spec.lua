@@ -1,6 +1,7 @@
 --- HTTP/2 of clients in the clear: the same exchanges as over HTTP/1, in front of an HTTP/1 origin.
 local t = require "spec.support"
 local h2 = require "spec.support.h2"
+local process = t.process
 
 local SITE = [[
 local ml = require "monolake"
@@ -26,10 +27,11 @@ ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, chain = {
 } }
 ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, send_timeout = "100ms",
    chain = { ml.text(("x"):rep(524288)) } }
+ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, h2_window = "200k", chain = { ml.proxy(origin) } }
 ]]
 
 t.on_both_backends("a client's HTTP/2 connection", function(backend)
-   local origin, proxy = t.proxied(backend, { site = SITE, listeners = 5 })
+   local origin, proxy = t.proxied(backend, { site = SITE, listeners = 6 })
 
    local function connect(listener, options)
       return h2.connect(proxy().addresses[listener or 1], options)
@@ -230,12 +232,12 @@ t.on_both_backends("a client's HTTP/2 connection", function(backend)
       assert.equal(300000, #client:response(big).body)
    end)
 
-   t.it("takes a body no faster than the origin does", function()
-      local client = connect()
+   --- Uploads as much as the window of a request allows, before the origin reads any of it.
+   local function fill_window(client, window)
       local id = client:request(h2.post(), { open = true })
       local upstream = origin:accept()
       upstream:read_request_head()
-      local window, sent = 65535, 0
+      local sent = 0
       client:sync()
       while window > 0 do
          local len = math.min(window, 16384)
@@ -246,8 +248,25 @@ t.on_both_backends("a client's HTTP/2 connection", function(backend)
       while got < sent do
          got = got + #upstream:read_chunk()
       end
+      return id, upstream
+   end
+
+   t.it("takes a body no faster than the origin does", function()
+      local client = connect()
+      local id, upstream = fill_window(client, 65535)
       client:data(id, "end", true)
       assert.equal("end", upstream:read_chunk())
+      assert.is_nil(upstream:read_chunk())
+      upstream:respond(200, "ok")
+      assert.equal("ok", client:response(id).body)
+   end)
+
+   t.it("lets a request's body be as far ahead of the origin as h2_window says", function()
+      local client = connect(6)
+      client:sync()
+      assert.equal(204800, client.settings[h2.INITIAL_WINDOW_SIZE])
+      local id, upstream = fill_window(client, 204800)
+      client:data(id, "", true)
       assert.is_nil(upstream:read_chunk())
       upstream:respond(200, "ok")
       assert.equal("ok", client:response(id).body)
@@ -439,5 +458,23 @@ t.on_both_backends("a client's HTTP/2 connection", function(backend)
       upstream:read_request()
       upstream:send(t.head "HTTP/1.1 101 Switching Protocols\nConnection: upgrade\nUpgrade: echo")
       assert.equal(502, client:response(id).status)
+   end)
+end)
+
+describe("a site's options of HTTP/2", function()
+   teardown(process.remove_directories)
+
+   t.it("are checked", function()
+      for option, complaint in pairs {
+         ["h2_window = 1000"] = "h2_window: expected 65535 bytes to less than 2g, not 1000",
+         ['h2_window = "2g"'] = "h2_window: expected 65535 bytes to less than 2g, not 2147483648",
+         ["h2_streams_max = 0"] = 'h2_streams_max: expected 1 or more; protocols = { "h1" } turns HTTP/2 off',
+      } do
+         local site = ('local ml = require "monolake"\nml.listen { address = "127.0.0.1:0", %s, chain = {} }')
+            :format(option)
+         local _, err, status = t.program.check { site = site }
+         assert.equal(1, status)
+         assert.matches("site.lua:2: listen: " .. complaint, err, 1, true)
+      end
    end)
 end)

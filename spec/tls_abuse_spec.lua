@@ -124,11 +124,14 @@ t.on_every_tls("a TLS port", function(backend, library)
    end
 
    local failures = {
-      ["http request"] = function(address)
+      ["the client speaks HTTP in the clear"] = function(address)
          local client = socket.connect(address)
-         client:send_head(REQUEST)
-         local answer = client:read_all()
-         assert.is_true(answer == "" or answer:sub(1, 2) == "\21\3", answer)
+         client:send_head("POST / HTTP/1.1\nHost: a\nContent-Length: 200000", ("a"):rep(200000))
+         local response = client:read_response()
+         assert.equal(400, response.status)
+         assert.equal("close", response:get "connection")
+         assert.matches("This port speaks TLS", response.body)
+         client:close()
       end,
       ["the client speaks no protocol that is served here"] = function(address)
          assert.is_nil((tls_socket.try_connect(address, { alpn = { "other" } })))

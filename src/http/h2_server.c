@@ -222,6 +222,7 @@ static struct h2_connection *create(struct connection *base)
     struct h2_transport_options options = {
         .server = true,
         .streams_max = config->h2_streams_max,
+        .window_bytes = config->h2_window_bytes,
         .header_list_max_bytes = config->head_max_bytes,
         .ops = &transport_ops,
         .callbacks = h2_callbacks(),

@@ -287,8 +287,9 @@ static int submit_settings(struct h2_transport *transport,
 {
     nghttp2_settings_entry entries[5];
     size_t count = 0;
-    entries[count++] =
-        (nghttp2_settings_entry){NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_WINDOW_BYTES};
+    uint32_t window = options->window_bytes ? options->window_bytes : H2_STREAM_WINDOW_BYTES;
+    uint32_t shared = window > H2_CONNECTION_WINDOW_BYTES ? window : H2_CONNECTION_WINDOW_BYTES;
+    entries[count++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, window};
     entries[count++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE,
                                                 options->header_list_max_bytes};
     if (options->server) {
@@ -302,7 +303,7 @@ static int submit_settings(struct h2_transport *transport,
     if (nghttp2_submit_settings(transport->session, NGHTTP2_FLAG_NONE, entries, count) != 0)
         return -ENOMEM;
     return nghttp2_session_set_local_window_size(transport->session, NGHTTP2_FLAG_NONE, 0,
-                                                 H2_CONNECTION_WINDOW_BYTES) == 0
+                                                 (int32_t)shared) == 0
                ? 0
                : -ENOMEM;
 }

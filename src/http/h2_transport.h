@@ -25,7 +25,7 @@
 #include <stdint.h>
 
 enum {
-    H2_STREAM_WINDOW_BYTES = 65535,
+    H2_STREAM_WINDOW_BYTES = 65535, /* RFC 9113 section 6.9.2 */
     H2_CONNECTION_WINDOW_BYTES = 1048576,
     H2_OUTBOUND_FRAMES_MAX = 1000, /* queued for a peer that does not read them */
 };
@@ -72,6 +72,7 @@ struct h2_transport {
 struct h2_transport_options {
     bool server;
     uint32_t streams_max;           /* SETTINGS_MAX_CONCURRENT_STREAMS, of a server */
+    uint32_t window_bytes;          /* of each stream, for what it receives; 0: 65,535 */
     uint32_t header_list_max_bytes; /* SETTINGS_MAX_HEADER_LIST_SIZE; advice to the peer */
     const struct h2_transport_ops *ops;
     void *owner; /* for the ops, and the session's user_data in all callbacks */

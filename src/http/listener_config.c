@@ -14,6 +14,7 @@ void listener_config_init(struct listener_config *config)
         .header_count_max = 100,
         .protocols = PROTOCOL_H1 | PROTOCOL_H2,
         .h2_streams_max = 128,
+        .h2_window_bytes = 65535,
         .h2_limits = {.resets_max = 200, .faults_max = 100, .control_max = 1000},
         .frame_max_bytes = 16777216,
         .calls_max = 32,

@@ -1,9 +1,10 @@
 /*
  * A connection of a listener with TLS before its protocol is known: waits for the first bytes,
- * handshakes in a coroutine, then starts what was agreed on (ALPN, RFC 7301).
+ * handshakes in a coroutine, then starts what was agreed on (ALPN, RFC 7301). Who speaks HTTP in
+ * the clear is told of the mistake.
  *
  *   accept ──▶ waiting ──bytes──▶ [coroutine: handshake] ──▶ http/1.1 or h2
- *                 └─ timer, end ─▶ closed ◀── failed ──┘
+ *                 └─ timer, end ─▶ closed ◀── failed, 400 ──┘
  */
 #include "http/connection.h"
 
@@ -14,7 +15,17 @@
 #include "coro/coro.h"
 #include "tls/tls_stream.h"
 
-enum { FAILURES_LOGGED_PER_S = 1 };
+enum {
+    FAILURES_LOGGED_PER_S = 1,
+    CLEAR_LINGER_MS = 1000, /* for who was answered in the clear to close first */
+};
+
+#define CLEAR_TEXT "This port speaks TLS: ask for https:// instead of http://.\n"
+static const char clear_answer[] = "HTTP/1.1 400 Bad Request\r\n"
+                                   "Content-Type: text/plain; charset=utf-8\r\n"
+                                   "Content-Length: 59\r\n"
+                                   "Connection: close\r\n\r\n" CLEAR_TEXT;
+_Static_assert(sizeof(CLEAR_TEXT) - 1 == 59, "the length stands in the head above");
 
 static void arrival(struct connection *connection);
 static void drain(struct connection *connection);
@@ -68,9 +79,38 @@ static void start_protocol(void *arg)
         h1_connection_start(connection);
 }
 
+/* Records of TLS begin with 22, methods with a letter. */
+static bool speaks_in_clear(const struct connection *connection)
+{
+    const struct io_buf *buf = connection->stream.first;
+    return !connection->server->config.start && buf && buf->len && buf->data[0] >= 'A' &&
+           buf->data[0] <= 'Z';
+}
+
+/* Closing with unread bytes would reset the connection, and the answer with it (RFC 9112 section
+ * 9.6): what the client has left to say is dropped for a moment. */
+static void answer_in_clear(struct connection *connection)
+{
+    struct stream *stream = &connection->stream;
+    struct iovec iov = {(void *)clear_answer, sizeof(clear_answer) - 1};
+    int64_t end_ms = io_now_ms(stream->io) + CLEAR_LINGER_MS;
+    log_failure(connection, "the client speaks HTTP in the clear");
+    if (stream_send(stream, &iov, 1, end_ms) < 0)
+        return;
+    stream_shutdown(stream);
+    while (stream_wait_readable(stream, end_ms) > 0)
+        io_buf_release(stream->io, stream_take(stream));
+}
+
 static void setup_main(void *arg)
 {
     struct connection *connection = arg;
+    if (speaks_in_clear(connection)) {
+        answer_in_clear(connection);
+        connection->coro = NULL;
+        stream_close(&connection->stream);
+        return;
+    }
     struct http_server *server = connection->server;
     struct service *service = server->service; /* its generation owns the certificates */
     char error[TLS_ERROR_MAX_BYTES];

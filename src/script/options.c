@@ -51,6 +51,7 @@ static const struct option of_listener[] = {
     LISTENER(OPTION_TEXT, "server_name", server_name),
     LISTENER(OPTION_PROTOCOLS, "protocols", protocols),
     LISTENER(OPTION_COUNT, "h2_streams_max", h2_streams_max),
+    LISTENER(OPTION_BYTES, "h2_window", h2_window_bytes),
     LISTENER(OPTION_COUNT, "h2_resets_max", h2_limits.resets_max),
     LISTENER(OPTION_COUNT, "h2_faults_max", h2_limits.faults_max),
     LISTENER(OPTION_COUNT, "h2_control_max", h2_limits.control_max),

@@ -533,10 +533,23 @@ for name, kind in pairs(option_kinds.listener) do
    HTTP[name] = not NOT_HTTP[name] and kind or nil
 end
 
+--- HTTP/2 knows windows from 64 KiB, which clients take as given at first, to 2 GiB; and a connection
+--- without streams serves nobody.
+local function check_h2(what, checked, level)
+   local window = checked.h2_window
+   if window and (window < 65535 or window >= 2 ^ 31) then
+      error(("%s: h2_window: expected 65535 bytes to less than 2g, not %.0f"):format(what, window), level + 1)
+   elseif checked.h2_streams_max == 0 then
+      error(('%s: h2_streams_max: expected 1 or more; protocols = { "h1" } turns HTTP/2 off'):format(what),
+         level + 1)
+   end
+end
+
 --- @param options table
 function build.http(options, level)
    local site = build.current("http", level + 1)
    local checked = check.options("http", options, HTTP, level + 1)
+   check_h2("http", checked, level + 1)
    if checked.chain == nil then
       error("http: expected a chain", level + 1)
    end
@@ -824,6 +837,7 @@ end
 function build.listen(options, level)
    build.current("listen", level + 1)
    local checked = check.options("listen", options, LISTEN, level + 1)
+   check_h2("listen", checked, level + 1)
    local udp = checked.udp ~= nil
    if udp then
       check_udp(checked, level + 1)
