@@ -209,4 +209,33 @@ t.on_both_backends("the end", function(backend)
          return not socket.try_connect(running.address)
       end)
    end)
+
+   t.it("does not wait for a layer that loops: the others on its worker get their answers", function()
+      local running = program.start { io = backend, arguments = { "--script-timeout", "0.2" },
+         values = { origin = origin.address }, site = [[
+            local ml = require "monolake"
+            ml.options { grace = "60s" }
+            ml.listen { address = "127.0.0.1:0", chain = { ml.router {
+               ["/loop"] = function()
+                  ml.log.info "the loop begins"
+                  while true do
+                     jit.off(function() end) -- nothing that is compiled
+                  end
+               end,
+               ["/*"] = ml.proxy "${origin}",
+            } } }
+         ]] }
+      local client, upstream = under_way(running)
+      local looping = running:connect()
+      looping:send_head "GET /loop HTTP/1.1\nHost: a"
+      running:await_log "the loop begins"
+      running.process:signal(sys.SIGTERM)
+      running:await_log "finishing requests"
+      assert.equal(500, looping:read_response().status)
+      assert.matches("at request %d+: GET a/loop", running:log())
+      upstream:respond(200, "slow")
+      assert.equal("slow", client:read_response().body)
+      socket.reset_all()
+      running:expect_end()
+   end)
 end)

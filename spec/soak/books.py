@@ -55,14 +55,17 @@ class Books:
         self.faults = collections.Counter()
         self.outcomes = collections.Counter()
         self.durations = collections.defaultdict(Histogram)
+        self.phase, self.phases = "", collections.defaultdict(Histogram)  # latencies of small requests
         self.events = collections.deque(maxlen=EVENTS_MAX)
         self.killed = collections.OrderedDict()  # pid -> None
         self.shapes = collections.Counter()
         self.violations, self.first = 0, None
 
-    def success(self, kind, seconds):
+    def success(self, kind, seconds, small=False):
         self.answered[kind] += 1
         self.latency[kind].add(seconds)
+        if small:
+            self.phases[self.phase].add(seconds)
 
     def event(self, cause, pid=None):
         event = Event(cause, pid)

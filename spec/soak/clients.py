@@ -237,7 +237,8 @@ class Clients:
             return self.books.violation("%s: %s (%s): %s" % (kind, request.ident, what, wrong))
         if request.method == "POST":
             self.soak.record.answered(request.ident)
-        self.books.success("%s, %s" % (kind, what), time.monotonic() - begun)
+        self.books.success("%s, %s" % (kind, what), time.monotonic() - begun,
+                           small=what == "small" and "/sleep" not in request.target)
 
     # --- Tunnels ---------------------------------------------------------------------------------
 

@@ -69,7 +69,7 @@ class Faults:
 
     async def hup(self, expected):
         """Returns the line that tells how it ended; None after a violation."""
-        ended = self.program.expect(r"generation (\d+) serves|(reload failed)")
+        ended = self.program.expect(r"generation (\d+) serves \((\d+) ms\)|reload failed")
         os.kill(self.program.pid, signal.SIGHUP)
         try:
             return await asyncio.wait_for(ended, RELOAD_SECONDS + self.soak.patience)
@@ -85,13 +85,22 @@ class Faults:
             self.program.write_site()
             line = await self.hup("of a good site")
             if line and line[1]:
-                self.books.durations["reload"].add(time.monotonic() - begun)
+                self.books.durations["reload, as the program says"].add(int(line[2]) / 1000)
                 self.soak.serves(self.program.version)
                 return await self.check_listeners()
             if line and not self.disturbed(begun):
                 self.books.violation("a good site was refused: " + line.string)
             self.books.outcomes["reloads that a dying worker ended"] += 1
             await asyncio.sleep(0.2)
+
+    async def reloads(self, count, broken_share):
+        """So many in a row, some with sites that fail."""
+        rng = random.Random("%s reloads" % self.soak.seed)
+        while self.books.faults["reload"] + self.books.faults["broken reload"] < count:
+            broken = rng.random() < broken_share
+            self.books.faults["broken reload" if broken else "reload"] += 1
+            await (self.broken_reload(rng) if broken else self.reload(rng))
+        self.soak.until = time.monotonic()
 
     async def check_listeners(self):
         """Those that the site added answer, the others refuse."""

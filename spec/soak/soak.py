@@ -2,6 +2,7 @@
 """Runs the program under mixed load and random faults for a while and checks every answer.
 
     ./dev soak MINUTES [--seed N] [--io io_uring|epoll] [--clients FACTOR]
+    ./dev soak --reloads N [...]    nothing but reloads, one behind the other: no request may fail at all
 
 The faults are drawn from the seed (their timing is the machine's). What a fault of ours explains is
 counted as a failure; anything else is a violation: it is printed with the seed, and the exit code is 1.
@@ -27,6 +28,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 CLIENTS = {"h1": 8, "h1 new": 3, "h1 lua": 6, "h1 tls": 4, "h2c": 2, "h2 tls": 2, "websocket": 6, "tunnel": 8,
            "udp": 4}
 LISTENERS = ("plain", "lua", "tls", "h2c", "tcp")
+BASE_SECONDS = 8            # of load before reloads, to compare with
+BROKEN_SHARE = 0.1          # of reloads in a row
+RELOADS_SECONDS_MAX = 3600
 WARM_SHARE = 0.2            # of the time, before memory is looked at for the first time
 WARM_SECONDS_MAX = 120
 GROWTH_MAX_KIB = 48 * 1024  # of a worker between then and the end
@@ -149,11 +153,19 @@ class Soak:
         self.at_start = await self.at_rest()
         clients, faults = Clients(self), Faults(self)
         clients.start(CLIENTS)
-        lanes = [asyncio.ensure_future(faults.lane(*lane)) for lane in faults.lanes()]
-        warm_at = began + min(self.seconds * WARM_SHARE, WARM_SECONDS_MAX)
+        self.until = began + self.seconds
+        if self.options.reloads:
+            self.until = began + RELOADS_SECONDS_MAX
+            self.books.phase = "before any reload"
+            await asyncio.sleep(BASE_SECONDS)
+            self.books.phase = "during reloads"
+            lanes = [asyncio.ensure_future(faults.reloads(self.options.reloads, BROKEN_SHARE))]
+        else:
+            lanes = [asyncio.ensure_future(faults.lane(*lane)) for lane in faults.lanes()]
+        warm_at = time.monotonic() + min(self.seconds * WARM_SHARE, WARM_SECONDS_MAX)
         self.warm = None
         next_word = began + 60
-        while time.monotonic() < began + self.seconds:
+        while time.monotonic() < self.until:
             await asyncio.sleep(0.25)
             self.record.read()
             for lane in lanes:
@@ -231,6 +243,9 @@ class Soak:
         for what, times in sorted(books.durations.items()):
             print("  %-32s %6d times, p50 %.0f, p99 %.0f, max %.0f" % (
                 what, times.count, times.quantile(0.5) * 1e3, times.quantile(0.99) * 1e3, times.max * 1e3))
+        for phase, times in books.phases.items():
+            print("small requests %s: %d, p50 %.1f ms, p99 %.1f ms, max %.1f ms" % (
+                phase, times.count, times.quantile(0.5) * 1e3, times.quantile(0.99) * 1e3, times.max * 1e3))
         print("processes, RSS in KiB and descriptors: at the start; warm; at the end")
         for name in sorted(self.at_end):
             print("  %-12s %8d %4d   %8d %4d   %8d %4d" % (
@@ -259,17 +274,22 @@ def certificates(directory):
 
 def parse():
     parser = argparse.ArgumentParser(prog="./dev soak", description="mixes load with random faults")
-    parser.add_argument("minutes", type=float)
+    parser.add_argument("minutes", type=float, nargs="?", default=0)
+    parser.add_argument("--reloads", type=int, default=0, help="nothing but so many reloads in a row")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--io", default="auto", choices=("auto", "io_uring", "epoll"))
     parser.add_argument("--clients", type=float, default=1.0, help="load, as a multiple of the usual one")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if not options.minutes and not options.reloads:
+        parser.error("how many MINUTES, or --reloads N?")
+    return options
 
 
 def main():
     sys.stdout.reconfigure(line_buffering=True)
     options = parse()
-    print("soak of %g minutes, seed %d, %s" % (options.minutes, options.seed, options.io))
+    length = "%d reloads" % options.reloads if options.reloads else "%g minutes" % options.minutes
+    print("soak of %s, seed %d, %s" % (length, options.seed, options.io))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     soak = Soak(options)
     try:

@@ -143,7 +143,7 @@ end
 
 --- How many descriptors a process has open.
 function process.descriptors(pid)
-   local listing = io.popen(("ls /proc/%d/fd"):format(pid))
+   local listing = io.popen(("ls /proc/%d/fd 2>/dev/null"):format(pid))
    local _, count = listing:read("*a"):gsub("\n", "\n")
    listing:close()
    return count

@@ -19,7 +19,8 @@ static const char usage[] =
     "      --pid FILE         write the process id of the supervisor\n"
     "      --log-level L      error, warn, info or debug (default: info)\n"
     "      --watch            reload when a file that the site loaded changes\n"
-    "      --script-timeout S seconds that a script may run at a stretch (default: 10)\n"
+    "      --script-timeout S seconds that a script may run at a stretch (default: 5); a worker whose\n"
+    "                         layer takes longer is interrupted, then started again\n"
     "  -V, --version          print versions\n"
     "  -h, --help             print this\n"
     "\n"
@@ -29,7 +30,7 @@ static const char usage[] =
 
 enum { OPTION_IO = 256, OPTION_TLS, OPTION_PID, OPTION_LEVEL, OPTION_WATCH, OPTION_SCRIPT_TIMEOUT };
 
-enum { SCRIPT_TIMEOUT_MS = 10000, SCRIPT_TIMEOUT_MAX_S = 3600, NAME_MAX_BYTES = 32 };
+enum { SCRIPT_TIMEOUT_MS = 5000, SCRIPT_TIMEOUT_MAX_S = 3600, NAME_MAX_BYTES = 32 };
 
 static const struct option long_options[] = {
     {"check", no_argument, NULL, 't'},

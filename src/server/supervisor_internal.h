@@ -79,6 +79,9 @@ void workers_plan(struct supervisor *supervisor);
 void workers_start_due(struct supervisor *supervisor);
 int64_t workers_next_due(const struct supervisor *supervisor);
 
+/* How long one may take to load a site. */
+int64_t workers_load_ms(const struct supervisor *supervisor);
+
 void workers_tell(struct supervisor *supervisor, enum control_kind kind, uint64_t value, int fd);
 
 /* Does it hold for each of them? */

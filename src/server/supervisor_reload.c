@@ -77,7 +77,7 @@ static void send_fresh_listeners(struct supervisor *supervisor)
 
 static void set_deadline(struct supervisor *supervisor)
 {
-    supervisor->reload_deadline = clock_now_ms() + supervisor->options->script_timeout_ms;
+    supervisor->reload_deadline = clock_now_ms() + workers_load_ms(supervisor);
     supervisor->reload_asked = false;
 }
 

@@ -17,8 +17,9 @@
 enum {
     CRASH_WINDOW_MS = 10000, /* a worker that lived shorter is restarted with a delay */
     RESTART_DELAY_MAX_MS = 5000,
+    LOAD_BESIDE_MS = 2000, /* for all but the script: a busy machine may not run a worker at once */
     PING_EVERY_MS = 1000,
-    PONG_WITHIN_MS = 2000, /* and as long as a script may take */
+    PONG_WITHIN_MS = 2000, /* or as long as a script may take, if that is longer */
 };
 
 void workers_plan(struct supervisor *supervisor)
@@ -123,11 +124,16 @@ static bool starting(const struct worker_slot *slot)
     return slot->pid && !slot->generation;
 }
 
+int64_t workers_load_ms(const struct supervisor *supervisor)
+{
+    return (int64_t)supervisor->options->script_timeout_ms + LOAD_BESIDE_MS;
+}
+
 /* When one that starts is to be asked for its last words, or has had the time for them. */
 static int64_t late_at(const struct supervisor *supervisor, const struct worker_slot *slot)
 {
     return slot->asked_ms ? slot->asked_ms + LAST_WORDS_MS
-                          : slot->started_ms + supervisor->options->script_timeout_ms;
+                          : slot->started_ms + workers_load_ms(supervisor);
 }
 
 /* When one that was pinged is to be asked for its last words, or has had the time for them. */
@@ -135,7 +141,8 @@ static int64_t silent_until(const struct supervisor *supervisor, const struct wo
 {
     if (slot->asked_ms)
         return slot->asked_ms + LAST_WORDS_MS;
-    return slot->pinged_ms + PONG_WITHIN_MS + supervisor->options->script_timeout_ms;
+    int64_t allowed_ms = supervisor->options->script_timeout_ms;
+    return slot->pinged_ms + (allowed_ms > PONG_WITHIN_MS ? allowed_ms : PONG_WITHIN_MS);
 }
 
 static void ping(struct supervisor *supervisor, unsigned index, int64_t now)
@@ -158,7 +165,7 @@ static void ping(struct supervisor *supervisor, unsigned index, int64_t now)
 void workers_ping(struct supervisor *supervisor)
 {
     int64_t now = clock_now_ms();
-    for (unsigned i = 0; i < supervisor->count && !supervisor->stopping; i++)
+    for (unsigned i = 0; i < supervisor->count; i++)
         if (supervisor->workers[i].pid && supervisor->workers[i].generation)
             ping(supervisor, i, now);
 }
@@ -179,7 +186,7 @@ int64_t workers_next_due(const struct supervisor *supervisor)
         int64_t own = DEADLINE_NEVER;
         if (starting(slot))
             own = late_at(supervisor, slot);
-        else if (slot->pid && !supervisor->stopping)
+        else if (slot->pid)
             own = slot->pinged_ms ? silent_until(supervisor, slot) : slot->next_ping_ms;
         else if (!slot->pid && may_start(supervisor))
             own = slot->restart_ms;
