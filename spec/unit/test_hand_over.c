@@ -274,6 +274,35 @@ static void what_is_not_taken_stays(void **state)
     }
 }
 
+static void one_at_a_time_is_tried_behind_a_late_answer(void **state)
+{
+    (void)state;
+    struct ends ends[MANY];
+    struct offer_fds fds;
+    open_workers(false);
+    hand_over.answer_ms = 50;
+    for (unsigned i = 0; i < MANY; i++)
+        ends[i] = open_tunnel();
+    turn_until(hand_over.at_once == 1);
+    hand_over.answer_ms = PATIENCE_MS; /* of the one that is tried when all others are late */
+    turn_until(hand_over.offer_count == 1);
+    loop_turn_idle();
+    unsigned offered = 0;
+    while (tunnel_socket_receive(offers, message, sizeof(message), &fds) > 0) {
+        offer_fds_close(&fds); /* the last of them refuses the one that is tried */
+        offered++;
+    }
+    assert_in_range(offered, 2, MANY - 1);
+    adopters_init(&adopters, loop, &new.acceptors, offers);
+    offers = -1;
+    turn_until(count(&old) == offered);
+    for (unsigned i = 0; i < MANY; i++)
+        talk(ends[i]);
+    close_workers();
+    for (unsigned i = 0; i < MANY; i++)
+        close_ends(ends[i]);
+}
+
 static void stays_if_nobody_listens(void **state)
 {
     (void)state;
@@ -418,6 +447,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ON_BOTH(many_move),
         ON_BOTH(what_is_not_taken_stays),
+        ON_BOTH(one_at_a_time_is_tried_behind_a_late_answer),
         ON_BOTH(stays_if_nobody_listens),
         ON_BOTH(a_full_socket_is_waited_for),
         ON_BOTH(what_is_not_given_is_left_alone),

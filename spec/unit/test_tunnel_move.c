@@ -353,6 +353,27 @@ static void keeps_its_times(void **state)
     close(peer);
 }
 
+static void times_that_are_still_to_come_are_now(void **state)
+{
+    (void)state;
+    struct tunnel_state told = {
+        .deadline_ms = DEADLINE_NEVER, .moved_ms = INT64_MAX, .idle_timeout_ms = 100};
+    int client_fd, peer_fd;
+    open_endless();
+    freeze();
+    struct tunnel_state known = told;
+    tunnel_describe(side->tunnel, &known, &client_fd, &peer_fd);
+    struct side *other = create_side(dup(client_fd), dup(peer_fd));
+    other->tunnel = tunnel_adopt(&other->client, &other->peer, &told, &other->freeze, done, other);
+    tunnel_leave(side->tunnel);
+    tunnel_thaw(other->tunnel);
+    await_end(TUNNEL_LEFT);
+    side = other;
+    await_end(TUNNEL_IDLE);
+    close(client);
+    close(peer);
+}
+
 static void what_is_given_up_leaves_the_connections_alone(void **state)
 {
     (void)state;
@@ -452,6 +473,7 @@ int main(void)
         ON_BOTH(moves_with_a_full_pipe),
         ON_BOTH(moves_half_closed),
         ON_BOTH(keeps_its_times),
+        ON_BOTH(times_that_are_still_to_come_are_now),
         ON_BOTH(what_is_given_up_leaves_the_connections_alone),
         ON_BOTH(ends_while_it_is_frozen),
         ON_BOTH(one_that_fails_does_not_move),

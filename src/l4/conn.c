@@ -462,7 +462,8 @@ static struct l4_conn *adopt_conn(struct connection *connection, const struct tu
         return NULL;
     arena_be_frugal(&exchange->arena);
     exchange->codec = &l4_codec;
-    exchange->started_us = state->started_us;
+    if (state->started_us < exchange->started_us)
+        exchange->started_us = state->started_us;
     exchange->request.id = state->id;
     struct l4_conn *conn = arena_zalloc(&exchange->arena, sizeof(*conn));
     if (conn) {

@@ -249,6 +249,7 @@ struct tunnel *tunnel_adopt(struct stream *client, struct stream *peer,
                             void *owner)
 {
     struct tunnel *tunnel = calloc(1, sizeof(*tunnel));
+    int64_t now = io_now_ms(client->io);
     if (!tunnel)
         return NULL;
     *tunnel = (struct tunnel){
@@ -258,7 +259,7 @@ struct tunnel *tunnel_adopt(struct stream *client, struct stream *peer,
         .options = {.idle_timeout_ms = state->idle_timeout_ms,
                     .half_closed_timeout_ms = state->half_closed_timeout_ms,
                     .deadline = state->deadline_ms},
-        .moved_ms = state->moved_ms,
+        .moved_ms = state->moved_ms < now ? state->moved_ms : now,
         .freeze = freeze,
         .frozen = true,
         .borrowed = true,

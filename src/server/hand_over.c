@@ -76,9 +76,12 @@ static void over_before(struct tunnel_freeze *freeze)
     forget((struct offer *)freeze);
 }
 
+/* Whose turn would be next shall not wait for nothing, too: one is tried. */
 static void late(struct timer *timer)
 {
-    keep(timer->owner, "the new one did not answer in time");
+    struct offer *offer = timer->owner;
+    offer->over->at_once = 1;
+    keep(offer, "the new one did not answer in time");
 }
 
 static void answered(struct io_op *op, int result, struct io_buf *buf, bool more)
@@ -101,6 +104,7 @@ static void answered(struct io_op *op, int result, struct io_buf *buf, bool more
         keep(offer, "the new one is gone");
     else {
         offer->over->moved++;
+        offer->over->at_once = OFFERS_MAX;
         forget(offer);
         tunnel_leave(tunnel);
     }
@@ -221,7 +225,7 @@ static bool offer_those_of(struct hand_over *over, struct http_server *server)
     list_for_each(node, &server->connections)
     {
         struct connection *connection = container_of(node, struct connection, link);
-        if (over->offer_count >= OFFERS_MAX)
+        if (over->offer_count >= over->at_once)
             return false;
         struct tunnel *tunnel = ready(connection);
         if (tunnel && !begin_offer(over, connection, tunnel))
@@ -253,8 +257,11 @@ static void look(struct timer *timer)
 
 void hand_over_init(struct hand_over *over, struct io *io, struct acceptors *acceptors)
 {
-    *over = (struct hand_over){
-        .io = io, .acceptors = acceptors, .socket = -1, .answer_ms = ANSWER_MS};
+    *over = (struct hand_over){.io = io,
+                               .acceptors = acceptors,
+                               .socket = -1,
+                               .answer_ms = ANSWER_MS,
+                               .at_once = OFFERS_MAX};
     timer_init(&over->look, look, over);
     list_init(&over->offers);
 }

@@ -22,6 +22,7 @@ struct hand_over {
     struct timer look; /* for tunnels that may go now */
     struct list offers;
     uint32_t answer_ms;   /* 5,000: how long one may take to be answered */
+    unsigned at_once;     /* so many offers may be under way: few where answers are late */
     unsigned offer_count; /* under way */
     unsigned moved;
     unsigned told; /* of these the log knows */
