@@ -51,6 +51,7 @@
 require "monolake.core" -- brings monolake.internal.* where a plain LuaJIT asks
 local build = require "monolake.internal.build"
 local check = require "monolake.internal.check"
+local shared = require "monolake.internal.shared"
 local stats = require "monolake.internal.stats"
 local wait = require "monolake.internal.wait"
 local Reply = require("monolake.internal.response").Reply
@@ -477,6 +478,36 @@ function ml.response(options)
       headers = checked.headers or {},
       body = body,
    }, Reply)
+end
+
+--- A dictionary that all workers share: strings, numbers and booleans by key, in bounded memory.
+---
+---     local seen = ml.shared("seen", { size = "10m" })
+---     ...
+---     local count, why = seen:incr(req.ip, 1, 0, "1m")
+---     if count and count > 100 then
+---        return ml.text("too many", { status = 429 })
+---     end
+---
+--- Options: `size` (1m; 64k to 64g) of its memory, which is taken as it fills, and `evict` (true: what was
+--- not used for longest makes room for what is new; false: when it is full, new entries are refused). An
+--- entry takes 128 bytes with up to 72 bytes of key and string, and 128 for each further 120. Key and
+--- string together may have 28 KB in the smallest dictionary, 110 KB from 1m on, and a 150th of the size
+--- if that is more; a key 64 KB.
+---
+--- It keeps what is in it over reloads and binary upgrades as long as name, size and `evict` stay; with
+--- another size it begins empty, and one that the site does not name any more is gone. A worker that dies
+--- in the middle of a change takes nothing along: the change has happened or it has not.
+---
+--- Dictionaries are named while a site is loaded; naming one again gives the same. In a plain LuaJIT
+--- (monolake.test) they work alike, for that process alone, and last as long as it: begin a spec with
+--- `flush`.
+---@param name string at most 63 bytes
+---@param options { size: integer|string|nil, evict: boolean|nil }|nil
+---@return monolake.Shared
+function ml.shared(name, options)
+   local dict = shared.open(name, options, 2)
+   return dict
 end
 
 --- What the program has counted since it was started, over all workers, those that have died included,

@@ -8,6 +8,7 @@
 #include "script/peek.h"
 #include "script/proxied.h"
 #include "script/run.h"
+#include "script/shared.h"
 #include "script/state.h"
 #include "script/stats.h"
 #include "script/tls.h"
@@ -153,6 +154,7 @@ ML_API int luaopen_monolake_core(lua_State *L)
     luaL_register(L, NULL, peek_functions);
     luaL_register(L, NULL, cidr_functions);
     luaL_register(L, NULL, stats_functions);
+    luaL_register(L, NULL, shared_functions);
     luaL_register(L, NULL, proxied_functions);
     luaL_register(L, NULL, harness_functions);
     luaL_register(L, NULL, harness_request_functions);

@@ -30,6 +30,7 @@ enum control_kind {
     /* Behind all others, for the programs on both sides of an upgrade may be of two versions. */
     CONTROL_TAKES_TUNNELS, /* from a new program: messages of version `value` (tunnel_state.h) */
     CONTROL_HAND_OVER,     /* to a worker, before it drains: with the socket for its tunnels */
+    CONTROL_SHARE, /* to a worker, before CONTROL_PREPARE: with a shared dictionary's memory */
 };
 
 struct control_message {

@@ -17,10 +17,20 @@
 #include "base/log.h"
 #include "proxy/upstream.h"
 #include "script/script.h"
+#include "server/memories.h"
+#include "shared/open.h"
 
 /* The report is a sequence of records: one letter, the text, NUL. A file's contents follow its
  * name: as eight bytes of length and as many as that. */
-enum record { ADDRESS = 'A', FILE_NAME = 'F', GRACE = 'G', SUMMARY = 'S', ERROR = 'E', DONE = 'D' };
+enum record {
+    ADDRESS = 'A',
+    MEMORY = 'M',
+    FILE_NAME = 'F',
+    GRACE = 'G',
+    SUMMARY = 'S',
+    ERROR = 'E',
+    DONE = 'D',
+};
 
 enum {
     REPORT_MAX_BYTES = 512 << 20, /* sets of addresses are large */
@@ -62,12 +72,20 @@ static bool check_upstreams(struct site *site, FILE *out)
     return true;
 }
 
+static void put_memory(const struct shared_spec *spec, void *arg)
+{
+    char text[MEMORY_TEXT_MAX];
+    memory_format(spec, text);
+    put(arg, MEMORY, text);
+}
+
 static void report_site(struct site *site, FILE *out)
 {
     char grace[16];
     for (unsigned i = 0; i < site->listener_count; i++)
         for (unsigned j = 0; j < site->listeners[i]->address_count; j++)
             put(out, ADDRESS, site->listeners[i]->addresses[j]);
+    shared_each(put_memory, out);
     snprintf(grace, sizeof(grace), "%u", site->grace_ms);
     put(out, GRACE, grace);
     struct slice summary = site_describe(site, &site->arena);
@@ -181,6 +199,8 @@ static bool parse_report(const struct probe *probe, struct probe_result *result)
             return false;
         if (kind == ADDRESS)
             append(&result->addresses, &result->address_count, text);
+        else if (kind == MEMORY)
+            append(&result->memories, &result->memory_count, text);
         else if (kind == GRACE)
             result->grace_ms = (uint32_t)strtoul(text, NULL, 10);
         else if (kind == SUMMARY)
@@ -273,6 +293,7 @@ static void free_all(char **items, unsigned count)
 void probe_result_free(struct probe_result *result)
 {
     free_all(result->addresses, result->address_count);
+    free_all(result->memories, result->memory_count);
     for (unsigned i = 0; i < result->file_count; i++) {
         free((char *)result->files[i].path);
         free((char *)result->files[i].text);

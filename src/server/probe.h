@@ -17,6 +17,8 @@
 struct probe_result {
     char **addresses; /* of all listeners, as written */
     unsigned address_count;
+    char **memories; /* shared dictionaries that it wants; see server/memories.h */
+    unsigned memory_count;
     struct script_source *files; /* that the script loaded, or tried to */
     unsigned file_count;
     uint32_t grace_ms;

@@ -306,6 +306,13 @@ static bool start(struct supervisor *supervisor, struct probe_result *probed)
     }
     inherit_drop_rest();
     bounds_settle(&supervisor->bounds);
+    memories_read(&supervisor->memories);
+    if (!memories_want(&supervisor->memories, (const char *const *)supervisor->serving.memories,
+                       supervisor->serving.memory_count, error, sizeof(error))) {
+        log_error("%s", error);
+        return false;
+    }
+    memories_settle(&supervisor->memories);
     int mapped = limits_open(&supervisor->limits, supervisor->count, acceptors_connections_max());
     if (mapped < 0) {
         log_error("no memory for the counts that workers share: %s", strerror(-mapped));
@@ -344,6 +351,7 @@ int supervisor_main(const struct options *options, struct probe_result *probed)
     probe_result_free(&supervisor.serving);
     watch_fini(&supervisor.watch);
     limits_close(&supervisor.limits);
+    memories_close(&supervisor.memories);
     if (options->pid_file && !supervisor.upgrade.taken_over)
         unlink(options->pid_file);
     return supervisor.exit_code;

@@ -5,6 +5,7 @@
 #include "net/limits.h"
 #include "server/bounds.h"
 #include "server/control.h"
+#include "server/memories.h"
 #include "server/options.h"
 #include "server/probe.h"
 #include "server/watch.h"
@@ -44,6 +45,7 @@ struct supervisor {
     struct worker_slot workers[WORKERS_MAX];
     int cpus[WORKERS_MAX];
     struct bounds bounds;
+    struct memories memories;
     struct limits limits; /* of all workers together; mapped before the first is started */
     uint64_t generation;  /* that serves */
     uint64_t next;        /* that is being prepared */

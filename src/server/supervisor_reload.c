@@ -60,6 +60,7 @@ void reload_fail(struct supervisor *supervisor, const char *why)
     if (supervisor->reload == PREPARING)
         workers_tell(supervisor, CONTROL_ABORT, supervisor->next, -1);
     bounds_drop_fresh(&supervisor->bounds);
+    memories_drop_fresh(&supervisor->memories);
     reload_watch(supervisor, &supervisor->probed); /* what is wrong may be put right there */
     end_reload(supervisor);
 }
@@ -94,6 +95,7 @@ static void commit(struct supervisor *supervisor)
     bounds_quiesce_unwanted(&supervisor->bounds);
     workers_tell(supervisor, CONTROL_COMMIT, supervisor->next, -1);
     bounds_settle(&supervisor->bounds);
+    memories_settle(&supervisor->memories);
 }
 
 static void probe_ended(struct supervisor *supervisor)
@@ -108,7 +110,9 @@ static void probe_ended(struct supervisor *supervisor)
         return;
     }
     if (!bounds_want(&supervisor->bounds, (const char *const *)supervisor->probed.addresses,
-                     supervisor->probed.address_count, error, sizeof(error))) {
+                     supervisor->probed.address_count, error, sizeof(error)) ||
+        !memories_want(&supervisor->memories, (const char *const *)supervisor->probed.memories,
+                       supervisor->probed.memory_count, error, sizeof(error))) {
         reload_fail(supervisor, error);
         return;
     }
@@ -121,6 +125,9 @@ static void probe_ended(struct supervisor *supervisor)
     supervisor->reload = PREPARING;
     set_deadline(supervisor);
     send_fresh_listeners(supervisor);
+    for (unsigned i = 0; i < supervisor->count; i++)
+        if (supervisor->workers[i].pid)
+            memories_send(&supervisor->memories, supervisor->workers[i].control);
     /* One that is not running need not answer: it will start with the new generation. */
     for (unsigned i = 0; i < supervisor->count; i++)
         supervisor->workers[i].answered = !supervisor->workers[i].pid;

@@ -34,6 +34,7 @@ static _Noreturn void become(struct supervisor *supervisor, int written, int con
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     inherit_leave(&supervisor->bounds, written, control, tunnels);
+    memories_leave(&supervisor->memories);
     execv(supervisor->options->program, supervisor->options->arguments);
     log_error("cannot execute %s: %s", supervisor->options->program, strerror(errno));
     _exit(1);

@@ -62,6 +62,7 @@ static void child_main(struct supervisor *supervisor, unsigned index, int contro
         close(inherit_control());
     close(supervisor->signals);
     watch_fini(&supervisor->watch);
+    memories_offer(&supervisor->memories);
     struct worker_options options = {
         .index = index,
         .cpu = supervisor->cpus[index],

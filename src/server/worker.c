@@ -27,6 +27,7 @@
 #include "server/last_words.h"
 #include "server/sources.h"
 #include "server/udp_listeners.h"
+#include "shared/open.h"
 
 enum { ABORT_WAIT_MS = 1000 }; /* for cancelled exchanges to end */
 
@@ -161,6 +162,7 @@ static struct site *load(struct worker *worker, uint64_t generation,
                                      .sources = sources,
                                      .source_count = source_count};
     struct site *site = script_load_site(worker->options->site, &options, error);
+    shared_forget_offers();
     if (site)
         log_debug("generation %llu is loaded (pid %d)", (unsigned long long)generation, getpid());
     return site;
@@ -288,6 +290,9 @@ static void obey(struct worker *worker, const struct control_message *message)
     switch (message->kind) {
     case CONTROL_LISTEN:
         add_listener(worker, message->text, message->fd);
+        break;
+    case CONTROL_SHARE:
+        shared_offer(message->fd);
         break;
     case CONTROL_PREPARE:
         prepare(worker, message->value, message->fd);

@@ -43,6 +43,17 @@ int script_conn_serve(intptr_t request, uint32_t generation, void *http);
 int script_conn_is_flow(intptr_t request, uint32_t generation);
 int script_conn_datagram(intptr_t request, uint32_t generation, struct script_text *out);
 int script_conn_watch(intptr_t request, uint32_t generation);
+struct script_shared { int type; double number; const char *ptr; size_t len; };
+int script_shared_get(intptr_t dict, const char *key, size_t len, struct script_shared *out);
+int script_shared_put(intptr_t dict, int how, const char *key, size_t len,
+                      const struct script_shared *value, double ttl_ms);
+int script_shared_incr(intptr_t dict, const char *key, size_t len, double by, int has_init,
+                       double init, double ttl_ms, struct script_shared *out);
+int script_shared_delete(intptr_t dict, const char *key, size_t len);
+int script_shared_ttl(intptr_t dict, const char *key, size_t len, double *left_ms);
+int script_shared_expire(intptr_t dict, const char *key, size_t len, double ttl_ms);
+int script_shared_flush(intptr_t dict);
+int script_shared_stats(intptr_t dict, double *out);
 int script_cidr_text(intptr_t set, const char *text, size_t len);
 int script_cidr_request(intptr_t set, intptr_t request, uint32_t generation);
 int script_thrift_text(intptr_t request, uint32_t generation, intptr_t message, int field,
