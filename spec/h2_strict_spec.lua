@@ -164,6 +164,7 @@ t.on_both_backends("an HTTP/2 client that breaks the rules", function(backend)
          client:close()
       end
       assert.is_nil(origin:try_accept())
+      proxy():await_log "request of 127.0.0.1:%d+ is refused: its HTTP/2 fields break a rule"
    end)
 
    t.it("has well-formed oddities served", function()

@@ -147,7 +147,8 @@ describe("the program", function()
       local client = talkative:connect()
       client:send("GET / HTTP/1.1\r\n\r\n")
       assert.equal(400, client:read_response().status)
-      talkative:await_log "%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d%.%d%d%dZ debug %[worker 0%] request refused"
+      talkative:await_log("%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d%.%d%d%dZ info %[worker 0%] request of " ..
+         "127%.0%.0%.1:%d+ is refused: ")
       stop(talkative)
    end)
 end)

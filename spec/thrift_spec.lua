@@ -444,7 +444,7 @@ t.on_both_backends("Thrift", function(backend)
          client:close()
       end
       -- At most one line a second tells of them.
-      running():await_log "Thrift from 127.0.0.1:%d+ is refused: "
+      running():await_log "request of 127.0.0.1:%d+ is refused: "
    end)
 
    t.it("answers a message that is too long, then ends the connection", function()

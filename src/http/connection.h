@@ -92,6 +92,10 @@ void connection_begin_exchange(struct connection *connection, struct exchange *e
  * body is the caller's to release. Suspends. */
 struct response *connection_answer(struct exchange *exchange);
 
+/* Counts a request that no layer will see, since its head broke a rule or a limit, and logs now and
+ * then who sent it and what was wrong with it. */
+void connection_count_refusal(const struct connection *connection, const char *why);
+
 enum {
     CONNECTION_DRAIN_IDLE_MS = 1000, /* how long a draining server waits for a request in flight */
 };

@@ -178,9 +178,7 @@ static uint16_t refusal_status(int refusal)
 
 static enum h1_verdict refuse(struct h1_connection *connection, uint16_t status, const char *why)
 {
-    connection->base.server->refused++;
-    counters_add(COUNTER_REQUESTS_MALFORMED, 1);
-    log_debug("request refused with %u: %s", status, why);
+    connection_count_refusal(&connection->base, why);
     h1_send_refusal(connection, status, why);
     return H1_LINGER;
 }

@@ -7,7 +7,6 @@
 
 #include <errno.h>
 
-#include "base/counters.h"
 #include "base/log.h"
 #include "http/h2_connection.h"
 #include "http/h2_frames.h"
@@ -77,11 +76,16 @@ static int on_invalid_header(nghttp2_session *session, const nghttp2_frame *fram
     return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE; /* PROTOCOL_ERROR on the stream */
 }
 
-static void refuse_stream(struct h2_stream *stream, uint32_t code)
+static void refuse_stream(struct h2_stream *stream, uint32_t code, const char *why)
 {
-    stream->connection->base->server->refused++;
-    counters_add(COUNTER_REQUESTS_MALFORMED, 1);
+    connection_count_refusal(stream->connection->base, why);
     h2_stream_reset(stream, code);
+}
+
+static void refuse_for_memory(struct h2_stream *stream)
+{
+    log_warn("no memory for a request: a stream is refused");
+    h2_stream_reset(stream, NGHTTP2_REFUSED_STREAM);
 }
 
 static void begin_request(struct h2_stream *stream, bool end_stream)
@@ -89,18 +93,18 @@ static void begin_request(struct h2_stream *stream, bool end_stream)
     struct h2_connection *connection = stream->connection;
     struct http_server *server = connection->base->server;
     int result = h2_request_complete(stream, end_stream);
-    if (result < 0) {
-        refuse_stream(stream, result == -ENOMEM ? NGHTTP2_INTERNAL_ERROR : NGHTTP2_PROTOCOL_ERROR);
+    if (result == -ENOMEM) {
+        refuse_for_memory(stream);
         return;
     }
-    if (stream->refusal) {
-        server->refused++;
-        counters_add(COUNTER_REQUESTS_MALFORMED, 1);
-        log_debug("request refused with %u: %s", stream->refusal, stream->why);
+    if (result < 0) {
+        refuse_stream(stream, NGHTTP2_PROTOCOL_ERROR, "its HTTP/2 fields break a rule");
+        return;
     }
+    if (stream->refusal)
+        connection_count_refusal(connection->base, stream->why);
     if (h2_stream_start(stream) < 0) {
-        log_warn("no memory for another coroutine: a stream is refused");
-        refuse_stream(stream, NGHTTP2_REFUSED_STREAM);
+        refuse_for_memory(stream);
         return;
     }
     connection->requests++;
@@ -114,7 +118,7 @@ static void headers_received(struct h2_stream *stream, const nghttp2_frame *fram
     if (frame->headers.cat == NGHTTP2_HCAT_REQUEST)
         begin_request(stream, end_stream);
     else if (stream->bad_trailers)
-        refuse_stream(stream, NGHTTP2_ENHANCE_YOUR_CALM);
+        refuse_stream(stream, NGHTTP2_ENHANCE_YOUR_CALM, "its trailers are too long or too many");
     else if (end_stream)
         h2_input_end(&stream->input);
 }

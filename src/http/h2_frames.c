@@ -11,7 +11,6 @@ void h2_frames_calm(struct h2_connection *connection, enum counter counter, cons
     char client[ADDRESS_TEXT_MAX];
     if (connection->transport.deaf)
         return;
-    connection->base->server->h2_calmed++;
     counters_add(counter, 1);
     h2_transport_terminate(&connection->transport, NGHTTP2_ENHANCE_YOUR_CALM);
     if (!log_limit_pass(&limit, LOGGED_PER_S, &suppressed))

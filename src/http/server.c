@@ -15,6 +15,8 @@
 #include "http/proxy_info.h"
 #include "tls/tls_stream.h"
 
+enum { REFUSALS_LOGGED_PER_S = 1 };
+
 void http_server_init(struct http_server *server, struct io *io)
 {
     *server = (struct http_server){.io = io};
@@ -260,6 +262,18 @@ void connection_begin_exchange(struct connection *connection, struct exchange *e
     exchange->started_us = clock_now_us();
     if (server->config.total_timeout_ms)
         exchange->total_deadline = io_now_ms(server->io) + server->config.total_timeout_ms;
+}
+
+void connection_count_refusal(const struct connection *connection, const char *why)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    char client[ADDRESS_TEXT_MAX];
+    counters_add(COUNTER_REQUESTS_MALFORMED, 1);
+    if (!log_limit_pass(&limit, REFUSALS_LOGGED_PER_S, &suppressed))
+        return;
+    address_format(&connection->stream.remote, client);
+    log_info("request of %s is refused: %s (%u more were not logged)", client, why, suppressed);
 }
 
 struct response *connection_answer(struct exchange *exchange)

@@ -24,9 +24,6 @@ struct http_server {
     struct admission admission; /* whom it lets in */
     uint64_t accepted;          /* connections */
     uint64_t requests;          /* complete heads */
-    uint64_t refused;           /* heads that were answered with an error of ours */
-    uint64_t handshakes_failed;
-    uint64_t h2_calmed; /* HTTP/2 connections that were closed for what they made us do */
 };
 
 void http_server_init(struct http_server *server, struct io *io);

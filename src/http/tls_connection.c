@@ -51,7 +51,6 @@ static void log_failure(struct connection *connection, const char *why)
     static struct log_limit limit;
     uint32_t suppressed;
     char client[ADDRESS_TEXT_MAX];
-    connection->server->handshakes_failed++;
     counters_add(COUNTER_HANDSHAKES_FAILED, 1);
     if (!log_limit_pass(&limit, FAILURES_LOGGED_PER_S, &suppressed))
         return;

@@ -11,10 +11,9 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
-#include "base/counters.h"
 #include "base/log.h"
 
-enum { LINGER_MS = 1000, REFUSALS_LOGGED_PER_S = 1 };
+enum { LINGER_MS = 1000 };
 
 static void arrival(struct connection *base);
 static void drain(struct connection *base);
@@ -75,19 +74,6 @@ static void lose(struct thrift_connection *connection)
     }
 }
 
-static void log_refusal(struct thrift_connection *connection, const char *why)
-{
-    static struct log_limit limit;
-    uint32_t suppressed;
-    char client[ADDRESS_TEXT_MAX];
-    connection->base->server->refused++;
-    counters_add(COUNTER_REQUESTS_MALFORMED, 1);
-    if (!log_limit_pass(&limit, REFUSALS_LOGGED_PER_S, &suppressed))
-        return;
-    address_format(&connection->base->stream.remote, client);
-    log_info("Thrift from %s is refused: %s (%u more were not logged)", client, why, suppressed);
-}
-
 /* --- Receiving -------------------------------------------------------------------------------- */
 
 /* A frame's head has come, or what cannot be one. */
@@ -103,7 +89,7 @@ static void begin_call(struct thrift_connection *connection, int result, const c
     if (result < 0 || (config->requests_max && connection->requests >= config->requests_max))
         connection->last = true;
     if (result < 0)
-        log_refusal(connection, why);
+        connection_count_refusal(connection->base, why);
     if (result < 0 && !(result == -EMSGSIZE && type == THRIFT_CALL))
         return;
     connection->incoming = thrift_call_create(connection, result < 0 ? why : NULL);
