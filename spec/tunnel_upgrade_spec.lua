@@ -301,6 +301,21 @@ t.on_both_backends("tunnels and a new program", function(backend)
       running:stop()
    end)
 
+   t.it("need no grace to move; those that stay do", function()
+      local running = start { grace = "0s" }
+      local ends = {}
+      for i = 1, 40 do
+         ends[i] = { tunnel(running) }
+      end
+      local hooked = tunnel(running, HOOKED)
+      running = upgrade(running)
+      hooked:expect_close()
+      for _, pair in ipairs(ends) do
+         talk(unpack(pair))
+      end
+      running:stop()
+   end)
+
    t.it("tell of resets where they are now", function()
       local running = start()
       local client, peer = tunnel(running)

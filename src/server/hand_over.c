@@ -248,6 +248,7 @@ static void look(struct timer *timer)
     bool all = true;
     list_for_each(node, &over->acceptors->list) all =
         all && offer_those_of(over, &container_of(node, struct acceptor, link)->server);
+    over->waiting = !all;
     if (all && !over->offer_count)
         tell(over);
     look_at(over, LOOK_EVERY_MS);
@@ -269,6 +270,8 @@ void hand_over_init(struct hand_over *over, struct io *io, struct acceptors *acc
 void hand_over_begin(struct hand_over *over, int socket)
 {
     over->socket = socket;
+    over->begun_ms = io_now_ms(over->io);
+    over->waiting = true;
     look_at(over, 0);
 }
 
@@ -279,6 +282,12 @@ void hand_over_stop(struct hand_over *over)
     if (over->socket >= 0)
         io_close_fd(over->io, over->socket);
     over->socket = -1;
+}
+
+bool hand_over_goes_on(const struct hand_over *over)
+{
+    return over->socket >= 0 && (over->waiting || over->offer_count) &&
+           io_now_ms(over->io) - over->begun_ms < HAND_OVER_MAX_MS;
 }
 
 bool hand_over_busy(const struct hand_over *over)

@@ -15,6 +15,8 @@
 #include "io/io.h"
 #include "server/acceptor.h"
 
+enum { HAND_OVER_MAX_MS = 10000 }; /* beyond the grace period, if that is too short for it */
+
 struct hand_over {
     struct io *io;
     struct acceptors *acceptors;
@@ -24,6 +26,8 @@ struct hand_over {
     uint32_t answer_ms;   /* 5,000: how long one may take to be answered */
     unsigned at_once;     /* so many offers may be under way: few where answers are late */
     unsigned offer_count; /* under way */
+    int64_t begun_ms;
+    bool waiting; /* some that may go have not been offered yet */
     unsigned moved;
     unsigned told; /* of these the log knows */
 };
@@ -35,6 +39,9 @@ void hand_over_begin(struct hand_over *over, int socket);
 
 /* The worker ends its connections now: no more are offered. */
 void hand_over_stop(struct hand_over *over);
+
+/* Are there still tunnels to be offered, or to be answered for? Not after HAND_OVER_MAX_MS. */
+bool hand_over_goes_on(const struct hand_over *over);
 
 /* Is an offer still being tidied up? */
 bool hand_over_busy(const struct hand_over *over);

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/counters.h"
 #include "server/acceptor.h"
+#include "server/hand_over.h"
 #include "server/inherit.h"
 #include "server/notify.h"
 #include "server/supervisor_internal.h"
@@ -168,6 +169,8 @@ static void stop(struct supervisor *supervisor, bool now)
              supervisor->serving.grace_ms);
     supervisor->stop_deadline =
         clock_now_ms() + STOP_WAIT_MS + (now ? 0 : supervisor->serving.grace_ms);
+    if (supervisor->upgrade.takes_tunnels && !now)
+        supervisor->stop_deadline += HAND_OVER_MAX_MS;
     bounds_quiesce(&supervisor->bounds);
     workers_tell(supervisor, now ? CONTROL_STOP : CONTROL_DRAIN, supervisor->serving.grace_ms, -1);
     /* Workers accept what was queued; then nobody holds the sockets open. */

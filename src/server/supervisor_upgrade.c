@@ -149,8 +149,10 @@ bool upgrade_hear(struct supervisor *supervisor)
     if (upgrade->takes_tunnels)
         workers_tell(supervisor, CONTROL_HAND_OVER, 0, upgrade->tunnels);
     log_info("upgrade: process %d has taken over", upgrade->pid);
+    bool takes_tunnels = upgrade->takes_tunnels;
     forget(supervisor);
     upgrade->taken_over = true;
+    upgrade->takes_tunnels = takes_tunnels;
     return true;
 }
 

@@ -29,7 +29,10 @@
 #include "server/udp_listeners.h"
 #include "shared/open.h"
 
-enum { ABORT_WAIT_MS = 1000 }; /* for cancelled exchanges to end */
+enum {
+    ABORT_WAIT_MS = 1000, /* for cancelled exchanges to end */
+    MOVE_WAIT_MS = 20,    /* until it is looked again whether all tunnels have moved */
+};
 
 struct worker {
     struct io *io;
@@ -249,6 +252,10 @@ static void grace_over(struct timer *timer)
     struct worker *worker = timer->owner;
     if (worker->stopping) {
         worker->finished = true;
+        return;
+    }
+    if (hand_over_goes_on(&worker->hand_over)) { /* no grace is needed by those that move */
+        timer_start(io_timers(worker->io), timer, io_now_ms(worker->io) + MOVE_WAIT_MS);
         return;
     }
     unsigned left = acceptors_connections(&worker->acceptors);
