@@ -370,7 +370,7 @@ t.on_both_backends("tunnels and a new program", function(backend)
    end)
 
    for _, count in ipairs { 1, 3 } do
-      t.it(("move to another number of workers: %d"):format(count), function()
+      t.it(("move to another number of workers, on the other back end: %d"):format(count), function()
          local path, real = program.copy(process.directory())
          local running = start { workers = 2, program = path }
          local flows = {}
@@ -378,7 +378,8 @@ t.on_both_backends("tunnels and a new program", function(backend)
             local client, peer = tunnel(running)
             flows[i] = flow.start(client, peer, { name = "tunnel " .. i, piece = 500, pause = 0.002 })
          end
-         program.replace(path, ("exec '%s' \"$@\" -w %d\n"):format(real, count))
+         local other = backend == "epoll" and "io_uring" or "epoll"
+         program.replace(path, ("exec '%s' --io %s -w %d \"$5\"\n"):format(real, other, count))
          running = upgrade(running)
          assert.equal(count, #running:workers())
          for _, each in ipairs(flows) do
