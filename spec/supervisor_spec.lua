@@ -286,6 +286,7 @@ t.on_both_backends("a worker that is killed", function(backend)
       running:await_log "worker %d has not reacted for %d+ ms: does a layer loop%? It is interrupted"
       running:await_log "at request %d+: GET a/loop"
       running:await_log "worker %d has not reacted for %d+ ms: does a layer loop%? It is killed"
+      assert.matches("in Lua at [^\n]*site.lua:5\n", running:log())
       by_pid = connections(running, 2)
       assert.is_nil(by_pid[victim])
       assert.equal(survivor, ask(by_pid[survivor]))
@@ -295,6 +296,33 @@ t.on_both_backends("a worker that is killed", function(backend)
       assert.matches("site.lua:8: the script did not finish within 200 ms: does it loop%?\nstack traceback:",
          running:log(offset))
       assert.equal(victim, ask(by_pid[victim]))
+   end)
+
+   t.it("tells of the call that blocks it; a call that a signal ends costs its request only", function()
+      local fifo = process.directory() .. "/fifo"
+      assert(os.execute("mkfifo " .. fifo) == 0)
+      local running = program.start { io = backend, arguments = { "--script-timeout", "0.2" },
+         values = { fifo = fifo }, site = [[
+            local ml = require "monolake"
+            local ffi = require "ffi"
+            ffi.cdef "unsigned sleep(unsigned);"
+            ml.listen { address = "127.0.0.1:0", chain = { ml.router {
+               ["/open"] = function() io.open("${fifo}"):close() end,
+               ["/sleep"] = function() ffi.C.sleep(3600) end,
+               ["/"] = ml.text "hello",
+            } } }
+         ]] }
+      local worker = running:workers()[1]
+      local client = running:connect()
+      assert.equal(500, client:exchange("GET /sleep HTTP/1.1\nHost: a").status)
+      assert.same({ worker }, running:workers())
+      client:send_head "GET /open HTTP/1.1\nHost: a"
+      running:await_log "at request %d+: GET a/open"
+      running:await_log "worker 0 [^\n]* It is killed"
+      client:expect_close()
+      assert.matches("in Lua at a function in C\n.*in Lua at [^\n]*site.lua:5\n", running:log())
+      assert.equal("hello", running:exchange("GET / HTTP/1.1\nHost: a").body)
+      stop(running)
    end)
 
    t.it("says where it stood when it crashes", function()

@@ -2,7 +2,12 @@
 
 #include <luajit.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/time.h>
+
+#include "base/log.h"
+
+enum { LEVELS_MAX = 16 }; /* of functions that are told of */
 
 static lua_State *interrupted; /* NULL: none */
 static const struct request *interrupted_request;
@@ -65,6 +70,25 @@ bool interrupt_running(uint32_t time_max_ms)
     allowed_ms = time_max_ms;
     arm(0);
     return interrupted;
+}
+
+bool interrupt_is_armed(void)
+{
+    return interrupted && armed;
+}
+
+/* Neither formats nor allocates in Lua. */
+void interrupt_log_place(void)
+{
+    lua_Debug function;
+    for (int level = 0; level < LEVELS_MAX && lua_getstack(interrupted, level, &function);
+         level++) {
+        lua_getinfo(interrupted, "Sl", &function);
+        if (function.currentline > 0)
+            log_error("in Lua at %s:%d", function.short_src, function.currentline);
+        else if (strcmp(function.what, "C") == 0)
+            log_error("in Lua at a function in C");
+    }
 }
 
 static void set_timer(uint32_t time_ms)

@@ -26,8 +26,15 @@ void interrupt_watch(lua_State *L, const struct request *request);
 const struct request *interrupt_request(void);
 
 /* Raises an error in the layer or site that runs, which has had so much time, as soon as the
- * interpreter is at it: not in compiled code. False: none runs. To be called by a handler of a
- * signal. */
+ * interpreter is at it: not in compiled code, not in a call that blocks. False: none runs. To be
+ * called by a handler of a signal. */
 bool interrupt_running(uint32_t time_max_ms);
+
+/* Has that been asked for in vain so far? */
+bool interrupt_is_armed(void);
+
+/* Logs where in its Lua the layer or site stands, for a worker that is about to be killed: reading
+ * the stack of what may be half-way through anything is not safe for one that is to go on. */
+void interrupt_log_place(void);
 
 #endif

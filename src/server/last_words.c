@@ -65,10 +65,14 @@ static void crashed(int number, siginfo_t *info, void *context)
     end(number);
 }
 
-/* In a layer the traceback of its error tells where. */
+/* In a layer the traceback of its error tells where; one that no error reaches is asked again. */
 static void asked(int number)
 {
     (void)number;
+    if (interrupt_is_armed()) {
+        interrupt_log_place();
+        return;
+    }
     write_request();
     if (interrupt_running(script_time_ms))
         return;

@@ -9,8 +9,9 @@
 #include <signal.h>
 #include <stdint.h>
 
-/* The supervisor's question; whoever does not react to it within LAST_WORDS_MS is killed. */
-enum { LAST_WORDS_SIGNAL = SIGXCPU, LAST_WORDS_MS = 500 };
+/* The supervisor's question; who does not react within LAST_WORDS_MS is asked once more, and killed
+ * LAST_PLACE_MS later. */
+enum { LAST_WORDS_SIGNAL = SIGXCPU, LAST_WORDS_MS = 500, LAST_PLACE_MS = 100 };
 
 /* Sets up the handlers, in a worker. `script_time_ms` is how long a layer may hold it up; for the
  * message. */

@@ -23,6 +23,7 @@ struct worker_slot {
     int64_t pinged_ms; /* when it was asked whether it lives; 0: it has answered */
     int64_t next_ping_ms;
     int64_t asked_ms;   /* when it was asked for its last words; 0: it was not */
+    unsigned asks;      /* how often, if it was */
     int64_t restart_ms; /* when to start it again; 0: now is fine */
     unsigned crashes;   /* in a row, each soon after the start */
 };

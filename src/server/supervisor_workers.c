@@ -130,20 +130,40 @@ int64_t workers_load_ms(const struct supervisor *supervisor)
     return (int64_t)supervisor->options->script_timeout_ms + LOAD_BESIDE_MS;
 }
 
-/* When one that starts is to be asked for its last words, or has had the time for them. */
-static int64_t late_at(const struct supervisor *supervisor, const struct worker_slot *slot)
+/* When the patience with one that says nothing is over next, if it was first at `first_ms`. */
+static int64_t patience_until(const struct worker_slot *slot, int64_t first_ms)
 {
-    return slot->asked_ms ? slot->asked_ms + LAST_WORDS_MS
-                          : slot->started_ms + workers_load_ms(supervisor);
+    if (!slot->asked_ms)
+        return first_ms;
+    return slot->asked_ms + (slot->asks == 1 ? LAST_WORDS_MS : LAST_PLACE_MS);
 }
 
-/* When one that was pinged is to be asked for its last words, or has had the time for them. */
+/* When one that starts is late. */
+static int64_t late_at(const struct supervisor *supervisor, const struct worker_slot *slot)
+{
+    return patience_until(slot, slot->started_ms + workers_load_ms(supervisor));
+}
+
+/* When one that was pinged is late. */
 static int64_t silent_until(const struct supervisor *supervisor, const struct worker_slot *slot)
 {
-    if (slot->asked_ms)
-        return slot->asked_ms + LAST_WORDS_MS;
     int64_t allowed_ms = supervisor->options->script_timeout_ms;
-    return slot->pinged_ms + (allowed_ms > PONG_WITHIN_MS ? allowed_ms : PONG_WITHIN_MS);
+    return patience_until(slot, slot->pinged_ms +
+                                    (allowed_ms > PONG_WITHIN_MS ? allowed_ms : PONG_WITHIN_MS));
+}
+
+/* Asks for its last words, a second time for where it stands, and then kills it. `what` it has
+ * done, for the log. */
+static void press(struct worker_slot *slot, unsigned index, const char *what, int64_t now)
+{
+    if (!slot->asked_ms)
+        slot->asks = 0;
+    bool last = slot->asks >= 2;
+    if (slot->asks != 1)
+        log_error("worker %u %s It is %s", index, what, last ? "killed" : "interrupted");
+    kill(slot->pid, last ? SIGKILL : LAST_WORDS_SIGNAL);
+    slot->asks++;
+    slot->asked_ms = now;
 }
 
 static void ping(struct supervisor *supervisor, unsigned index, int64_t now)
@@ -154,12 +174,10 @@ static void ping(struct supervisor *supervisor, unsigned index, int64_t now)
         slot->next_ping_ms = now + PING_EVERY_MS;
         control_send(slot->control, CONTROL_PING, 0, NULL, -1);
     } else if (slot->pinged_ms && now >= silent_until(supervisor, slot)) {
-        bool last = slot->asked_ms;
-        counters_add(last ? COUNTER_WORKERS_KILLED : COUNTER_WORKERS_INTERRUPTED, 1);
-        log_error("worker %u has not reacted for %lld ms: does a layer loop? It is %s", index,
-                  (long long)(now - slot->pinged_ms), last ? "killed" : "interrupted");
-        kill(slot->pid, last ? SIGKILL : LAST_WORDS_SIGNAL);
-        slot->asked_ms = now;
+        char what[80];
+        snprintf(what, sizeof(what), "has not reacted for %lld ms: does a layer loop?",
+                 (long long)(now - slot->pinged_ms));
+        press(slot, index, what, now);
     }
 }
 
@@ -234,11 +252,7 @@ void workers_kill_late(struct supervisor *supervisor)
         struct worker_slot *slot = &supervisor->workers[i];
         if (!starting(slot) || now < late_at(supervisor, slot))
             continue;
-        bool last = slot->asked_ms;
-        log_error("worker %u did not load the site in time: it is %s", i,
-                  last ? "killed" : "interrupted");
-        kill(slot->pid, last ? SIGKILL : LAST_WORDS_SIGNAL);
-        slot->asked_ms = now;
+        press(slot, i, "did not load the site in time.", now);
     }
 }
 

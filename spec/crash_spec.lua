@@ -1,0 +1,165 @@
+--- A worker that dies under load costs what was on it, and nobody else anything: not a request of the
+--- others fails, and its queue is served again at once.
+local t = require "spec.support"
+
+local program, socket, sys = t.program, t.socket, t.sys
+
+local WORKERS = 3
+local CONNECTIONS = 12         -- on each worker at least
+local NEWCOMERS = 30           -- just after a death: a third of them in the dead worker's queue
+local SERVED_AGAIN_SECONDS = 2 -- on a busy machine; 0.1 is promised for a quiet one, see SPEC_LOAD=full
+
+local WITH_ASAN = (os.getenv "MONOLAKE_BUILD" or ""):find "asan" ~= nil
+
+local SITE = [[
+local ml = require "monolake"
+local ffi = require "ffi"
+ffi.cdef "int getpid(void);"
+ml.listen { address = "127.0.0.1:0", chain = { ml.router {
+   ["/crash"] = function() return ml.text(tostring(ffi.cast("int *", 16)[0])) end,
+   ["/*"] = function() return ml.text(tostring(ffi.C.getpid())) end,
+} } }
+]]
+
+local function ask(client)
+   return tonumber(client:exchange("GET / HTTP/1.1\nHost: a").body)
+end
+
+--- As many connections on each worker, by pid.
+local function connections(running)
+   local by_pid, full = {}, 0
+   while full < WORKERS do
+      local client = running:connect()
+      local pid = ask(client)
+      by_pid[pid] = by_pid[pid] or {}
+      local on_worker = by_pid[pid]
+      on_worker[#on_worker + 1] = client
+      full = full + (#on_worker == CONNECTIONS and 1 or 0)
+   end
+   return by_pid
+end
+
+--- Asks again and again; any answer but that of the worker on which the connection is fails the spec.
+local function keep_asking(by_pid, victim)
+   local load = { answered = 0, tasks = {} }
+   for pid, clients in pairs(by_pid) do
+      for _, client in ipairs(clients) do
+         if pid ~= victim then
+            load.tasks[#load.tasks + 1] = t.start_task(function()
+               while not load.stopping do
+                  assert.equal(pid, ask(client))
+                  load.answered = load.answered + 1
+                  t.tasks.sleep(0.002)
+               end
+            end)
+         end
+      end
+   end
+   return load
+end
+
+local function finish(load)
+   load.stopping = true
+   for _, task in ipairs(load.tasks) do
+      task:join()
+   end
+end
+
+--- Kills it and waits until it is dead: until then it may still accept connections, which it takes along.
+local function kill(pid, signal)
+   local pidfd = assert(sys.pidfd(pid))
+   sys.kill(pid, signal)
+   assert(t.tasks.wait(pidfd, "read"), "it does not die")
+   t.tasks.forget(pidfd)
+   sys.close(pidfd)
+end
+
+--- Connects newcomers and returns how long the last of them has waited for an answer.
+local function greet_newcomers(running, victim)
+   local begun, newcomers = sys.clock(), {}
+   for i = 1, NEWCOMERS do
+      newcomers[i] = t.start_task(function()
+         local client = running:connect()
+         assert.not_equal(victim, ask(client))
+         client:close()
+      end)
+   end
+   for _, newcomer in ipairs(newcomers) do
+      newcomer:join()
+   end
+   return sys.clock() - begun
+end
+
+t.on_both_backends("the death of a worker under load", function(backend)
+   for name, signal in pairs { SIGKILL = sys.SIGKILL, SIGSEGV = sys.SIGSEGV } do
+      t.it("by " .. name .. " costs nobody on another one anything", function()
+         local running = program.start { io = backend, site = SITE, workers = WORKERS }
+         for _, victim in ipairs(running:workers()) do
+            local by_pid = connections(running)
+            local load = keep_asking(by_pid, victim)
+            t.eventually("load", function()
+               return load.answered > 100
+            end)
+            kill(victim, signal)
+            local waited = greet_newcomers(running, victim)
+            local before = load.answered
+            t.eventually("more load", function()
+               return load.answered > before + 100
+            end)
+            finish(load)
+            if t.full_load then
+               io.stderr:write(("\n   %s (%s): all newcomers answered after %.0f ms\n"):format(name, backend,
+                  waited * 1000))
+            end
+            assert.is_true(waited < SERVED_AGAIN_SECONDS * t.tasks.patience, waited .. " s")
+            running:await_log("%(pid " .. victim .. "%)[^\n]*: it is started again")
+            for _, client in ipairs(by_pid[victim]) do
+               client:expect_close()
+            end
+            socket.reset_all()
+         end
+         running:stop()
+      end)
+   end
+
+   -- A sanitizer reports it in words of its own, which fail a spec.
+   if not WITH_ASAN then
+      t.it("leaves a backtrace and the request that it was at", function()
+         local running = program.start { io = backend, site = SITE, workers = 1 }
+         local client = running:connect()
+         client:send_head "GET /crash HTTP/1.1\nHost: a"
+         client:expect_close()
+         running:await_log("crashed: Segmentation fault, address 0x10\n" ..
+            "[^\n]*at request %d+: GET a/crash\n" ..
+            ".*the program stands at .*%[0x%x+%]\n.*was ended by signal 11")
+         assert.is_number(ask(running:connect()))
+         socket.reset_all()
+         running:stop()
+      end)
+   end
+
+   t.it("again and again is answered by longer and longer delays", function()
+      local running = program.start { io = backend, site = SITE, workers = 1 }
+      local deaths, delays = {}, {}
+      for i = 1, 5 do
+         local victim = t.eventually("a worker", function()
+            return running:workers()[1]
+         end)
+         if deaths[i - 1] then
+            delays[#delays + 1] = sys.clock() - deaths[i - 1]
+         end
+         deaths[i] = sys.clock()
+         sys.kill(victim, sys.SIGKILL)
+         running:await_log("%(pid " .. victim .. "%)[^\n]*: it is started again")
+      end
+      -- At once, then 200, 400 and 800 ms.
+      for i, least in ipairs { 0, 0.15, 0.35, 0.75 } do
+         assert.is_true(delays[i] > least, ("delay %d: %.3f s"):format(i, delays[i]))
+      end
+      assert.is_true(delays[1] < delays[4], "no delay grows")
+      assert.is_number(ask(running:connect()))
+      socket.reset_all()
+      running:stop()
+   end)
+
+end)
