@@ -533,8 +533,9 @@ end
 ---     ml.listen { address = "127.0.0.1:9100", chain = ml.metrics() }
 ---
 --- Names and meanings are in the answer's own HELP lines, and in the README. Any worker answers for all.
---- Counts start at zero with the program. Of upstreams the first 1023 names since then are told apart,
---- all others count as "(others)".
+--- Counts start at zero with the program, and go on over binary upgrades, in which what the old program
+--- still serves is counted with the rest until it has ended. Of upstreams the first 1023 names since then
+--- are told apart, all others count as "(others)".
 ---@return monolake.Layer
 function ml.metrics()
    return function()

@@ -1,7 +1,7 @@
 --- What the program counts: ml.stats and ml.metrics, over workers that die and reloads.
 local t = require "spec.support"
 
-local socket, sys = t.socket, t.sys
+local program, socket, sys = t.program, t.socket, t.sys
 
 local SITE = [[
 local ml = require "monolake"
@@ -141,5 +141,31 @@ t.on_both_backends("counters", function(backend)
       assert.equal(before.reloads.done + 1, after.reloads.done)
       assert(after.connections_open >= 1 and after.connections_open < 50)
       client:close()
+   end)
+
+   t.it("go on in a new program", function()
+      local old = program.start { io = backend, site = SITE, workers = 2, listeners = 2,
+         values = { directory = t.process.directory() } }
+      local client = old:connect()
+      for _ = 1, 5 do
+         get(client, "/api")
+      end
+      local before = stats(client)
+      client:close()
+      local new
+      for _ = 1, 2 do
+         new = old:upgrade()
+         old:expect_end()
+         old = new
+      end
+      client = new:connect()
+      local after = stats(client)
+      assert.equal(before.upstream_attempts['a "b\\c'], after.upstream_attempts['a "b\\c'])
+      assert.equal(before.responses["5xx"], after.responses["5xx"])
+      assert.equal(before.responses["2xx"] + 1, after.responses["2xx"])
+      assert.equal(1, after.connections_open)
+      client:close()
+      assert.is_nil(new:log():find("cannot be used", 1, true))
+      new:stop()
    end)
 end)

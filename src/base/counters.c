@@ -1,4 +1,4 @@
-#include "base/counters.h"
+#include "base/counters_internal.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -6,25 +6,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <unistd.h>
 
-#include "base/siphash.h"
-
-enum {
-    PAGE_BYTES = 4096,
-};
-
-struct upstream_entry {
-    _Atomic uint64_t hash; /* of the name; 0: free */
-    _Atomic bool named;
-    char name[COUNTERS_NAME_MAX];
-};
-
-/* The memory that is shared; the parts follow at the next page. */
-struct segment {
-    uint8_t key[SIPHASH_KEY_BYTES];
-    uint32_t part_count;
-    struct upstream_entry upstreams[COUNTERS_UPSTREAMS_MAX];
-};
+enum { PAGE_BYTES = 4096 };
 
 #define COUNTER(id, name, label, value, help) [COUNTER_##id] = {name, label, value, help, false},
 #define GAUGE(id, name, label, value, help)   [COUNTER_##id] = {name, label, value, help, true},
@@ -39,7 +23,8 @@ const struct counter_info upstream_counter_infos[UPSTREAM_COUNTER_COUNT] = {
 
 static struct counters_part private_part; /* of a process that shares with nobody */
 static struct segment private_segment = {.part_count = 1};
-static struct segment *segment = &private_segment;
+struct segment *counters_segment = &private_segment;
+static int memory = -1; /* of the segment, if it is shared */
 struct counters_part *counters_own = &private_part;
 
 static size_t whole_pages(size_t bytes)
@@ -49,42 +34,79 @@ static size_t whole_pages(size_t bytes)
 
 static struct counters_part *part_at(uint32_t index)
 {
-    if (segment == &private_segment)
+    if (counters_segment == &private_segment)
         return &private_part;
-    return (struct counters_part *)((char *)segment + whole_pages(sizeof(*segment)) +
-                                    index * whole_pages(sizeof(struct counters_part)));
+    return (struct counters_part *)counters_part_of(counters_segment, index);
 }
 
 /* --- Life ------------------------------------------------------------------------------------- */
 
-int counters_open(unsigned workers)
+void counters_label(const struct counter_info *info, char label[COUNTERS_LABEL_MAX])
 {
-    uint32_t parts = workers + 1;
-    size_t bytes =
-        whole_pages(sizeof(struct segment)) + parts * whole_pages(sizeof(struct counters_part));
-    struct segment *mapped = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                                  MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    snprintf(label, COUNTERS_LABEL_MAX, "%s %s", info->name, info->value);
+}
+
+/* Two parts more than workers: the supervisor's, and what was inherited. */
+static void describe(struct segment *segment, unsigned workers)
+{
+    segment->layout = COUNTERS_LAYOUT;
+    segment->part_count = workers + 2;
+    segment->counter_count = COUNTER_COUNT;
+    segment->upstream_counter_count = UPSTREAM_COUNTER_COUNT;
+    segment->pid = getpid();
+    segment->parts_at = whole_pages(sizeof(*segment));
+    segment->part_bytes = whole_pages(sizeof(struct counters_part));
+    segment->upstreams_at = offsetof(struct counters_part, upstreams);
+    for (unsigned i = 0; i < COUNTER_COUNT; i++)
+        counters_label(&counter_infos[i], segment->names[i]);
+    for (unsigned i = 0; i < UPSTREAM_COUNTER_COUNT; i++)
+        counters_label(&upstream_counter_infos[i], segment->names[COUNTER_COUNT + i]);
+    memcpy(segment->magic, COUNTERS_MAGIC, sizeof(segment->magic));
+}
+
+static int map(int fd, size_t bytes)
+{
+    if (ftruncate(fd, (off_t)bytes) != 0)
+        return -errno;
+    struct segment *mapped = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (mapped == MAP_FAILED)
         return -errno;
-    mapped->part_count = parts;
     if (getrandom(mapped->key, sizeof(mapped->key), 0) != sizeof(mapped->key)) {
         munmap(mapped, bytes);
         return -EIO;
     }
-    segment = mapped;
+    counters_segment = mapped;
+    return 0;
+}
+
+int counters_open(unsigned workers)
+{
+    size_t bytes = whole_pages(sizeof(struct segment)) +
+                   (workers + 2) * whole_pages(sizeof(struct counters_part));
+    int fd = memfd_create("monolake-counters", MFD_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int result = map(fd, bytes);
+    if (result < 0) {
+        close(fd);
+        return result;
+    }
+    memory = fd;
+    describe(counters_segment, workers);
     counters_own = part_at(workers);
     return 0;
 }
 
 void counters_be_worker(unsigned worker)
 {
-    if (worker < segment->part_count)
+    if (worker < counters_segment->part_count)
         counters_own = part_at(worker);
 }
 
 void counters_leave(void)
 {
-    segment = &private_segment;
+    counters_segment = &private_segment;
+    counters_forget_before();
     counters_own = &private_part;
 }
 
@@ -109,11 +131,11 @@ static void write_name(struct upstream_entry *entry, const char *name)
 
 unsigned counters_upstream(const char *name)
 {
-    uint64_t hash = siphash(segment->key, name, strlen(name)) | 1;
-    write_name(&segment->upstreams[COUNTERS_UPSTREAM_OTHERS], "(others)");
+    uint64_t hash = siphash(counters_segment->key, name, strlen(name)) | 1;
+    write_name(&counters_segment->upstreams[COUNTERS_UPSTREAM_OTHERS], "(others)");
     for (unsigned i = 0; i < COUNTERS_UPSTREAMS_MAX - 1; i++) {
         unsigned at = 1 + (unsigned)(hash / 2 + i) % (COUNTERS_UPSTREAMS_MAX - 1);
-        struct upstream_entry *entry = &segment->upstreams[at];
+        struct upstream_entry *entry = &counters_segment->upstreams[at];
         uint64_t found = 0;
         if (atomic_compare_exchange_strong(&entry->hash, &found, hash) || found == hash) {
             write_name(entry, name);
@@ -125,7 +147,7 @@ unsigned counters_upstream(const char *name)
 
 const char *counters_upstream_name(unsigned upstream)
 {
-    const struct upstream_entry *entry = &segment->upstreams[upstream];
+    const struct upstream_entry *entry = &counters_segment->upstreams[upstream];
     return atomic_load(&entry->named) ? entry->name : NULL;
 }
 
@@ -134,16 +156,26 @@ const char *counters_upstream_name(unsigned upstream)
 int64_t counters_sum(enum counter counter)
 {
     int64_t sum = 0;
-    for (uint32_t i = 0; i < segment->part_count; i++)
+    for (uint32_t i = 0; i < counters_segment->part_count; i++)
         sum += atomic_load_explicit(&part_at(i)->values[counter], memory_order_relaxed);
-    return sum;
+    return sum + counters_sum_before(counter);
 }
 
 int64_t counters_sum_upstream(unsigned upstream, enum upstream_counter counter)
 {
     int64_t sum = 0;
-    for (uint32_t i = 0; i < segment->part_count; i++)
+    for (uint32_t i = 0; i < counters_segment->part_count; i++)
         sum +=
             atomic_load_explicit(&part_at(i)->upstreams[upstream][counter], memory_order_relaxed);
-    return sum;
+    return sum + counters_sum_upstream_before(upstream, counter);
+}
+
+int counters_memory(void)
+{
+    return memory;
+}
+
+struct counters_part *counters_inherited(void)
+{
+    return part_at(counters_segment->part_count - 1);
 }

@@ -6,8 +6,10 @@
  *
  *   ┌ header, names of counters ┬ names of upstreams ┬ worker 0 ┬ ... ┬ supervisor ┬ inherited ┐
  *
- * A program that takes over (SIGUSR2) finds the counts of the one before it by the counters' names,
- * and shows the sums of both. Without counters_open a process counts for itself. Never suspends.
+ * A program that takes over (SIGUSR2) is left the memory of the one before it, finds the counts
+ * there by the counters' names, whichever it knows itself, and shows the sums of both; what was
+ * open there counts until that program has ended. Without counters_open a process counts for
+ * itself. Never suspends.
  */
 #ifndef BASE_COUNTERS_H
 #define BASE_COUNTERS_H
@@ -76,6 +78,15 @@ static inline void counters_add_upstream(unsigned upstream, enum upstream_counte
 /* Maps them for so many workers; the calling process, the supervisor, has a part of its own.
  * Returns 0 or a negative errno: then each process counts for itself. */
 int counters_open(unsigned workers);
+
+/* In a program that takes over, behind counters_open: takes the memory of one before it, and the
+ * descriptor. Returns 0, -EPROTO: it is none, or -EPROTONOSUPPORT: it has another layout; then the
+ * descriptor stays the caller's. */
+int counters_inherit(int fd);
+
+/* The descriptors of all memory that is to be left to the next program, at most `max`. Returns how
+ * many. */
+unsigned counters_leave_behind(int *fds, unsigned max);
 
 /* In a worker: counts there from now on. */
 void counters_be_worker(unsigned worker);

@@ -8,9 +8,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/counters.h"
 #include "base/log.h"
 #include "server/control.h"
 #include "shared/open.h"
+
+enum { COUNTERS_LEFT_MAX = 16 };
 
 #define VARIABLE "MONOLAKE_SHARED" /* "descriptor:descriptor:..." */
 
@@ -142,11 +145,15 @@ void memories_offer(struct memories *memories)
 
 void memories_leave(const struct memories *memories)
 {
-    char text[MEMORIES_MAX * 12] = "";
+    char text[(MEMORIES_MAX + COUNTERS_LEFT_MAX) * 12] = "";
+    int fds[MEMORIES_MAX + COUNTERS_LEFT_MAX];
+    unsigned count = counters_leave_behind(fds, COUNTERS_LEFT_MAX);
     size_t len = 0;
-    for (unsigned i = 0; i < memories->count; i++) {
-        fcntl(memories->items[i].fd, F_SETFD, 0);
-        len += (size_t)snprintf(text + len, sizeof(text) - len, "%d:", memories->items[i].fd);
+    for (unsigned i = 0; i < memories->count; i++)
+        fds[count++] = memories->items[i].fd;
+    for (unsigned i = 0; i < count; i++) {
+        fcntl(fds[i], F_SETFD, 0);
+        len += (size_t)snprintf(text + len, sizeof(text) - len, "%d:", fds[i]);
     }
     setenv(VARIABLE, text, 1);
 }
@@ -161,9 +168,14 @@ static void take(struct memories *memories, int fd)
         memories->items[memories->count++] = memory;
         return;
     }
-    log_warn("a shared dictionary of the program before this one cannot be used (%s): it begins "
-             "empty",
-             result == -EPROTONOSUPPORT ? "it has another layout" : "it is none");
+    bool counters = result == -EPROTO;
+    if (counters)
+        result = counters_inherit(fd);
+    if (result == 0 && counters)
+        return;
+    log_warn("%s of the program before this one cannot be used (%s): this one begins anew",
+             counters ? "what was counted" : "a shared dictionary",
+             result == -EPROTONOSUPPORT ? "it has another layout" : "there are too many");
     close(fd);
 }
 

@@ -43,10 +43,11 @@ void memories_send(const struct memories *memories, int control);
 /* In a worker that was just forked: what there is can be opened, and nothing else. */
 void memories_offer(struct memories *memories);
 
-/* In the old program, between fork and exec: leaves them open and tells the new one of them. */
+/* In the old program, between fork and exec: leaves them open, and the memory of the counters, and
+ * tells the new one of all. */
 void memories_leave(const struct memories *memories);
 
-/* In the new program: takes those that were left. */
+/* In the new program: takes what was left. */
 void memories_read(struct memories *memories);
 
 void memories_close(struct memories *memories);

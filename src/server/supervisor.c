@@ -309,6 +309,11 @@ static bool start(struct supervisor *supervisor, struct probe_result *probed)
     }
     inherit_drop_rest();
     bounds_settle(&supervisor->bounds);
+    int counting = counters_open(supervisor->count);
+    if (counting < 0)
+        log_error("no memory for the counters that workers share: %s; ml.stats and ml.metrics tell "
+                  "of one worker each",
+                  strerror(-counting));
     memories_read(&supervisor->memories);
     if (!memories_want(&supervisor->memories, (const char *const *)supervisor->serving.memories,
                        supervisor->serving.memory_count, error, sizeof(error))) {
@@ -321,11 +326,6 @@ static bool start(struct supervisor *supervisor, struct probe_result *probed)
         log_error("no memory for the counts that workers share: %s", strerror(-mapped));
         return false;
     }
-    int counting = counters_open(supervisor->count);
-    if (counting < 0)
-        log_error("no memory for the counters that workers share: %s; ml.stats and ml.metrics tell "
-                  "of one worker each",
-                  strerror(-counting));
     if (supervisor->options->watch) {
         int result = watch_init(&supervisor->watch);
         if (result < 0)
