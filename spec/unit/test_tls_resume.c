@@ -173,13 +173,16 @@ static void tickets_for_tickets_end_after_a_day(struct tls_pair *pair)
     ahead_s = 0;
 }
 
-/* RFC 6066, 3. */
-static void version_1_2_resumes_under_the_same_name_only(struct tls_pair *pair)
+/* RFC 6066, 3 forbids it in TLS 1.2; RFC 8446, 4.6.1 leaves it to servers in 1.3. */
+static void a_session_is_resumed_under_the_same_name_only(struct tls_pair *pair)
 {
-    prepare(pair, TLS_1_2);
-    visit(pair, "one.example");
-    assert_false(visit(pair, "two.example"));
-    assert_true(visit(pair, "two.example"));
+    for (unsigned version = TLS_1_2; version <= TLS_1_3; version++) {
+        prepare(pair, version);
+        visit(pair, "one.example");
+        assert_false(visit(pair, "two.example"));
+        assert_true(visit(pair, "two.example"));
+        assert_true(visit(pair, "TWO.example"));
+    }
 }
 
 /* As after a reload that allows TLS 1.3 again, or among listeners with different versions. */
@@ -302,7 +305,7 @@ static const struct tls_case cases[] = {
     TLS_CASE(a_client_without_memory_does_not_resume),
     TLS_CASE(an_old_ticket_is_not_taken),
     TLS_CASE(tickets_for_tickets_end_after_a_day),
-    TLS_CASE(version_1_2_resumes_under_the_same_name_only),
+    TLS_CASE(a_session_is_resumed_under_the_same_name_only),
     TLS_CASE(a_session_of_1_2_does_not_hinder_one_of_1_3),
     TLS_CASE(a_memory_of_nonsense_is_ignored),
     TLS_CASE(a_memory_of_another_library_is_ignored),

@@ -129,7 +129,8 @@ static bool is_recent(SSL_SESSION *session)
     return age >= 0 && age <= RESUMABLE_S;
 }
 
-/* TLS 1.2 must not resume under another name (RFC 6066, 3). */
+/* TLS 1.2 must not resume under another name (RFC 6066, 3); nor does 1.3, where the name would have
+ * to be one of the certificate that was shown (RFC 8446, 4.6.1), which the ticket does not tell. */
 static bool same_name(SSL *ssl, SSL_SESSION *session)
 {
     struct openssl_session *own = openssl_session_of(ssl)->library;
@@ -145,7 +146,7 @@ static SSL_TICKET_RETURN judge(SSL *ssl, SSL_SESSION *session, const unsigned ch
     (void)unused;
     if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW)
         return SSL_TICKET_RETURN_IGNORE_RENEW;
-    if (!is_recent(session) || (SSL_version(ssl) < TLS1_3_VERSION && !same_name(ssl, session)))
+    if (!is_recent(session) || !same_name(ssl, session))
         return SSL_TICKET_RETURN_IGNORE_RENEW;
     return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE : SSL_TICKET_RETURN_USE_RENEW;
 }
