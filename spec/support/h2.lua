@@ -111,6 +111,7 @@ end
 ---@field trailers string[][]|nil
 ---@field ended boolean
 ---@field reset integer|nil the code of a RST_STREAM
+---@field held boolean|nil its window is not opened again for what came, see `release`
 local Stream = {}
 Stream.__index = Stream
 
@@ -274,7 +275,7 @@ handlers[h2.DATA] = function(self, frame)
    if not self.manual and #frame.payload > 0 then
       local update = h2.u32(#frame.payload)
       self:send(h2.frame(h2.WINDOW_UPDATE, 0, 0, update) ..
-         (stream.ended and "" or h2.frame(h2.WINDOW_UPDATE, 0, frame.stream, update)))
+         ((stream.ended or stream.held) and "" or h2.frame(h2.WINDOW_UPDATE, 0, frame.stream, update)))
    end
 end
 
@@ -395,6 +396,13 @@ function Client:send_body(id, bytes, last)
          end
       end
    end
+end
+
+--- Takes the rest of a stream that was `held` while the server filled its window.
+function Client:release(id)
+   local stream = self:stream(id)
+   stream.held = false
+   return self:frame(h2.WINDOW_UPDATE, 0, id, h2.u32(#table.concat(stream.parts)))
 end
 
 --- The code with which a stream is reset; nil if it ends otherwise.
