@@ -1,5 +1,6 @@
 --- Deadlines: connecting, head, body, idle, sending and total (idle ones of tunnels: upgrade_spec).
 local t = require "spec.support"
+local h2 = require "spec.support.h2"
 
 local GET = "GET / HTTP/1.1\nHost: a"
 
@@ -180,5 +181,70 @@ t.on_both_backends("a deadline", function(backend)
          assert.equal(504, client:read_response().status)
       end)
       assert.is_true(took >= 0.09 and took < 5)
+   end)
+end)
+
+t.on_both_backends("a deadline of sending on a local socket", function(backend)
+   local directory = t.process.directory()
+   local origin, proxy = t.proxied(backend, {
+      site = [[
+         local ml = require "monolake"
+         local slow = ml.proxy { "${origin}", name = "slow", send_timeout = "200ms" }
+         ml.listen { address = "unix:${directory}/in.sock", protocols = { "h1", "h2c" },
+            send_timeout = "200ms", chain = slow }
+         ml.listen { address = "127.0.0.1:0", chain = slow }
+      ]],
+      origin = { address = "unix:" .. directory .. "/out.sock" },
+      values = { directory = directory },
+      listeners = 2,
+   })
+   local BYTES = 100000000
+
+   --- Serves one request with a body that its client does not read; the proxy ends it.
+   local function expect_left()
+      local upstream = origin:accept()
+      upstream:read_request()
+      upstream:send(t.head("HTTP/1.1 200 OK\nContent-Length: " .. BYTES))
+      local sent, why, count = upstream:try_send(("x"):rep(BYTES))
+      assert.is_nil(sent)
+      assert.not_equal("timeout", why)
+      assert.is_true(count < BYTES / 2)
+   end
+
+   local function inner()
+      return "unix:" .. directory .. "/in.sock"
+   end
+
+   t.it("bounds the wait for a client of HTTP/1 that reads nothing", function()
+      local client = t.socket.connect(inner())
+      client:send_head(GET)
+      expect_left()
+   end)
+
+   t.it("bounds the wait for a client of HTTP/2 that reads nothing", function()
+      local client = h2.connect(inner(), { settings = { [h2.INITIAL_WINDOW_SIZE] = BYTES } })
+      client:frame(h2.WINDOW_UPDATE, 0, 0, h2.u32(BYTES))
+      client:request()
+      expect_left()
+   end)
+
+   t.it("bounds the wait for a client of HTTP/2 that opens no window", function()
+      local client = h2.connect(inner(), { manual = true })
+      local id = client:request()
+      expect_left()
+      assert.equal(h2.CANCEL, client:reset_of(id))
+      client:sync() -- the others of its connection are served
+   end)
+
+   t.it("bounds the wait for an origin that reads nothing", function()
+      local client = proxy():connect { address = proxy().addresses[2] }
+      client:send_head("POST / HTTP/1.1\nHost: a\nContent-Length: " .. BYTES)
+      local upstream = origin:accept()
+      t.start_task(function()
+         client:try_send(("x"):rep(BYTES))
+      end)
+      local response = client:read_response()
+      assert.is_true(response.status == 504 or response.status == 502)
+      upstream:close()
    end)
 end)
