@@ -112,8 +112,11 @@ class Clients:
         while self.running:
             try:
                 await run("%s-%d" % (kind.replace(" ", "_"), index), sequence, rng, kind)
-            except http1.Broken as broken:  # a connection that could not be opened: handshakes may end so
-                self.books.failure(kind, str(broken), [WORKER] if "tls" in kind else [], time.monotonic() - 1)
+            except http1.Broken as broken:
+                # A connection that could not be opened. Handshakes may end so, and a tunnel without a peer
+                # is reset, perhaps before we look; nobody may ever be refused.
+                causes = [WORKER] if "tls" in kind else [ORIGIN] if broken.reset else []
+                self.books.failure(kind, str(broken), causes, time.monotonic() - 1)
                 await asyncio.sleep(0.1)
 
     async def pace(self, rng):

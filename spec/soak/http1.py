@@ -11,7 +11,7 @@ class Broken(Exception):
 
     def __init__(self, stage, why):
         super().__init__("%s: %s" % (stage, why))
-        self.stage = stage
+        self.stage, self.reset = stage, isinstance(why, ConnectionResetError)
 
 
 class Answer:
@@ -34,7 +34,7 @@ class Connection:
                 *self.address, ssl=self.tls, server_hostname="a.example" if self.tls else None,
                 limit=wire.HEAD_MAX)
         except OSError as error:
-            raise Broken("connect", str(error)) from error
+            raise Broken("connect", error) from error
         return self
 
     async def send(self, request):

@@ -47,7 +47,7 @@ class Connection:
             self.reader, self.writer = await asyncio.open_connection(
                 *self.address, ssl=self.tls, server_hostname="a.example" if self.tls else None)
         except OSError as error:
-            raise Broken("connect", str(error)) from error
+            raise Broken("connect", error) from error
         self.h2.initiate_connection()
         self.flush()
         self.receiving = asyncio.ensure_future(self.receive())

@@ -20,7 +20,9 @@ struct worker_slot {
     uint64_t generation; /* that it serves; 0: none yet */
     bool answered;       /* to what it was last asked */
     int64_t started_ms;
-    int64_t pinged_ms; /* when it was asked whether it lives; 0: it has answered */
+    int64_t pinged_ms;     /* when it was asked whether it lives; 0: it has answered */
+    int64_t pinged_cpu_ms; /* what it had computed then */
+    int64_t lent_ms;       /* how much longer it may take, as it waits for a CPU */
     int64_t next_ping_ms;
     int64_t asked_ms;   /* when it was asked for its last words; 0: it was not */
     unsigned asks;      /* how often, if it was */

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "server/cpu_time.h"
 #include "base/counters.h"
 #include "server/inherit.h"
 #include "server/last_words.h"
@@ -18,6 +19,7 @@ enum {
     CRASH_WINDOW_MS = 10000, /* a worker that lived shorter is restarted with a delay */
     RESTART_DELAY_MAX_MS = 5000,
     LOAD_BESIDE_MS = 2000, /* for all but the script: a busy machine may not run a worker at once */
+    LEND_TIMES = 2,        /* as much again as it may take, for one that is kept from the CPUs */
     PING_EVERY_MS = 1000,
     PONG_WITHIN_MS = 2000, /* or as long as a script may take, if that is longer */
 };
@@ -144,12 +146,34 @@ static int64_t late_at(const struct supervisor *supervisor, const struct worker_
     return patience_until(slot, slot->started_ms + workers_load_ms(supervisor));
 }
 
+/* How long one may take to answer. */
+static int64_t answer_ms(const struct supervisor *supervisor)
+{
+    int64_t script_ms = supervisor->options->script_timeout_ms;
+    return script_ms > PONG_WITHIN_MS ? script_ms : PONG_WITHIN_MS;
+}
+
 /* When one that was pinged is late. */
 static int64_t silent_until(const struct supervisor *supervisor, const struct worker_slot *slot)
 {
-    int64_t allowed_ms = supervisor->options->script_timeout_ms;
-    return patience_until(slot, slot->pinged_ms +
-                                    (allowed_ms > PONG_WITHIN_MS ? allowed_ms : PONG_WITHIN_MS));
+    return patience_until(slot, slot->pinged_ms + answer_ms(supervisor) + slot->lent_ms);
+}
+
+/* Is it the machine that keeps it from answering? Where CPUs are short it gets more time, until it
+ * has had a quarter of what it may take, as one that loops will soon have. */
+static bool lend(const struct supervisor *supervisor, struct worker_slot *slot, unsigned index,
+                 int64_t now)
+{
+    int64_t used_ms = cpu_time_ms(slot->pid) - slot->pinged_cpu_ms;
+    int64_t short_ms = answer_ms(supervisor) / 4 - used_ms;
+    if (short_ms <= 0 || slot->lent_ms >= LEND_TIMES * answer_ms(supervisor) ||
+        !cpu_time_wanted(slot->pid))
+        return false;
+    if (!slot->lent_ms)
+        log_warn("worker %u has had a CPU for %lld ms of %lld: the machine is too busy", index,
+                 (long long)used_ms, (long long)(now - slot->pinged_ms));
+    slot->lent_ms += short_ms;
+    return true;
 }
 
 /* Asks for its last words, a second time for where it stands, and then kills it. `what` it has
@@ -171,9 +195,12 @@ static void ping(struct supervisor *supervisor, unsigned index, int64_t now)
     struct worker_slot *slot = &supervisor->workers[index];
     if (!slot->pinged_ms && now >= slot->next_ping_ms) {
         slot->pinged_ms = now;
+        slot->pinged_cpu_ms = cpu_time_ms(slot->pid);
+        slot->lent_ms = 0;
         slot->next_ping_ms = now + PING_EVERY_MS;
         control_send(slot->control, CONTROL_PING, 0, NULL, -1);
-    } else if (slot->pinged_ms && now >= silent_until(supervisor, slot)) {
+    } else if (slot->pinged_ms && now >= silent_until(supervisor, slot) &&
+               (slot->asked_ms || !lend(supervisor, slot, index, now))) {
         char what[80];
         snprintf(what, sizeof(what), "has not reacted for %lld ms: does a layer loop?",
                  (long long)(now - slot->pinged_ms));
