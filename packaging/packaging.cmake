@@ -16,6 +16,8 @@ install(CODE [[
 ]])
 install(DIRECTORY examples DESTINATION ${MONOLAKE_DOC})
 install(FILES packaging/copyright README.md DESTINATION ${MONOLAKE_DOC})
+install(FILES packaging/monolake-lua.service packaging/monolake-lua.socket
+        DESTINATION lib/systemd/system)
 install(FILES docs/monolake-lua.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
 
 set(CPACK_GENERATOR DEB)

@@ -42,6 +42,18 @@ describe("the Debian package", function()
       shell "gcc -shared -fPIC -Iroot/usr/include -o timing.so examples/native/timing.c"
    end)
 
+   t.it("has units of systemd that are in order", function()
+      shell "mkdir units && cp root/usr/lib/systemd/system/monolake-lua.* units"
+      -- the program is not installed here
+      shell "sed -i 's|/usr/bin/monolake-lua|/bin/true|' units/monolake-lua.service"
+      if os.execute "command -v systemd-analyze >/dev/null" == 0 then
+         assert.equal("", shell "systemd-analyze verify --man=no units/monolake-lua.* 2>&1")
+      end
+      local service = shell "cat units/monolake-lua.service"
+      assert.matches("\nType=notify\n", service)
+      assert.matches("\nNotifyAccess=all\n", service)
+   end)
+
    t.it("has a program that runs a site with its own library", function()
       assert.matches("^monolake%-lua %d", run { root .. "/usr/bin/monolake-lua", "-V" })
       t.process.write_file(directory .. "/site.lua", [[

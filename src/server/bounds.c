@@ -1,10 +1,13 @@
 #include "server/bounds.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "net/listener.h"
+#include "server/activation.h"
 #include "server/inherit.h"
 #include "server/worker.h"
 
@@ -30,16 +33,37 @@ static bool same_address_twice(const char *const *addresses, unsigned index)
     return false;
 }
 
-/* Takes the sockets of the program before this one, or opens them; `*why` tells of a failure. */
+/* One socket for all workers, up to `count` times: its queue is everybody's. */
+static int duplicate(struct bound *bound, int fd, unsigned have, unsigned count, const char **why)
+{
+    for (unsigned i = have; i < count; i++) {
+        bound->fds[i] = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        if (bound->fds[i] >= 0)
+            continue;
+        *why = strerror(errno);
+        listener_close(bound->fds + have, i - have);
+        return -1;
+    }
+    return 0;
+}
+
+/* Takes the sockets of the program before this one or of the service manager, or opens them; `*why`
+ * tells of a failure. */
 static bool open_sockets(struct bound *bound, const char *text, const char *key, unsigned workers,
                          const char **why)
 {
     if (listener_parse(slice_from_cstr(text), &bound->address, &bound->datagrams, why) != 0)
         return false;
-    bound->inherited = inherit_take(key, &bound->address, bound->fds, workers);
+    bound->inherited = inherit_take(key, &bound->address, bound->fds, workers, &bound->lent);
+    if (bound->inherited && bound->lent)
+        return duplicate(bound, bound->fds[0], bound->inherited, workers, why) == 0;
     if (bound->inherited)
         return listener_extend(&bound->address, bound->datagrams, bound->fds, bound->inherited,
                                workers, why) == 0;
+    int fd = bound->datagrams ? -1 : activation_find(&bound->address);
+    bound->lent = fd >= 0;
+    if (bound->lent)
+        return duplicate(bound, fd, 0, workers, why) == 0;
     return listener_open(&bound->address, bound->datagrams, bound->fds, workers, why) == 0;
 }
 
@@ -89,7 +113,8 @@ bool bounds_want(struct bounds *bounds, const char *const *addresses, unsigned c
 
 static void quiesce(struct bound *bound, unsigned workers)
 {
-    if (!bound->quiet)
+    /* Whoever is queued on a socket of the service manager's waits for the next program. */
+    if (!bound->quiet && !bound->lent)
         listener_quiesce(&bound->address, bound->datagrams, bound->fds, workers);
     bound->quiet = true;
 }
@@ -156,8 +181,9 @@ void bounds_hand_over(struct bounds *bounds)
         struct bound *bound = bounds->items[i];
         if (!bound->adopted)
             continue;
-        /* A local socket is one, however many hold it. */
-        if (bound->address.any.sa_family != AF_UNIX && bound->adopted < bounds->workers)
+        /* A local socket is one, however many hold it, and so is one that was lent. */
+        bool one = bound->lent || bound->address.any.sa_family == AF_UNIX;
+        if (!one && bound->adopted < bounds->workers)
             listener_quiesce(&bound->address, bound->datagrams, bound->fds + bound->adopted,
                              bounds->workers - bound->adopted);
         bound->quiet = true;

@@ -18,6 +18,7 @@ struct bound {
     char key[LISTENER_KEY_MAX]; /* see listener_key in worker.h */
     struct address address;
     bool datagrams;       /* UDP */
+    bool lent;            /* one socket, the service manager's (activation.h), and duplicates */
     int fds[WORKERS_MAX]; /* one per worker; kept for workers that are started again */
     bool wanted;          /* by the generation that is being prepared */
     bool fresh;           /* bound for that generation */

@@ -18,6 +18,7 @@
 
 struct left {
     char key[LISTENER_KEY_MAX];
+    int lent;
     unsigned count;
     int fds[WORKERS_MAX];
 };
@@ -38,10 +39,11 @@ static void write_secret(FILE *file)
     fputc('\n', file);
 }
 
-/* The length of the key, for it may hold any byte; then the key and the descriptors. */
+/* The length of the key, for it may hold any byte; then the key, whether it is lent, and the
+ * descriptors. */
 static void write_bound(FILE *file, const struct bound *bound, unsigned workers)
 {
-    fprintf(file, "%zu %s %u", strlen(bound->key), bound->key, workers);
+    fprintf(file, "%zu %s %d %u", strlen(bound->key), bound->key, bound->lent, workers);
     for (unsigned i = 0; i < workers; i++)
         fprintf(file, " %d", bound->fds[i]);
     fputc('\n', file);
@@ -115,8 +117,8 @@ static int read_bound(FILE *file, struct left *left)
     if (got == EOF)
         return 0;
     if (got != 1 || len >= sizeof(left->key) || fgetc(file) != ' ' ||
-        fread(left->key, 1, len, file) != len || fscanf(file, "%u", &left->count) != 1 ||
-        left->count > WORKERS_MAX)
+        fread(left->key, 1, len, file) != len ||
+        fscanf(file, "%d %u", &left->lent, &left->count) != 2 || left->count > WORKERS_MAX)
         return -1;
     left->key[len] = '\0';
     for (unsigned i = 0; i < left->count; i++)
@@ -160,7 +162,7 @@ bool inherit_read(void)
     return well;
 }
 
-unsigned inherit_take(const char *key, struct address *address, int *fds, unsigned max)
+unsigned inherit_take(const char *key, struct address *address, int *fds, unsigned max, bool *lent)
 {
     for (unsigned i = 0; i < left_count; i++) {
         struct left *left = &lefts[i];
@@ -172,6 +174,7 @@ unsigned inherit_take(const char *key, struct address *address, int *fds, unsign
         unsigned taken = left->count < max ? left->count : max;
         memcpy(fds, left->fds, taken * sizeof(*fds));
         left->count -= taken;
+        *lent = left->lent;
         memmove(left->fds, left->fds + taken, left->count * sizeof(*fds));
         return taken;
     }

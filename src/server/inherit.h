@@ -21,9 +21,9 @@ void inherit_leave(const struct bounds *bounds, int written, int control, int tu
 /* In the new program: takes what was left, if anything was. False, logged, if it is no use. */
 bool inherit_read(void);
 
-/* Moves the sockets of a listener with that key to `fds`, at most `max`, and fills its address.
- * Returns how many; 0: there are none. */
-unsigned inherit_take(const char *key, struct address *address, int *fds, unsigned max);
+/* Moves the sockets of a listener with that key to `fds`, at most `max`, fills its address, and
+ * tells whether they are the service manager's. Returns how many; 0: there are none. */
+unsigned inherit_take(const char *key, struct address *address, int *fds, unsigned max, bool *lent);
 
 /* Closes the sockets that were not taken: the old program sees to those who are queued there. */
 void inherit_drop_rest(void);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "server/activation.h"
 #include "server/inherit.h"
 #include "server/options.h"
 #include "server/supervisor.h"
@@ -71,6 +72,7 @@ int main(int argc, char **argv)
     log_threshold = options.level;
     tls_keep_memory();
     tls_set_default_library(options.tls);
+    activation_read();
     if (!inherit_read())
         return 1;
     note_program(&options, argv);

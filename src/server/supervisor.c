@@ -13,6 +13,7 @@
 #include "base/counters.h"
 #include "server/acceptor.h"
 #include "server/hand_over.h"
+#include "server/activation.h"
 #include "server/inherit.h"
 #include "server/notify.h"
 #include "server/supervisor_internal.h"
@@ -308,6 +309,7 @@ static bool start(struct supervisor *supervisor, struct probe_result *probed)
         return false;
     }
     inherit_drop_rest();
+    activation_warn_unused();
     bounds_settle(&supervisor->bounds);
     int counting = counters_open(supervisor->count);
     if (counting < 0)
