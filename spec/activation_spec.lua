@@ -77,7 +77,7 @@ local ml = require "monolake"
 ml.listen { address = "unix:" .. os.getenv "SOCKET", chain = ml.text "by path" }
 ]] }
       assert.equal("by path", ask(running, running.addresses[1]))
-      running:await_log "warn %[supervisor%] the service manager listens on 127%.0%.0%.1:%d+, and the site does"
+      running:await_log "warn %[supervisor%] the service manager listens on 127.0.0.1:%d+, and the site does"
       running:stop()
    end)
 end)
