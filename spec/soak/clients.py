@@ -88,6 +88,7 @@ class Clients:
     def __init__(self, soak):
         self.soak, self.books = soak, soak.books
         self.tasks, self.running = [], True
+        self.count_max = 0  # of the shared counts that were answered: whoever asks later gets a higher one
 
     def start(self, counts):
         kinds = {"h1": self.h1, "h1 new": self.h1_new, "h1 lua": self.h1_lua, "h1 tls": self.h1_tls,
@@ -194,7 +195,7 @@ class Clients:
     async def attempt(self, kind, what, connection, request):
         """One request and the judgement of what became of it. False: the connection is of no more use."""
         begun = time.monotonic()
-        version = self.soak.served_version()
+        version, count = self.soak.served_version(), self.count_max
         try:
             async with asyncio.timeout(self.soak.patience):
                 answer = await connection.exchange(request)
@@ -216,11 +217,11 @@ class Clients:
                 what, time.monotonic() - begun, request.method, request.target,
                 begun - connection.answered_at, connection.last))
             return False
-        self.judge(kind, what, connection, request, answer, begun, version)
+        self.judge(kind, what, connection, request, answer, begun, version, count)
         connection.last = what
         return True
 
-    def judge(self, kind, what, connection, request, answer, begun, version):
+    def judge(self, kind, what, connection, request, answer, begun, version, count):
         if answer.status != 200:
             return self.books.failure(kind, "status %d" % answer.status,
                                       [ORIGIN] if answer.status in (502, 503, 504) else [], begun)
@@ -236,8 +237,11 @@ class Clients:
         elif "x-version" in fields and int(fields["x-version"]) < version and \
                 connection.opened > self.soak.upgraded_at:
             wrong = "served by version %s, but %d was in force" % (fields["x-version"], version)
+        elif int(fields.get("x-count", count + 1)) <= count:
+            wrong = "the shared count is %s, but was %d before" % (fields["x-count"], count)
         if wrong:
             return self.books.violation("%s: %s (%s): %s" % (kind, request.ident, what, wrong))
+        self.count_max = max(self.count_max, int(fields.get("x-count", 0)))
         if request.method == "POST":
             self.soak.record.answered(request.ident)
         self.books.success("%s, %s" % (kind, what), time.monotonic() - begun,

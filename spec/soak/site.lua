@@ -17,8 +17,19 @@ local function origin(name, options)
    return ml.upstream(options)
 end
 
--- What each path does on its way to the origin.
+-- Written all the time by all workers, whichever of them dies meanwhile; the small one evicts.
+local counts = ml.shared("counts", { size = "1m" })
+local churn = ml.shared("churn", { size = "64k" })
+
+local function count_and_churn()
+   churn:set("key " .. math.random(2000), ("v"):rep(math.random(200)))
+   churn:delete("key " .. math.random(2000))
+   return (counts:incr("requests", 1, 0))
+end
+
+-- What each path does on its way to the origin; what it returns is the field x-count of the answer.
 local before = {
+   ["/shared"] = count_and_churn,
    ["/sleep"] = function() ml.sleep(math.random() * 0.3) end,
    ["/loop"] = function() while true do end end,
    ["/interpreted"] = function()
@@ -43,10 +54,11 @@ end
 
 local function scripted(req, next)
    local act = before[req.path]
-   if act then
-      act(req)
-   end
+   local count = act and act(req)
    local res = next(req)
+   if count then
+      res.headers["x-count"] = tostring(count)
+   end
    res.headers["x-version"] = "${version}"
    if req.path == "/map" then
       res:map(same)
