@@ -349,10 +349,9 @@ end
 --- in a chain of layer 4 for every connection. Options: `path` of the log ("stdout"; or "stderr", or a
 --- file, which lies beside the script if the path is relative) and `format`: "combined" as of Apache and
 --- nginx, or "json"; of connections "text" (client, time, address, peer, bytes from the client, bytes
---- from the peer, seconds, reason) or "json". A string is the path. In JSON `bytes` is what was sent to
---- the client for a request: the response as it stood on the wire over HTTP/1, head included, and its
---- body over HTTP/2, whose heads are compressed together. What no layer sees, malformed requests, is in
---- the program's log now and then and in `ml.stats`.
+--- from the peer, seconds, reason) or "json". A string is the path. The bytes of a request are those of
+--- the body that was sent, without what frames it, in every version of HTTP. What no layer sees,
+--- malformed requests, is in the program's log now and then and in `ml.stats`.
 --- SIGUSR1 opens the files anew. Lines that cannot be written at once (a full disk, a reader that
 --- stalls) are dropped and counted in the error log; they hold nobody up.
 ---@param options { path: string, format: string }|string|nil

@@ -1,4 +1,5 @@
 local t = require "spec.support"
+local h2 = require "spec.support.h2"
 local json = require "cjson"
 
 local SITE = [[
@@ -6,13 +7,19 @@ local SITE = [[
    local function answer(req)
       if req.path == "/fails" then
          error "on purpose"
+      elseif req.path == "/chunked" then
+         local left = 10
+         return ml.response { body = function()
+            left = left - 1
+            return left >= 0 and ("c"):rep(100) or nil
+         end }
       end
       req.headers["user-agent"] = "changed by a layer"
       req.path = "/changed"
       return ml.text "answer"
    end
    ml.listen {
-      address = "127.0.0.1:0",
+      address = "127.0.0.1:0", protocols = { "h1", "h2c" },
       chain = {
          ml.access_log "combined.log",
          ml.access_log { path = "lines.json", format = "json" },
@@ -63,10 +70,28 @@ t.on_both_backends("the access log", function(backend)
       assert.equal("a.example", first.host)
       assert.equal("spec", first.user_agent)
       assert.equal(200, first.status)
-      assert.is_true(first.bytes > 6 and first.duration_ms >= 0 and first.id > 0)
+      assert.is_true(first.bytes == 6 and first.duration_ms >= 0 and first.id > 0)
       assert.equal(500, second.status)
       assert.equal("HTTP/1.0", second.protocol)
       assert.matches("on purpose", second.error)
+   end)
+
+   t.it("counts the bytes of bodies that were sent, whatever frames them", function()
+      local combined
+      local lines = lines_of("lines.json", 4, function()
+         combined = lines_of("combined.log", 4, function()
+            program():exchange "GET /chunked HTTP/1.1\nHost: a"
+            program():connect():send_head("HEAD /chunked HTTP/1.1\nHost: a"):read_response_head()
+            local client = h2.connect(program().address)
+            assert.equal(("c"):rep(1000), client:get("/chunked").body)
+            client:response(client:request(h2.get { [":method"] = "HEAD", [":path"] = "/chunked" }))
+            client:close()
+         end)
+      end)
+      for i, expected in ipairs { 1000, 0, 1000, 0 } do
+         assert.equal(expected, json.decode(lines[i]).bytes)
+         assert.matches(" 200 " .. expected .. ' "%-"', combined[i])
+      end
    end)
 
    t.it("lets nothing end its quotes or lines", function()

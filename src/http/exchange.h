@@ -44,7 +44,7 @@ struct exchange {
     uint16_t sent_status;             /* of the final response; 0: none was begun */
     int64_t started_us;               /* monotonic */
     int64_t total_deadline;           /* monotonic milliseconds; every wait is bounded by it */
-    uint64_t bytes_sent;              /* of the response, head included */
+    uint64_t bytes_sent;              /* of the response's body, without what frames it */
     /* Whoever may still be reading the request's body in the background, or NULL. */
     void *body_user;
     void (*end_body_use)(void *body_user); /* may suspend */

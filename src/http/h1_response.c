@@ -34,14 +34,8 @@ struct sending {
 
 static int send_bytes(struct sending *sending, struct iovec *iov, unsigned count)
 {
-    size_t total = 0;
-    for (unsigned i = 0; i < count; i++)
-        total += iov[i].iov_len;
-    int result = stream_send(&sending->connection->base.stream, iov, count,
-                             sending->exchange->total_deadline);
-    if (result == 0)
-        sending->exchange->bytes_sent += total;
-    return result;
+    return stream_send(&sending->connection->base.stream, iov, count,
+                       sending->exchange->total_deadline);
 }
 
 /* May the connection be kept although the request's body was not read to its end? */
@@ -185,7 +179,10 @@ static int send_pieces(struct sending *sending, const struct slice *pieces, unsi
         put(iov, &used, SLICE("\r\n"));
     if (sending->chunked && (sending->response->body.ended || count == 0))
         put(iov, &used, last_chunk(sending));
-    return used ? send_bytes(sending, iov, used) : 0;
+    int result = used ? send_bytes(sending, iov, used) : 0;
+    if (result == 0)
+        sending->exchange->bytes_sent += total;
+    return result;
 }
 
 static int send_head_alone(struct sending *sending)

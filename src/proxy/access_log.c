@@ -80,8 +80,8 @@ static void put_combined(struct log_line *line, const struct record *record)
     log_line_text(line, record->method, false);
     log_line_put(line, " ");
     put_target(line, record, false);
-    log_line_put(line, " %s\" %d %lld \"", protocol_of(record), status_of(record),
-                 record->response ? (long long)record->response->body.bytes_read : 0);
+    log_line_put(line, " %s\" %d %llu \"", protocol_of(record), status_of(record),
+                 (unsigned long long)record->request->exchange->bytes_sent);
     put_or_dash(line, record->referer);
     log_line_put(line, "\" \"");
     put_or_dash(line, record->user_agent);

@@ -12,9 +12,9 @@ struct io;
 struct log_sink;
 
 enum access_log_format {
-    ACCESS_LOG_COMBINED, /* as Apache and nginx write it; the size is that of the body */
+    ACCESS_LOG_COMBINED, /* as Apache and nginx write it; bytes are of the body that was sent */
     ACCESS_LOG_JSON,     /* an object a line: time, id, remote, method, target, host, protocol,
-                            status, bytes (head included), duration_ms, referer, user_agent, error */
+                            status, bytes (of the body), duration_ms, referer, user_agent, error */
     ACCESS_LOG_TEXT,     /* of layer 4, see l4/access_log.h, which has JSON of its own, too */
 };
 
