@@ -309,6 +309,10 @@ t.on_both_backends("a worker that is killed", function(backend)
             ml.listen { address = "127.0.0.1:0", chain = { ml.router {
                ["/open"] = function() io.open("${fifo}"):close() end,
                ["/sleep"] = function() ffi.C.sleep(3600) end,
+               ["/counts"] = function()
+                  local silent = ml.stats().workers_silent
+                  return ml.text(silent.interrupted .. " " .. silent.killed)
+               end,
                ["/"] = ml.text "hello",
             } } }
          ]] }
@@ -320,6 +324,7 @@ t.on_both_backends("a worker that is killed", function(backend)
       running:await_log "at request %d+: GET a/open"
       running:await_log "worker 0 [^\n]* It is killed"
       client:expect_close()
+      assert.equal("2 1", running:exchange("GET /counts HTTP/1.1\nHost: a").body)
       assert.matches("in Lua at a function in C\n.*in Lua at [^\n]*site.lua:5\n", running:log())
       assert.equal("hello", running:exchange("GET / HTTP/1.1\nHost: a").body)
       stop(running)

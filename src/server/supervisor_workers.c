@@ -176,6 +176,12 @@ static bool lend(const struct supervisor *supervisor, struct worker_slot *slot, 
     return true;
 }
 
+static void signal_silent(pid_t pid, int number)
+{
+    counters_add(number == SIGKILL ? COUNTER_WORKERS_KILLED : COUNTER_WORKERS_INTERRUPTED, 1);
+    kill(pid, number);
+}
+
 /* Asks for its last words, a second time for where it stands, and then kills it. `what` it has
  * done, for the log. */
 static void press(struct worker_slot *slot, unsigned index, const char *what, int64_t now)
@@ -183,9 +189,12 @@ static void press(struct worker_slot *slot, unsigned index, const char *what, in
     if (!slot->asked_ms)
         slot->asks = 0;
     bool last = slot->asks >= 2;
-    if (slot->asks != 1)
+    if (slot->asks == 1) {
+        kill(slot->pid, LAST_WORDS_SIGNAL);
+    } else {
         log_error("worker %u %s It is %s", index, what, last ? "killed" : "interrupted");
-    kill(slot->pid, last ? SIGKILL : LAST_WORDS_SIGNAL);
+        signal_silent(slot->pid, last ? SIGKILL : LAST_WORDS_SIGNAL);
+    }
     slot->asks++;
     slot->asked_ms = now;
 }
@@ -287,7 +296,7 @@ void workers_signal_silent(struct supervisor *supervisor, int number)
 {
     for (unsigned i = 0; i < supervisor->count; i++)
         if (supervisor->workers[i].pid && !supervisor->workers[i].answered)
-            kill(supervisor->workers[i].pid, number);
+            signal_silent(supervisor->workers[i].pid, number);
 }
 
 void workers_signal_old(struct supervisor *supervisor, int number)
@@ -295,7 +304,7 @@ void workers_signal_old(struct supervisor *supervisor, int number)
     for (unsigned i = 0; i < supervisor->count; i++) {
         const struct worker_slot *slot = &supervisor->workers[i];
         if (slot->pid && slot->generation && slot->generation != supervisor->generation)
-            kill(slot->pid, number);
+            signal_silent(slot->pid, number);
     }
 }
 
