@@ -15,6 +15,7 @@ ml.listen { address = "127.0.0.1:0", chain = ml.router {
    ["/metrics"] = ml.metrics(),
 } }
 ml.listen { address = "127.0.0.1:0", deny = "127.0.0.0/8", chain = ml.text "never" }
+ml.listen { udp = "127.0.0.1:0", l4 = function(conn) conn:close() end }
 ]]
 
 local function get(client, path)
@@ -53,7 +54,7 @@ local function samples(text)
 end
 
 t.on_both_backends("counters", function(backend)
-   local running = t.serve { io = backend, site = SITE, workers = 2, listeners = 2,
+   local running = t.serve { io = backend, site = SITE, workers = 2, listeners = 3,
       values = { directory = t.process.directory() } }
 
    t.it("say what clients have got", function()
@@ -69,6 +70,7 @@ t.on_both_backends("counters", function(backend)
       assert.equal(2, after.responses["5xx"] - before.responses["5xx"])
       assert.equal(1, after.layer_failures - before.layer_failures)
       assert.equal(1, after.requests_active)
+      assert.equal(2, after.workers)
       assert(after.client_bytes.out - before.client_bytes.out > 5 * #"HTTP/1.1 200 OK")
       local name = 'a "b\\c'
       assert.equal(1, after.upstream_attempts[name] - before.upstream_attempts[name])
@@ -104,6 +106,17 @@ t.on_both_backends("counters", function(backend)
       socket.try_connect(running().addresses[2])
       t.eventually("the refusal to be counted", function()
          return stats(client).connections_refused.denied == before + 1
+      end)
+      client:close()
+   end)
+
+   t.it("follow flows of datagrams", function()
+      local client = running():connect()
+      local sender = t.udp.connect(running().addresses[3]:match "^udp:(.*)")
+      sender:send "hello"
+      t.eventually("the flow to be counted, and to end", function()
+         local now = stats(client)
+         return now.udp_flows == 1 and now.udp_datagrams == 1 and now.udp_flows_open == 0
       end)
       client:close()
    end)
@@ -144,7 +157,7 @@ t.on_both_backends("counters", function(backend)
    end)
 
    t.it("go on in a new program", function()
-      local old = program.start { io = backend, site = SITE, workers = 2, listeners = 2,
+      local old = program.start { io = backend, site = SITE, workers = 2, listeners = 3,
          values = { directory = t.process.directory() } }
       local client = old:connect()
       for _ = 1, 5 do

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/counters.h"
 #include "base/log.h"
 #include "coro/coro.h"
 #include "proxy/dial.h"
@@ -33,6 +34,7 @@ void udp_flow_unpin(struct udp_flow *flow)
     flow->service->release(flow->service);
     server->flow_count--;
     flows_of_all--;
+    counters_add(COUNTER_UDP_FLOWS_OPEN, -1);
     free(flow);
 }
 
@@ -43,6 +45,7 @@ static void drop_queue(struct udp_flow *flow)
         flow->queue = buf->next;
         flow->server->queued_bytes -= buf->len;
         flow->server->stats.dropped++;
+        counters_add(COUNTER_UDP_DROPPED, 1);
         io_buf_release(flow->server->io, buf);
     }
     flow->queued = 0;
@@ -176,6 +179,7 @@ static void answer(struct udp_flow *flow, struct io_buf *buf)
 {
     if (io_datagram_of(&flow->receive, buf).truncated) {
         flow->server->stats.truncated++;
+        counters_add(COUNTER_UDP_TRUNCATED, 1);
         io_buf_release(flow->server->io, buf);
         return;
     }
@@ -215,6 +219,7 @@ static void enqueue(struct udp_flow *flow, struct io_buf *buf)
     io_buf_release(server->io, buf);
     if (!copy) {
         server->stats.dropped++;
+        counters_add(COUNTER_UDP_DROPPED, 1);
         return;
     }
     if (flow->queue)
@@ -323,7 +328,9 @@ struct udp_flow *udp_flow_begin(struct udp_server *server, const struct udp_key 
     flow->service->retain(flow->service);
     server->flow_count++;
     flows_of_all++;
+    counters_add(COUNTER_UDP_FLOWS_OPEN, 1);
     server->stats.flows++;
+    counters_add(COUNTER_UDP_FLOWS, 1);
     touch(flow);
     if (server->direct && connect_at_once(flow, server->direct)) {
         start_carrying(flow);

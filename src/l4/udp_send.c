@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/counters.h"
+
 enum { SPARE_MAX = 1024 };
 
 /* One datagram on its way. */
@@ -70,6 +72,7 @@ static void sent(struct io_op *op, int result, struct io_buf *buf, bool more)
     io_buf_release(server->io, send->buf);
     if (result < 0) {
         server->stats.dropped++;
+        counters_add(COUNTER_UDP_DROPPED, 1);
         if (!send->to_client && !flow->ended && !passing(result))
             udp_flow_peer_failed(flow, result);
     }
@@ -96,6 +99,7 @@ void udp_send(struct udp_flow *flow, struct io_buf *buf, bool to_client)
     struct udp_send *send = take(server);
     if (!send) {
         server->stats.dropped++;
+        counters_add(COUNTER_UDP_DROPPED, 1);
         io_buf_release(server->io, buf);
         return;
     }

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "base/counters.h"
 #include "base/log.h"
 #include "l4/udp_flow.h"
 
@@ -122,9 +123,11 @@ static bool make_room(struct udp_server *server)
     if (list_empty(&server->fresh)) {
         warn_of_bound(server, of_process);
         server->stats.refused++;
+        counters_add(COUNTER_UDP_FLOWS_REFUSED, 1);
         return false;
     }
     server->stats.evicted++;
+    counters_add(COUNTER_UDP_FLOWS_EVICTED, 1);
     udp_flow_end(udp_flow_of(server->fresh.next), L4_EVICTED, (struct slice){0});
     return true;
 }
@@ -168,8 +171,10 @@ static void take(struct udp_server *server, struct io_op *op, struct io_buf *buf
     struct io_datagram datagram = io_datagram_of(op, buf);
     struct udp_key key;
     server->stats.received++;
+    counters_add(COUNTER_UDP_DATAGRAMS, 1);
     if (datagram.truncated) {
         server->stats.truncated++;
+        counters_add(COUNTER_UDP_TRUNCATED, 1);
         io_buf_release(server->io, buf);
         return;
     }

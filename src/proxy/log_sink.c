@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/list.h"
+#include "base/counters.h"
 #include "base/log.h"
 #include "io/io.h"
 
@@ -110,7 +111,9 @@ static void take_off(struct log_sink *sink, size_t count)
 /* Lines that cannot be written make room; one that was begun is at least ended. */
 static void drop_gathered(struct log_sink *sink, int error)
 {
-    sink->dropped += count_lines(sink->buffer, sink->used);
+    uint64_t lines = count_lines(sink->buffer, sink->used);
+    sink->dropped += lines;
+    counters_add(COUNTER_LOG_LINES_DROPPED, (int64_t)lines);
     sink->used = 0;
     if (sink->cut_short)
         sink->buffer[sink->used++] = '\n';
@@ -157,6 +160,7 @@ void log_sink_write(struct log_sink *sink, struct slice line)
         flush(sink);
     if (line.len > LOG_SINK_BYTES_MAX - sink->used) {
         sink->dropped++;
+        counters_add(COUNTER_LOG_LINES_DROPPED, 1);
         complain(sink, EAGAIN);
         return;
     }

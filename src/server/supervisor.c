@@ -127,6 +127,7 @@ static void worker_ended(struct supervisor *supervisor, unsigned index, int stat
     slot->generation = 0;
     limits_clear(&supervisor->limits, index);
     counters_worker_ended(index);
+    counters_add(COUNTER_WORKERS, -1);
     if (supervisor->stopping)
         return;
     counters_add(WIFSIGNALED(status) ? COUNTER_WORKERS_CRASHED : COUNTER_WORKERS_EXITED, 1);

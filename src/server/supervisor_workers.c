@@ -109,6 +109,7 @@ static void start_worker(struct supervisor *supervisor, unsigned index)
         return;
     }
     slot->pid = pid;
+    counters_add(COUNTER_WORKERS, 1);
     slot->control = sockets[0];
     slot->generation = 0;
     slot->restart_ms = 0;
