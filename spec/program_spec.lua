@@ -246,3 +246,33 @@ ml.listen { address = "127.0.0.1:0", chain = { ml.proxy(api) } }
       assert.matches("^listen 127%.0%.0%.1:0   %(site%.lua:2%)\n", out)
    end)
 end)
+
+describe("the library in a plain LuaJIT", function()
+   -- A state of its own: here it has been loaded before.
+   local SCRIPT = [[
+      package.path, package.cpath = %q, %q
+      coroutine.wrap(function() require "monolake" end)()
+      collectgarbage()
+      collectgarbage()
+      local t = require "monolake.test"
+      for _ = 1, 20 do
+         local app = t.app "examples/access.lua"
+         assert(app:get("/").status == 200)
+         app:close()
+         collectgarbage()
+      end
+      io.write "well"
+   ]]
+
+   t.it("may be loaded by a coroutine that is gone later", function()
+      local path = process.directory() .. "/script.lua"
+      process.write_file(path, SCRIPT:format(package.path, package.cpath))
+      -- The sanitizers' runtime, where it was preloaded for this process, is for that one, too.
+      local runtime = process.read_file("/proc/self/maps"):match "%S*/libasan%.so%S*"
+      local out, err, status = process.run { "env", runtime and "LD_PRELOAD=" .. runtime or "A=1",
+         "ASAN_OPTIONS=detect_leaks=0", "luajit", path }
+      assert.equal("", err)
+      assert.equal("well", out)
+      assert.equal(0, status)
+   end)
+end)

@@ -145,12 +145,24 @@ struct script *script_create(const struct script_options *options, char **error)
     return script;
 }
 
+/* What stays as long as the state does: a coroutine that happens to ask first may be collected. */
+static lua_State *lasting_thread(lua_State *L)
+{
+    bool is_main = lua_pushthread(L);
+    lua_pop(L, 1);
+    if (is_main)
+        return L;
+    lua_State *own = lua_newthread(L);
+    luaL_ref(L, LUA_REGISTRYINDEX);
+    return own;
+}
+
 struct script *script_adopt(lua_State *L)
 {
     struct script *script = script_of(L);
     if (script)
         return script;
-    script = create(L);
+    script = create(lasting_thread(L));
     if (!script)
         luaL_error(L, "out of memory");
     script_preload(L);
