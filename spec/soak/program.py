@@ -2,6 +2,7 @@
 import asyncio
 import ctypes
 import os
+import random
 import re
 import signal
 import socket
@@ -21,9 +22,17 @@ GENERATION = re.compile(r"\[worker \d+\] generation (\d+) is (loaded|freed) \(pi
 
 
 def free_port(kind=socket.SOCK_STREAM):
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that stays ours while nobody is bound to it: none of those that the kernel gives to others."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+        first_given = int(file.read().split()[0])
+    while True:
+        port = random.randrange(10000, max(first_given, 20000))
+        with socket.socket(socket.AF_INET, kind) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                pass
 
 
 def status_kib(pid, key="VmRSS"):

@@ -80,6 +80,7 @@ class Soak:
         self.think_seconds, self.fault_seconds = 0.1 / options.clients, 0.8
         self.books, self.faulty, self.upgraded_at = Books(), True, 0.0
         self.served, self.tasks = 1, set()
+        self.at_start, self.warm, self.at_end, self.alive = {}, {}, {}, {}
         self.tunnel_causes = [WORKER, ORIGIN]
         self.directory = tempfile.mkdtemp(prefix="monolake-soak-")
         self.options = options
@@ -163,7 +164,6 @@ class Soak:
         else:
             lanes = [asyncio.ensure_future(faults.lane(*lane)) for lane in faults.lanes()]
         warm_at = time.monotonic() + min(self.seconds * WARM_SHARE, WARM_SECONDS_MAX)
-        self.warm = None
         next_word = began + 60
         while time.monotonic() < self.until:
             await asyncio.sleep(0.25)
@@ -214,7 +214,7 @@ class Soak:
     def check_growth(self):
         for name, (kib, open_files) in self.at_end.items():
             start_kib, start_files = self.at_start.get(name, (0, 0))
-            base_kib = max(start_kib, self.warm.get(name, (0, 0))[0] if self.warm else 0)
+            base_kib = max(start_kib, self.warm.get(name, (0, 0))[0])
             if "asan" not in self.program.binary and kib > base_kib + GROWTH_MAX_KIB:
                 self.books.violation("%s grew from %d to %d KiB" % (name, base_kib, kib))
             if open_files > start_files + DESCRIPTORS_MORE_MAX:
@@ -249,7 +249,7 @@ class Soak:
         print("processes, RSS in KiB and descriptors: at the start; warm; at the end")
         for name in sorted(self.at_end):
             print("  %-12s %8d %4d   %8d %4d   %8d %4d" % (
-                name, *self.at_start.get(name, (0, 0)), *(self.warm or {}).get(name, (0, 0)), *self.at_end[name]))
+                name, *self.at_start.get(name, (0, 0)), *self.warm.get(name, (0, 0)), *self.at_end[name]))
         print("  %-12s %8d KiB" % ("this one", status_kib(os.getpid())))
         print("generations alive at the end: %s in each worker; at most at a time: %d; freed: %d" % (
             " and ".join(str(len(held)) for held in self.alive.values()), self.program.alive_max, self.program.freed))
@@ -295,7 +295,8 @@ def main():
     try:
         asyncio.run(soak.run())
     except BaseException:
-        print("seed %d; its files are in %s" % (options.seed, soak.directory))
+        soak.report()
+        print("BROKEN OFF: seed %d; its files are in %s" % (options.seed, soak.directory))
         raise
     soak.report()
     if soak.books.violations:
