@@ -32,6 +32,9 @@ struct service {
     void (*release)(struct service *service);
 };
 
+/* Which bound of its listener stands against a request. */
+enum overload { OVERLOAD_NONE, OVERLOAD_ACTIVE, OVERLOAD_QUEUED };
+
 struct exchange {
     struct request request; /* first, so that a request's address is its exchange's */
     struct arena arena;     /* reset when the exchange ends */
@@ -45,6 +48,7 @@ struct exchange {
     int64_t started_us;               /* monotonic */
     int64_t total_deadline;           /* monotonic milliseconds; every wait is bounded by it */
     uint64_t bytes_sent;              /* of the response's body, without what frames it */
+    enum overload overload;           /* then it is answered 503 at once */
     /* Whoever may still be reading the request's body in the background, or NULL. */
     void *body_user;
     void (*end_body_use)(void *body_user); /* may suspend */

@@ -41,6 +41,8 @@ struct listener_config {
     uint32_t header_count_max;        /* 100 -> 431 */
     uint64_t body_max_bytes;          /* 0: no bound -> 413 */
     uint32_t requests_max;            /* 0: no bound; requests per connection */
+    uint32_t active_max;              /* 0: no bound; requests under way in the worker */
+    uint32_t queue_time_max_ms;       /* 0: no bound; from the kernel's word to its beginning */
     uint32_t connections_max;         /* 0: no bound; per worker */
     uint32_t handshake_timeout_ms;    /* 10,000: accept to the end of the TLS handshake */
     struct tls_server *tls;           /* NULL: in the clear; the generation's, as is the next */

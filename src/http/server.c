@@ -242,6 +242,19 @@ void http_server_fini(struct http_server *server)
 
 /* --- Exchanges -------------------------------------------------------------------------------- */
 
+/* Is there more to do than can be done? What has waited longest since the kernel told of it is what
+ * the worker comes to last. */
+static enum overload judge_load(const struct exchange *exchange,
+                                const struct listener_config *config)
+{
+    int64_t waited_ms = exchange->started_us / 1000 - io_now_ms(exchange->io);
+    if (config->active_max && exchange_active_count() > config->active_max)
+        return OVERLOAD_ACTIVE;
+    if (config->queue_time_max_ms && waited_ms > config->queue_time_max_ms)
+        return OVERLOAD_QUEUED;
+    return OVERLOAD_NONE;
+}
+
 void connection_begin_exchange(struct connection *connection, struct exchange *exchange,
                                const struct exchange_codec *codec, struct coro *coro)
 {
@@ -260,6 +273,7 @@ void connection_begin_exchange(struct connection *connection, struct exchange *e
     exchange->service = server->service;
     exchange->service->retain(exchange->service);
     exchange->started_us = clock_now_us();
+    exchange->overload = judge_load(exchange, &server->config);
     if (server->config.total_timeout_ms)
         exchange->total_deadline = io_now_ms(server->io) + server->config.total_timeout_ms;
 }
@@ -276,9 +290,26 @@ void connection_count_refusal(const struct connection *connection, const char *w
     log_info("request of %s is refused: %s (%u more were not logged)", client, why, suppressed);
 }
 
+/* Cheaply, so that those who are served do not pay for those who are not. */
+static struct response *answer_overload(struct exchange *exchange)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    bool by_count = exchange->overload == OVERLOAD_ACTIVE;
+    struct slice why = by_count ? SLICE("more requests are under way than active_max allows")
+                                : SLICE("the request has waited for longer than queue_time_max");
+    counters_add(by_count ? COUNTER_REQUESTS_SHED_ACTIVE : COUNTER_REQUESTS_SHED_QUEUED, 1);
+    if (log_limit_pass(&limit, REFUSALS_LOGGED_PER_S, &suppressed))
+        log_warn("overload: a request is answered 503: %s (%u more were not logged)", why.ptr,
+                 suppressed);
+    return response_create_error(&exchange->request, 503, RESPONSE_OVERLOADED, why);
+}
+
 struct response *connection_answer(struct exchange *exchange)
 {
     struct request *request = &exchange->request;
+    if (exchange->overload)
+        return answer_overload(exchange);
     struct response *response = exchange->service->handle(exchange->service, request);
     if (response || coro_cancelled())
         return response;

@@ -41,6 +41,8 @@ static const struct option of_listener[] = {
     LISTENER(OPTION_COUNT, "headers_max", header_count_max),
     LISTENER(OPTION_BYTES64, "body_max", body_max_bytes),
     LISTENER(OPTION_COUNT, "requests_max", requests_max),
+    LISTENER(OPTION_COUNT, "active_max", active_max),
+    LISTENER(OPTION_DURATION, "queue_time_max", queue_time_max_ms),
     LISTENER(OPTION_COUNT, "connections_max", connections_max),
     LISTENER(OPTION_COUNT, "connections_total_max", connections_total_max),
     LISTENER(OPTION_COUNT, "connections_per_source", connections_per_source),
