@@ -354,8 +354,9 @@ end
 --- file, which lies beside the script if the path is relative) and `format`: "combined" as of Apache and
 --- nginx, or "json"; of connections "text" (client, time, address, peer, bytes from the client, bytes
 --- from the peer, seconds, reason) or "json". A string is the path. The bytes of a request are those of
---- the body that was sent, without what frames it, in every version of HTTP. What no layer sees,
---- malformed requests, is in the program's log now and then and in `ml.stats`.
+--- the body that was sent, without what frames it, in every version of HTTP. Requests that are refused
+--- because their head breaks a rule or a limit reach no layer: the logs that a chain begins with have
+--- them all the same, with what could be read of them.
 --- SIGUSR1 opens the files anew. Lines that cannot be written at once (a full disk, a reader that
 --- stalls) are dropped and counted in the error log; they hold nobody up.
 ---@param options { path: string, format: string }|string|nil

@@ -94,6 +94,35 @@ t.on_both_backends("the access log", function(backend)
       end
    end)
 
+   t.it("has requests that no layer sees, for their head breaks a rule or a limit", function()
+      local combined
+      local lines = lines_of("lines.json", 5, function()
+         combined = lines_of("combined.log", 5, function()
+            assert.equal(400, program():connect():send_head("GET /nohost HTTP/1.1"):read_response().status)
+            assert.equal(400, program():connect():send_head "nonsense":read_response().status)
+            assert.equal(414, program():exchange("GET /" .. ("a"):rep(9000) .. " HTTP/1.1\nHost: a").status)
+            local client = h2.connect(program().address)
+            assert.equal(h2.PROTOCOL_ERROR, client:get("/nobody", { { "Upper", "case" } }).reset)
+            assert.equal(414, client:get("/" .. ("a"):rep(9000)).status)
+            client:close()
+         end)
+      end)
+      local expected = {
+         { 400, "Host" }, { 400, "" }, { 414, "too long" }, { 400, "its HTTP/2 fields break a rule" },
+         { 414, "the request target is too long" },
+      }
+      for i, want in ipairs(expected) do
+         local line = json.decode(lines[i])
+         assert.equal(want[1], line.status)
+         assert.matches(want[2], line.error, 1, true)
+         assert.equal("127.0.0.1", line.remote)
+         assert.equal(i ~= 4, line.bytes > 0)
+         assert.matches(('^127.0.0.1 .*" %d %d "%%-" "%%-"$'):format(want[1], line.bytes), combined[i])
+      end
+      assert.matches('"GET /nohost HTTP/1.1" 400', combined[1], 1, true)
+      assert.matches('"-" 400', combined[2], 1, true)
+   end)
+
    t.it("lets nothing end its quotes or lines", function()
       local head = 'GET /%22 HTTP/1.1\r\nHost: a\r\nUser-Agent: a"b\\c\xc3\xa9\td\r\n\r\n'
       local lines

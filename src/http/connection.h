@@ -96,6 +96,10 @@ struct response *connection_answer(struct exchange *exchange);
  * then who sent it and what was wrong with it. */
 void connection_count_refusal(const struct connection *connection, const char *why);
 
+/* Tells the service of it when it has been answered with this status. */
+void connection_note_refusal(const struct connection *connection, struct exchange *exchange,
+                             uint16_t status, const char *why);
+
 enum {
     CONNECTION_DRAIN_IDLE_MS = 1000, /* how long a draining server waits for a request in flight */
 };

@@ -30,6 +30,9 @@ struct service {
     /* Held by every exchange that began on it. */
     void (*retain)(struct service *service);
     void (*release)(struct service *service);
+    /* Hears of a request that it will not see, since its head broke a rule or a limit; of the
+     * request there is what could be read. May be NULL. */
+    void (*refused)(struct service *service, struct request *request, const char *why);
 };
 
 /* Which bound of its listener stands against a request. */

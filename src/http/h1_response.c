@@ -309,5 +309,6 @@ void h1_send_refusal(struct h1_connection *connection, uint16_t status, const ch
     struct iovec iov = {text, (size_t)len};
     int64_t deadline =
         io_now_ms(connection->base.stream.io) + connection->base.server->config.send_timeout_ms;
-    stream_send(&connection->base.stream, &iov, 1, deadline);
+    if (stream_send(&connection->base.stream, &iov, 1, deadline) == 0)
+        connection->exchange->bytes_sent = strlen(why) + 1;
 }

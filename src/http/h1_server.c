@@ -180,6 +180,7 @@ static enum h1_verdict refuse(struct h1_connection *connection, uint16_t status,
 {
     connection_count_refusal(&connection->base, why);
     h1_send_refusal(connection, status, why);
+    connection_note_refusal(&connection->base, connection->exchange, status, why);
     return H1_LINGER;
 }
 

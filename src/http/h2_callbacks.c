@@ -98,7 +98,7 @@ static void begin_request(struct h2_stream *stream, bool end_stream)
         return;
     }
     if (result < 0) {
-        refuse_stream(stream, NGHTTP2_PROTOCOL_ERROR, "its HTTP/2 fields break a rule");
+        h2_stream_reset(stream, NGHTTP2_PROTOCOL_ERROR);
         return;
     }
     if (stream->refusal)
@@ -235,6 +235,14 @@ static int on_frame_not_send(nghttp2_session *session, const nghttp2_frame *fram
     return 0;
 }
 
+/* Its head was malformed, for nghttp2 or for us. */
+static void note_malformed(const struct h2_stream *stream)
+{
+    static const char why[] = "its HTTP/2 fields break a rule";
+    connection_count_refusal(stream->connection->base, why);
+    connection_note_refusal(stream->connection->base, stream->exchange, 400, why);
+}
+
 static int on_stream_close(nghttp2_session *session, int32_t stream_id, uint32_t code,
                            void *user_data)
 {
@@ -249,6 +257,9 @@ static int on_stream_close(nghttp2_session *session, int32_t stream_id, uint32_t
                   : stream->input.ended ? H2_CLOSED_BY_END
                                         : H2_CLOSED_BY_OUR_RESET);
     nghttp2_session_set_stream_user_data(session, stream_id, NULL);
+    bool handled = !stream->exchange || stream->exchange->service || stream->refusal;
+    if (code == NGHTTP2_PROTOCOL_ERROR && !handled && !stream->reset_by_peer)
+        note_malformed(stream);
     h2_stream_closed(stream, code);
     return 0;
 }

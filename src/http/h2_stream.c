@@ -89,9 +89,12 @@ void h2_stream_still_receives(struct h2_stream *stream)
 
 static int answer(struct h2_stream *stream)
 {
-    if (stream->refusal)
-        return h2_send_refusal(stream);
     struct exchange *exchange = stream->exchange;
+    if (stream->refusal) {
+        int sent = h2_send_refusal(stream);
+        connection_note_refusal(stream->connection->base, exchange, stream->refusal, stream->why);
+        return sent;
+    }
     counters_add(COUNTER_REQUESTS_H2, 1);
     connection_begin_exchange(stream->connection->base, exchange, &h2_codec, stream->coro);
     exchange->connection = stream;

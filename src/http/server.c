@@ -305,6 +305,19 @@ static struct response *answer_overload(struct exchange *exchange)
     return response_create_error(&exchange->request, 503, RESPONSE_OVERLOADED, why);
 }
 
+void connection_note_refusal(const struct connection *connection, struct exchange *exchange,
+                             uint16_t status, const char *why)
+{
+    struct service *service = connection->server->service;
+    struct request *request = &exchange->request;
+    if (!service->refused)
+        return;
+    request->remote = &connection->stream.remote;
+    request->local = &connection->stream.local;
+    exchange->sent_status = status;
+    service->refused(service, request, why);
+}
+
 struct response *connection_answer(struct exchange *exchange)
 {
     struct request *request = &exchange->request;

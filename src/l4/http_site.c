@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "l4/conn.h"
+#include "proxy/access_log.h"
 #include "proxy/site.h"
 
 static struct response *service_handle(struct service *service, struct request *request)
@@ -21,12 +22,18 @@ static void service_release(struct service *service)
     site_release(container_of(service, struct l4_http_site, service)->site);
 }
 
+static void service_refused(struct service *service, struct request *request, const char *why)
+{
+    access_log_refused(container_of(service, struct l4_http_site, service)->chain, request, why);
+}
+
 void l4_http_site_init(struct l4_http_site *http, struct site *site, const struct chain *chain,
                        const struct listener_config *config)
 {
     http->site = site;
     http->chain = chain;
-    http->service = (struct service){service_handle, service_retain, service_release};
+    http->service =
+        (struct service){service_handle, service_retain, service_release, service_refused};
     http_server_init(&http->server, NULL);
     http->server.config = *config;
     http->server.service = &http->service; /* not retained: both are the site's */

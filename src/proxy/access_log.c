@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "http/exchange.h"
+#include "proxy/chain.h"
 #include "proxy/log_line.h"
 #include "proxy/log_sink.h"
 
@@ -21,6 +22,7 @@ struct record {
     struct slice host;
     struct slice referer; /* NULL ptr: there is none */
     struct slice user_agent;
+    const char *why; /* no layer has seen it, see access_log_refused; or NULL */
 };
 
 /* --- Lines ------------------------------------------------------------------------------------ */
@@ -77,10 +79,15 @@ static void put_combined(struct log_line *line, const struct record *record)
     log_line_put(line, "%s - - [", remote_of(record, remote));
     log_line_local_time(line);
     log_line_put(line, "] \"");
-    log_line_text(line, record->method, false);
-    log_line_put(line, " ");
-    put_target(line, record, false);
-    log_line_put(line, " %s\" %d %llu \"", protocol_of(record), status_of(record),
+    if (record->path.len) {
+        log_line_text(line, record->method, false);
+        log_line_put(line, " ");
+        put_target(line, record, false);
+        log_line_put(line, " %s", protocol_of(record));
+    } else { /* as nobody could read it */
+        log_line_put(line, "-");
+    }
+    log_line_put(line, "\" %d %llu \"", status_of(record),
                  (unsigned long long)record->request->exchange->bytes_sent);
     put_or_dash(line, record->referer);
     log_line_put(line, "\" \"");
@@ -108,10 +115,26 @@ static void put_json(struct log_line *line, const struct record *record)
     log_line_member(line, "user_agent", record->user_agent);
     if (record->response && record->response->error != RESPONSE_OK)
         log_line_member(line, "error", record->response->error_text);
+    if (record->why)
+        log_line_member(line, "error", slice_from_cstr(record->why));
     log_line_put(line, "}");
 }
 
 /* --- The layer -------------------------------------------------------------------------------- */
+
+static void take(struct record *record, const struct access_log *log, const struct request *request)
+{
+    *record = (struct record){
+        .log = log,
+        .request = request,
+        .method = request->method_name,
+        .path = request->path,
+        .query = request->query,
+        .host = request->authority,
+        .referer = headers_get(&request->headers, SLICE("referer")),
+        .user_agent = headers_get(&request->headers, SLICE("user-agent")),
+    };
+}
 
 /* Runs when the exchange ends, on the stack of its coroutine. */
 static void write_record(void *arg)
@@ -132,19 +155,22 @@ static ml_response *handle(void *self, ml_request *request, ml_next *next)
     struct record *record = log->sink ? arena_alloc(request->arena, sizeof(*record)) : NULL;
     if (!record || arena_defer(request->arena, write_record, record) != 0)
         return ml_next_call(next, request);
-    *record = (struct record){
-        .log = log,
-        .request = request,
-        .method = request->method_name,
-        .path = request->path,
-        .query = request->query,
-        .host = request->authority,
-        .referer = headers_get(&request->headers, SLICE("referer")),
-        .user_agent = headers_get(&request->headers, SLICE("user-agent")),
-    };
+    take(record, log, request);
     ml_response *response = ml_next_call(next, request);
     record->response = response;
     return response;
+}
+
+void access_log_refused(const struct chain *chain, const struct request *request, const char *why)
+{
+    struct record record;
+    for (size_t i = 0; i < chain->count && chain->steps[i].layer == &access_log_layer; i++) {
+        const struct access_log *log = chain->steps[i].self;
+        take(&record, log, request);
+        record.why = why;
+        if (log->sink)
+            write_record(&record);
+    }
 }
 
 const ml_layer access_log_layer = {.abi = ML_ABI, .name = "access_log", .handle = handle};

@@ -30,6 +30,13 @@ struct access_log *access_log_create(struct arena *arena, struct io *io,
                                      enum access_log_format format, const char *target,
                                      const char **error);
 
+struct chain;
+struct request;
+
+/* Writes a line about a request that the chain will not see to those of its logs that every request
+ * passes: to the first layers of the chain. Of the request there is what could be read. */
+void access_log_refused(const struct chain *chain, const struct request *request, const char *why);
+
 /* The layer; its instance is a struct access_log. */
 extern const ml_layer access_log_layer;
 

@@ -153,7 +153,7 @@ static int serve(lua_State *L)
         free(server);
         return luaL_error(L, "serve %s: %s", text, *why ? why : strerror(-fd));
     }
-    server->service = (struct service){handle, retain, release};
+    server->service = (struct service){.handle = handle, .retain = retain, .release = release};
     server->chain = lua_touserdata(L, 2);
     server->site = site;
     site_retain(site);

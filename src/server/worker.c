@@ -17,6 +17,7 @@
 #include "http/server.h"
 #include "l4/conn.h"
 #include "l4/tcp_proxy.h"
+#include "proxy/access_log.h"
 #include "proxy/log_sink.h"
 #include "proxy/upstream.h"
 #include "script/script.h"
@@ -82,6 +83,13 @@ static void service_release(struct service *service)
     site_release(((struct listener_service *)service)->site);
 }
 
+static void service_refused(struct service *service, struct request *request, const char *why)
+{
+    const struct listener_service *self = (struct listener_service *)service;
+    if (!self->layer4)
+        access_log_refused(self->chain, request, why);
+}
+
 void listener_key(const char *const *addresses, unsigned index, char *key, unsigned size)
 {
     unsigned same = 1;
@@ -143,7 +151,7 @@ static void serve_with(struct worker *worker, const char *key, struct site *site
         return;
     }
     *service = (struct listener_service){
-        .service = {service_handle, service_retain, service_release},
+        .service = {service_handle, service_retain, service_release, service_refused},
         .site = site,
         .chain = &config->chain,
         .layer4 = config->config.start != NULL,

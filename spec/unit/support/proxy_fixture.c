@@ -84,7 +84,8 @@ static int run_proxy(int listener, int origin_port, enum io_kind kind,
         return 11;
 
     struct chain_step step = {.layer = &upstream_layer, .self = upstream};
-    struct site_service service = {.service = {handle, hold, hold}, .chain = {&step, 1}};
+    struct site_service service = {.service = {.handle = handle, .retain = hold, .release = hold},
+                                   .chain = {&step, 1}};
     struct listener_config limits;
     listener_config_init(&limits);
     struct http_server server;
