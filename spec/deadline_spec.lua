@@ -248,3 +248,39 @@ t.on_both_backends("a deadline of sending on a local socket", function(backend)
       upstream:close()
    end)
 end)
+
+local HELD_UP = [[
+local ml = require "monolake"
+ml.listen { address = "127.0.0.1:0", head_timeout = "300ms", chain = { ml.router {
+   ["/busy"] = function()
+      ml.log.info "busy now"
+      local until_s = ml.now() + 0.6
+      while ml.now() < until_s do end
+      return ml.text "busy"
+   end,
+   ["/"] = ml.text "hello",
+} } }
+]]
+t.on_both_backends("a worker that was held up", function(backend)
+   t.it("serves what came meanwhile before it looks at its timers", function()
+      local running = t.program.start { io = backend, site = HELD_UP }
+      for _ = 1, 5 do
+         local busy = running:connect()
+         local clients = {}
+         for i = 1, 40 do
+            clients[i] = running:connect()
+         end
+         local offset = #running:log()
+         busy:send_head "GET /busy HTTP/1.1\nHost: a"
+         running:await_log("busy now", offset)
+         for _, client in ipairs(clients) do
+            client:send_head "GET / HTTP/1.1\nHost: a"
+         end
+         for _, client in ipairs(clients) do
+            assert.equal("hello", client:read_response().body)
+            client:close()
+         end
+         busy:close()
+      end
+   end)
+end)

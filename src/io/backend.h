@@ -63,6 +63,7 @@ struct io {
     void *impl; /* the back end's own; owned by it */
     struct timer_wheel timers;
     int64_t now_ms;
+    bool asked_kernel; /* in this turn: what had arrived is known */
     struct bufpool pool;
     struct pipepool pipes;
     struct bufpool datagrams;     /* larger ones: each takes any datagram whole */

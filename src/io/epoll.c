@@ -149,6 +149,7 @@ static int turn(struct io *io, int64_t wait_ms)
     bool work = !list_empty(&epoll->runnable) || !list_empty(&io->deferred);
     int result = 0;
     epoll->polled = !(work && epoll->polled);
+    io->asked_kernel = epoll->polled;
     if (epoll->polled)
         result = poll_kernel(io, epoll, work ? 0 : wait_ms);
     io_tick(io);

@@ -67,9 +67,12 @@ const char *io_backend_name(const struct io *io)
 
 int io_turn(struct io *io, int wait_ms)
 {
+    io->asked_kernel = true;
     int result = io->backend->turn(io, wait_bound_ms(io, wait_ms));
     report_deferred(io);
-    timer_wheel_advance(&io->timers, io->now_ms);
+    /* After a pause what has arrived in time comes first, then who is late. */
+    if (io->asked_kernel)
+        timer_wheel_advance(&io->timers, io->now_ms);
     return result;
 }
 
