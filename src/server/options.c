@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/privileges.h"
+
 static const char usage[] =
     "usage: monolake-lua [options] SITE.lua\n"
     "       monolake-lua test [busted options] SPEC...\n"
@@ -18,6 +20,7 @@ static const char usage[] =
     "      --tls LIBRARY      openssl or gnutls, where a site does not say (default: openssl)\n"
     "      --pid FILE         write the process id of the supervisor\n"
     "      --log-level L      error, warn, info or debug (default: info)\n"
+    "      --user USER[:GROUP] run the site's code as that user, if root has started the program\n"
     "      --watch            reload when a file that the site loaded changes\n"
     "      --script-timeout S seconds that a script may run at a stretch (default: 5); a worker whose\n"
     "                         layer takes longer is interrupted, then started again\n"
@@ -28,7 +31,15 @@ static const char usage[] =
     "         TERM or QUIT finish requests and stop, INT stop now\n"
     "exit codes: 0 all went well, 1 the site or the environment failed, 2 wrong usage\n";
 
-enum { OPTION_IO = 256, OPTION_TLS, OPTION_PID, OPTION_LEVEL, OPTION_WATCH, OPTION_SCRIPT_TIMEOUT };
+enum {
+    OPTION_IO = 256,
+    OPTION_TLS,
+    OPTION_PID,
+    OPTION_LEVEL,
+    OPTION_USER,
+    OPTION_WATCH,
+    OPTION_SCRIPT_TIMEOUT
+};
 
 enum { SCRIPT_TIMEOUT_MS = 5000, SCRIPT_TIMEOUT_MAX_S = 3600, NAME_MAX_BYTES = 32 };
 
@@ -39,6 +50,7 @@ static const struct option long_options[] = {
     {"tls", required_argument, NULL, OPTION_TLS},
     {"pid", required_argument, NULL, OPTION_PID},
     {"log-level", required_argument, NULL, OPTION_LEVEL},
+    {"user", required_argument, NULL, OPTION_USER},
     {"watch", no_argument, NULL, OPTION_WATCH},
     {"script-timeout", required_argument, NULL, OPTION_SCRIPT_TIMEOUT},
     {"version", no_argument, NULL, 'V'},
@@ -180,6 +192,12 @@ static bool parse_tls(struct options *options, const char *value)
     return true;
 }
 
+static bool parse_user(const char *value)
+{
+    const char *why;
+    return privileges_set(value, &why) || wrong("--user", value, why);
+}
+
 /* Applies one option. Returns false if it is wrong (and has been reported). */
 static bool apply(struct options *options, int option, const char *value)
 {
@@ -199,6 +217,8 @@ static bool apply(struct options *options, int option, const char *value)
     case OPTION_LEVEL:
         return log_level_parse(value, &options->level) ||
                wrong("--log-level", value, "error, warn, info or debug");
+    case OPTION_USER:
+        return parse_user(value);
     case OPTION_WATCH:
         options->watch = true;
         return true;

@@ -18,6 +18,7 @@
 #include "proxy/upstream.h"
 #include "script/script.h"
 #include "server/memories.h"
+#include "server/privileges.h"
 #include "shared/open.h"
 
 /* The report is a sequence of records: one letter, the text, NUL. A file's contents follow its
@@ -94,8 +95,9 @@ static void report_site(struct site *site, FILE *out)
 
 static void child_main(const char *path, uint32_t timeout_ms, int fd)
 {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
     log_set_role("probe");
+    privileges_drop(); /* which forgets the signal below */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     counters_leave();
     FILE *out = fdopen(fd, "w");
     if (!out)

@@ -26,6 +26,7 @@
 #include "server/control.h"
 #include "server/hand_over.h"
 #include "server/last_words.h"
+#include "server/privileges.h"
 #include "server/sources.h"
 #include "server/udp_listeners.h"
 #include "shared/open.h"
@@ -398,6 +399,7 @@ static void settle_process(const struct worker_options *options)
     static const int ignored[] = {SIGHUP, SIGINT, SIGTERM, SIGQUIT, SIGUSR1, SIGUSR2, SIGPIPE};
     snprintf(role, sizeof(role), "worker %u", options->index);
     log_set_role(role);
+    privileges_drop(); /* which forgets the signal below */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     /* A terminal's Ctrl-C reaches every process of the group: the supervisor decides what it means.
      */

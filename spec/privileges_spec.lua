@@ -1,0 +1,117 @@
+--- The site's code runs as another user than the one who started the program: it has no rights to lose.
+local ffi = require "ffi"
+local t = require "spec.support"
+
+ffi.cdef "unsigned getuid(void);"
+
+local process, program, sys = t.process, t.program, t.sys
+
+local SITE = [[
+local ml = require "monolake"
+local function status()
+   local file = io.open "/proc/self/status"
+   local text = file:read "*a"
+   file:close()
+   return ml.text(text)
+end
+local origin = ml.upstream { "unix:${private}/site.sock", name = "itself" }
+ml.listen { address = { "127.0.0.1:0", "unix:${private}/site.sock" }, chain = { status } }
+]]
+
+--- A copy that everybody may read and execute, wherever this checkout lies.
+local function public_program()
+   local directory = process.directory()
+   local path = program.copy(directory)
+   local command = "cd '%s' && cp -rL lualib copy && rm lualib && mv copy lualib && chmod -R a+rX ."
+   process.run { "sh", "-c", command:format(directory) }
+   return path
+end
+
+--- Lets everybody read the site's folder before the program is executed.
+local PREFIX = { "sh", "-c", 'for site; do :; done; chmod -R a+rX "${site%/*}"; exec "$@"', "sh" }
+
+local is_root = ffi.C.getuid() == 0
+
+t.on_both_backends("a program that root starts for somebody else", function(backend)
+   --- A folder that only root may enter holds one of the sockets.
+   local function start(user)
+      local private = process.directory()
+      process.run { "chmod", "700", private }
+      local running = program.start { io = backend, site = SITE, workers = 2, listeners = 2,
+         values = { private = private }, arguments = { "--user", user },
+         prefix = PREFIX, program = public_program() }
+      return running
+   end
+
+   local function status_of(running, address)
+      local client = running:connect { address = address }
+      local body = client:exchange("GET / HTTP/1.1\nHost: a\nConnection: close").body
+      client:close()
+      return body
+   end
+
+   local function expect_nobody(status, group)
+      assert.matches("\nUid:\t65534\t65534\t65534\t65534\n", status)
+      assert.matches(("\nGid:\t%d\t%d\t%d\t%d\n"):format(group, group, group, group), status)
+      assert.matches("\nCapEff:\t0000000000000000\n", status)
+      assert.matches("\nCapPrm:\t0000000000000000\n", status)
+      assert.matches("\nNoNewPrivs:\t1\n", status)
+   end
+
+   t.it("runs workers without rights, on addresses that only root may bind, over reloads", function()
+      if not is_root then
+         pending "only root can become somebody else"
+         return
+      end
+      local running = start "nobody"
+      for _, address in ipairs(running.addresses) do
+         expect_nobody(status_of(running, address), 65534)
+      end
+      running:reload()
+      expect_nobody(status_of(running, running.addresses[1]), 65534)
+      local victim = running:workers()[1]
+      sys.kill(victim, sys.SIGKILL)
+      running:await_log("%(pid " .. victim .. "%)[^\n]*: it is started again")
+      for _ = 1, 4 do
+         expect_nobody(status_of(running, running.addresses[1]), 65534)
+      end
+      running:stop()
+   end)
+
+   t.it("takes the group that is named", function()
+      if not is_root then
+         pending "only root can become somebody else"
+         return
+      end
+      local running = start "nobody:daemon"
+      expect_nobody(status_of(running, running.addresses[1]), 1)
+      running:stop()
+   end)
+end)
+
+describe("--user", function()
+   teardown(process.remove_directories)
+
+   t.it("has to be somebody", function()
+      for user, complaint in pairs {
+         ["no-such-user"] = '--user: "no-such-user" is not the name of a user here',
+         ["nobody:no-such-group"] = '--user: "nobody:no-such-group" is not the name of a group here',
+         [":daemon"] = '--user: ":daemon" is not the name of a user',
+      } do
+         local _, err, status = process.run { program.path, "--user", user, "site.lua" }
+         assert.equal(2, status)
+         assert.matches(complaint, err, 1, true)
+      end
+   end)
+
+   t.it("is for root", function()
+      if not is_root then
+         pending "this is not root"
+         return
+      end
+      local _, err, status = process.run { "setpriv", "--reuid=65534", "--clear-groups", public_program(),
+         "--user", "root", "site.lua" }
+      assert.equal(2, status)
+      assert.matches('--user: "root" is not a user that only root may become', err, 1, true)
+   end)
+end)
