@@ -10,7 +10,8 @@ t.on_both_backends("under overload", function(backend)
       site = [[
          local ml = require "monolake"
          local origin = ml.proxy { "${origin}", name = "origin" }
-         ml.listen { address = "127.0.0.1:0", active_max = 2, protocols = { "h1", "h2c" }, chain = origin }
+         ml.listen { address = "127.0.0.1:0", active_max = 2, protocols = { "h1", "h2c" },
+            chain = { ml.access_log "${directory}/access.log", origin } }
          ml.listen { address = "127.0.0.1:0", chain = ml.text "unbounded" }
          ml.listen { address = "127.0.0.1:0", queue_time_max = "50ms", chain = {
             function(req)
@@ -55,6 +56,10 @@ t.on_both_backends("under overload", function(backend)
       local streams = h2.connect(proxy().addresses[1])
       assert.equal(503, streams:get("/").status)
       assert.is_nil(origin:try_accept())
+      t.eventually("both to be in the access log", function()
+         local _, count = process.read_file(directory .. "/access.log"):gsub('" 503 ', "")
+         return count == 2
+      end)
       proxy():await_log("warn [^\n]*overload: a request is answered 503: more requests are under way", offset)
 
       first_upstream:respond(200, "one")

@@ -290,6 +290,15 @@ void connection_count_refusal(const struct connection *connection, const char *w
     log_info("request of %s is refused: %s (%u more were not logged)", client, why, suppressed);
 }
 
+static void note(struct service *service, struct exchange *exchange, uint16_t status,
+                 const char *why)
+{
+    if (!service->refused)
+        return;
+    exchange->sent_status = status;
+    service->refused(service, &exchange->request, why);
+}
+
 /* Cheaply, so that those who are served do not pay for those who are not. */
 static struct response *answer_overload(struct exchange *exchange)
 {
@@ -302,20 +311,16 @@ static struct response *answer_overload(struct exchange *exchange)
     if (log_limit_pass(&limit, REFUSALS_LOGGED_PER_S, &suppressed))
         log_warn("overload: a request is answered 503: %s (%u more were not logged)", why.ptr,
                  suppressed);
+    note(exchange->service, exchange, 503, why.ptr);
     return response_create_error(&exchange->request, 503, RESPONSE_OVERLOADED, why);
 }
 
 void connection_note_refusal(const struct connection *connection, struct exchange *exchange,
                              uint16_t status, const char *why)
 {
-    struct service *service = connection->server->service;
-    struct request *request = &exchange->request;
-    if (!service->refused)
-        return;
-    request->remote = &connection->stream.remote;
-    request->local = &connection->stream.local;
-    exchange->sent_status = status;
-    service->refused(service, request, why);
+    exchange->request.remote = &connection->stream.remote;
+    exchange->request.local = &connection->stream.local;
+    note(connection->server->service, exchange, status, why);
 }
 
 struct response *connection_answer(struct exchange *exchange)
