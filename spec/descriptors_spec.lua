@@ -56,6 +56,29 @@ t.on_both_backends("connections", function(backend)
       assert.is_true(select(2, running:log():gsub("are open", "")) < 10, "the log is flooded")
    end)
 
+   t.it("to origins for which no descriptor is left blame no origin", function()
+      local origin = t.socket.listen()
+      local running = program.start { io = backend, site = [[
+         local ml = require "monolake"
+         ml.listen { address = "127.0.0.1:0", chain = {
+            ml.router { ["/local"] = ml.text "local", ["/*"] = ml.proxy { "${origin}", name = "origin" } },
+         } }
+      ]], values = { origin = origin.address } }
+      local worker = running:workers()[1]
+      local client = running:connect()
+      assert.equal("local", client:exchange("GET /local HTTP/1.1\nHost: a").body)
+      t.process.run { "prlimit", "--pid", tostring(worker), "--nofile=3:1000" }
+      local response = client:exchange(REQUEST)
+      assert.equal(503, response.status)
+      assert.equal("1", response:get "retry-after")
+      running:await_log "origin[^\n]*no file descriptor is left: raise the limit"
+      t.process.run { "prlimit", "--pid", tostring(worker), "--nofile=1000:1000" }
+      t.serve_requests(origin, function(_, connection)
+         connection:respond(200, "hello")
+      end)
+      assert.equal("hello", client:exchange(REQUEST).body)
+   end)
+
    t.it("leave descriptors for the origins of others", function()
       local origin = t.socket.listen()
       local running = program.start { io = backend, prefix = { "prlimit", "--nofile=100:100" },

@@ -41,6 +41,7 @@ struct connection {
     struct timer idle;          /* armed while there is nothing to serve */
     uint64_t source;            /* of limits_source, where it is counted; 0: nowhere */
     void *state;                /* of the protocol, where it has some beyond this; or NULL */
+    bool starting;              /* http_server_accept is at work: it frees what closes meanwhile */
     bool stays;                 /* its tunnel is not offered to another process any more */
     struct proxy_info *proxied; /* what a proxy in front has said of the client; owned; or NULL */
 };

@@ -69,6 +69,10 @@ static void count_connections(struct http_server *server, int difference)
 static void connection_closed(struct stream *stream)
 {
     struct connection *connection = stream->owner;
+    if (connection->starting) {
+        connection->starting = false;
+        return;
+    }
     bool handed_on = connection->server != connection->listener;
     struct service *held = handed_on ? connection->server->service : NULL;
     connection->protocol->closed(connection);
@@ -186,10 +190,16 @@ void http_server_accept(struct http_server *server, int fd)
     counters_add(COUNTER_CONNECTIONS_ACCEPTED, 1);
     init_stream(connection, fd, &remote);
     settle_stream(connection);
+    connection->starting = true;
     if (proxied)
         proxied_connection_start(connection);
     else
         connection_start_protocol(connection);
+    if (!connection->starting) { /* there was no memory for its protocol */
+        connection_closed(&connection->stream);
+        return;
+    }
+    connection->starting = false;
     stream_start(&connection->stream);
 }
 

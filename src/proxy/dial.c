@@ -64,14 +64,13 @@ static int choose(struct dialing *dialing)
     return index;
 }
 
-/* Is it ourselves who cannot connect, whoever the peer is? */
-static bool own_fault(int error)
+bool dial_own_fault(int error)
 {
     return error == -EMFILE || error == -ENFILE || error == -ENOMEM || error == -ENOBUFS ||
-           error == -EMSGSIZE;
+           error == -EADDRNOTAVAIL || error == -EMSGSIZE;
 }
 
-static const char *reason(int error)
+const char *dial_reason(int error)
 {
     switch (error) {
     case -EPROTO:
@@ -81,6 +80,9 @@ static const char *reason(int error)
     case -EMFILE:
     case -ENFILE:
         return "no file descriptor is left: raise the limit (ulimit -n)";
+    case -EADDRNOTAVAIL:
+        return "no local port is left for that address: widen net.ipv4.ip_local_port_range, or keep "
+               "more connections idle (idle_max)";
     default:
         return strerror(-error);
     }
@@ -98,8 +100,8 @@ static bool try_again(struct dialing *dialing, int error, unsigned *attempts)
         note_failure(dialing, "the time to connect was over");
         return false;
     }
-    note_failure(dialing, reason(error));
-    if (own_fault(error))
+    note_failure(dialing, dial_reason(error));
+    if (dial_own_fault(error))
         return false;
     struct peer *peer = dialing->entry->peer;
     peer_failed(peer, &upstream->config);

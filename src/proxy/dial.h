@@ -7,6 +7,7 @@
 
 #include "base/slice.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct peer;
@@ -20,6 +21,12 @@ struct dialer {
     int (*connect)(struct dialer *dialer, struct peer *peer, const struct upstream_config *config,
                    int64_t deadline);
 };
+
+/* Is it ourselves who cannot connect, whoever the peer is? Then no peer is to blame. */
+bool dial_own_fault(int error);
+
+/* What a failure to connect, a negative errno, means to an operator. */
+const char *dial_reason(int error);
 
 /* Connects to a peer, within connect_timeout for each attempt and the exchange's total deadline.
  * Returns 0 or a negative errno with *why in the request's arena: which peer, what happened.

@@ -19,6 +19,7 @@
 #include "http/exchange.h"
 #include "io/wait.h"
 #include "net/stream.h"
+#include "proxy/dial.h"
 #include "proxy/forward_request.h"
 #include "proxy/pick.h"
 #include "proxy/send_proxy.h"
@@ -382,10 +383,13 @@ static enum outcome attempt(struct forwarding *forwarding)
             return FULL;
         if (result == -EMSGSIZE)
             return fail(forwarding, 502, RESPONSE_CONNECT_FAILED, "connect failed",
-                        "the header of the PROXY protocol would be longer than 16 KiB");
+                        dial_reason(result));
+        if (dial_own_fault(result))
+            return fail(forwarding, 503, RESPONSE_OVERLOADED, "connect failed",
+                        dial_reason(result));
         fail(forwarding, result == -ETIMEDOUT ? 504 : 502,
              result == -ETIMEDOUT ? RESPONSE_TIMED_OUT : RESPONSE_CONNECT_FAILED, "connect failed",
-             result == -EPROTO ? "the TLS handshake failed" : strerror(-result));
+             dial_reason(result));
         return UNREACHABLE;
     }
     result = send_request(forwarding);
