@@ -94,6 +94,7 @@ t.on_both_backends("the death of a worker under load", function(backend)
    for name, signal in pairs { SIGKILL = sys.SIGKILL, SIGSEGV = sys.SIGSEGV } do
       t.it("by " .. name .. " costs nobody on another one anything", function()
          local running = program.start { io = backend, site = SITE, workers = WORKERS }
+         running:expect_crash()
          for _, victim in ipairs(running:workers()) do
             local by_pid = connections(running)
             local load = keep_asking(by_pid, victim)
@@ -131,7 +132,7 @@ t.on_both_backends("the death of a worker under load", function(backend)
          client:expect_close()
          running:await_log("crashed: Segmentation fault, address 0x10\n" ..
             "[^\n]*at request %d+: GET a/crash\n" ..
-            ".*the program stands at .*%[0x%x+%]\n.*was ended by signal 11")
+            ".*the program stands at .*monolake%-lua%(.*%[0x%x+%]\n.*was ended by signal 11")
          assert.is_number(ask(running:connect()))
          socket.reset_all()
          running:stop()

@@ -330,21 +330,6 @@ t.on_both_backends("a worker that is killed", function(backend)
       stop(running)
    end)
 
-   t.it("says where it stood when it crashes", function()
-      local running = start(nil, { io = backend })
-      local victim = running:workers()[1]
-      local client = running:connect()
-      client:exchange "GET / HTTP/1.1\nHost: a" -- it serves
-      sys.kill(victim, sys.SIGSEGV)
-      client:expect_close()
-      running:await_log("%(pid " .. victim .. "%)[^\n]*: it is started again")
-      if not running:log():find "AddressSanitizer" then
-         running:await_log "crashed: Segmentation fault.*monolake%-lua%(.*was ended by signal 11"
-      end
-      assert.not_equal(victim, ask_anew(running))
-      stop(running)
-   end)
-
    t.it("comes back with the script that serves, whatever has become of its files", function()
       local running = start(nil, { io = backend, files = { ["part.lua"] = "return 'old'" } })
       running:write("site.lua", 'require("monolake").listen { address = "127.0.0.1:0",' ..
