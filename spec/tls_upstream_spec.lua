@@ -266,3 +266,38 @@ t.on_both_libraries("checking TLS to origins", function(library)
       end)
    end
 end)
+
+t.on_every_tls("the system's authorities", function(backend, library)
+   t.it("are read again by a reload when they have changed", function()
+      local authorities = t.process.directory() .. "/authorities.pem"
+      local files = t.certificates.all()
+      t.process.write_file(authorities, files["other.pem"])
+      local origin, server = t.socket.listen(), tls_socket.server { certificate = "a" }
+      t.start_task(function()
+         while true do
+            local upstream = server:try_accept(origin:accept(3600))
+            if upstream then
+               upstream:read_request()
+               upstream:respond(200, "trusted")
+               upstream:close()
+            end
+         end
+      end)
+      local running = program.start(t.with_tls(backend, library, {
+         prefix = { "/usr/bin/env", "SSL_CERT_FILE=" .. authorities }, values = { origin = origin.address },
+         site = [[
+            local ml = require "monolake"
+            ml.listen { address = "127.0.0.1:0",
+               chain = { ml.proxy { "https://${origin}", tls = { name = "a.example" }, name = "origin" } } }
+         ]] }))
+      assert.equal(502, running:exchange(REQUEST).status)
+      t.process.write_file(authorities, files["ca.pem"])
+      running:reload()
+      assert.equal("trusted", running:exchange(REQUEST).body)
+      t.process.write_file(authorities, files["other.pem"] .. "\n")
+      running:reload()
+      assert.equal(502, running:exchange(REQUEST).status)
+      running:stop()
+      origin:close()
+   end)
+end)

@@ -9,6 +9,7 @@
 #include "http/exchange.h"
 #include "script/build.h"
 #include "script/run.h"
+#include "tls/system_trust.h"
 #include "tls/tls_stream.h"
 
 /* Address of this variable is the registry's key of the metatable of certificates. */
@@ -244,6 +245,13 @@ static int default_library(lua_State *L)
     return 1;
 }
 
+/* core.tls_system_stamp(): a text that changes when the system's authorities do. */
+static int system_stamp(lua_State *L)
+{
+    lua_pushfstring(L, "%f", (double)(tls_system_trust_stamp() >> 12));
+    return 1;
+}
+
 /* --- Hellos ----------------------------------------------------------------------------------- */
 
 struct script_hello {
@@ -376,7 +384,11 @@ static int tls_info(lua_State *L)
 }
 
 const luaL_Reg tls_functions[] = {
-    {"certificate", certificate}, {"tls_server", server},
-    {"tls_client", client},       {"tls_default_library", default_library},
-    {"tls_info", tls_info},       {NULL, NULL},
+    {"certificate", certificate},
+    {"tls_server", server},
+    {"tls_client", client},
+    {"tls_default_library", default_library},
+    {"tls_info", tls_info},
+    {"tls_system_stamp", system_stamp},
+    {NULL, NULL},
 };

@@ -6,7 +6,8 @@
 
 struct tls_hello_hook;
 
-/* core.certificate, core.tls_server, core.tls_client, core.tls_info, core.tls_default_library. */
+/* core.certificate, core.tls_server, core.tls_client, core.tls_info, core.tls_default_library,
+ * core.tls_system_stamp. */
 extern const luaL_Reg tls_functions[];
 
 /* Has the function at `index` asked for certificates; in the memory of the site that is built. */

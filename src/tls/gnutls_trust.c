@@ -1,63 +1,49 @@
 /*
  * The authorities of the system for GnuTLS. They are many: some megabytes, and tens of milliseconds
- * to read. So clients that are made at about the same time, as when a site is loaded, share them.
+ * to read. So clients share them for as long as the system's have not changed.
  */
 #include "tls/gnutls_internal.h"
+#include "tls/system_trust.h"
 
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
-
-enum { FRESH_S = 10 };
 
 struct tls_gnutls_trust {
     gnutls_x509_trust_list_t list;
     unsigned users;
-    time_t read_at;
-    char *file; /* as the environment named them then; NULL: did not */
-    char *directory;
+    uint64_t stamp; /* of the system's when they were read */
 };
 
 static struct tls_gnutls_trust *newest; /* without being one of its users; NULL: none is left */
-
-static bool same_text(const char *a, const char *b)
-{
-    return a && b ? strcmp(a, b) == 0 : a == b;
-}
 
 static void destroy(struct tls_gnutls_trust *trust)
 {
     if (trust->list)
         gnutls_x509_trust_list_deinit(trust->list, 1);
-    free(trust->file);
-    free(trust->directory);
     free(trust);
 }
 
 /* Those of the system, and those that OpenSSL finds by these variables. None: nobody is trusted. */
 static void read_all(struct tls_gnutls_trust *trust)
 {
-    if (trust->file)
-        gnutls_x509_trust_list_add_trust_file(trust->list, trust->file, NULL, GNUTLS_X509_FMT_PEM,
-                                              0, 0);
-    if (trust->directory)
-        gnutls_x509_trust_list_add_trust_dir(trust->list, trust->directory, NULL,
-                                             GNUTLS_X509_FMT_PEM, 0, 0);
+    const char *file = getenv("SSL_CERT_FILE");
+    const char *directory = getenv("SSL_CERT_DIR");
+    if (file)
+        gnutls_x509_trust_list_add_trust_file(trust->list, file, NULL, GNUTLS_X509_FMT_PEM, 0, 0);
+    if (directory)
+        gnutls_x509_trust_list_add_trust_dir(trust->list, directory, NULL, GNUTLS_X509_FMT_PEM, 0,
+                                             0);
     else
         gnutls_x509_trust_list_add_system_trust(trust->list, 0, 0);
 }
 
-static struct tls_gnutls_trust *create(const char *file, const char *directory)
+static struct tls_gnutls_trust *create(uint64_t stamp)
 {
     struct tls_gnutls_trust *trust = calloc(1, sizeof(*trust));
     if (!trust)
         return NULL;
     trust->users = 1;
-    trust->read_at = time(NULL);
-    trust->file = file ? strdup(file) : NULL;
-    trust->directory = directory ? strdup(directory) : NULL;
-    if ((file && !trust->file) || (directory && !trust->directory) ||
-        gnutls_x509_trust_list_init(&trust->list, 0) < 0) {
+    trust->stamp = stamp;
+    if (gnutls_x509_trust_list_init(&trust->list, 0) < 0) {
         destroy(trust);
         return NULL;
     }
@@ -67,15 +53,12 @@ static struct tls_gnutls_trust *create(const char *file, const char *directory)
 
 struct tls_gnutls_trust *tls_gnutls_trust_system(void)
 {
-    const char *file = getenv("SSL_CERT_FILE");
-    const char *directory = getenv("SSL_CERT_DIR");
-    time_t now = time(NULL);
-    if (newest && now >= newest->read_at && now - newest->read_at < FRESH_S &&
-        same_text(newest->file, file) && same_text(newest->directory, directory)) {
+    uint64_t stamp = tls_system_trust_stamp();
+    if (newest && newest->stamp == stamp) {
         newest->users++;
         return newest;
     }
-    struct tls_gnutls_trust *trust = create(file, directory);
+    struct tls_gnutls_trust *trust = create(stamp);
     if (trust)
         newest = trust;
     return trust;

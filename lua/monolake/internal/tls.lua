@@ -246,7 +246,8 @@ function tls.client(options, files, alpn, level)
    local key = {
       library, tostring(checked.insecure), checked.name or "", checked.min_version or "",
       checked.max_version or "", table.concat(checked.ciphers or {}, ","),
-      table.concat(checked.groups or {}, ","), table.concat(config.alpn, ","), config.ca or "",
+      table.concat(checked.groups or {}, ","), table.concat(config.alpn, ","),
+      config.ca or core.tls_system_stamp(),
       own and own.chain or "", own and own.key or "",
    }
    return {
