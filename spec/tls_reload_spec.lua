@@ -36,6 +36,39 @@ t.on_every_tls("a TLS port", function(backend, library)
       assert.same({ worker }, running:workers())
    end)
 
+   t.it("keeps to what a handshake has agreed on while its protocols changed", function()
+      local function agreeing(protocols)
+         return ([[
+            local ml = require "monolake"
+            local known = ml.shared("known", { size = "1m" })
+            ml.listen { address = "127.0.0.1:0", protocols = %s, chain = { ml.text "answer" },
+               tls = { cert = "a.pem", key = "a.key", on_client_hello = function()
+                  ml.log.info "a hello has come"
+                  while not known:get "reloaded" do
+                     ml.sleep(0.01)
+                  end
+               end } }
+            ml.listen { address = "127.0.0.1:0", chain = { function()
+               known:set("reloaded", true)
+               return ml.text ""
+            end } }
+         ]]):format(protocols)
+      end
+      local running = program.start(t.with_tls(backend, library, { listeners = 2,
+         site = agreeing '{ "h1", "h2" }' }))
+      local body
+      local client = t.start_task(function()
+         body = tls_socket.connect(running.address, { alpn = { "http/1.1" } }):exchange(REQUEST).body
+      end)
+      running:await_log "a hello has come"
+      running:write("site.lua", agreeing '{ "h2" }')
+      running:reload()
+      assert.equal(200, running:connect { address = running.addresses[2] }:exchange(REQUEST).status)
+      client:join()
+      assert.equal("answer", body)
+      running:stop()
+   end)
+
    t.it("logs no lines that clients have written", function()
       local running = start '{ cert = "a.pem", key = "a.key", strict_sni = true }'
       for _, name in ipairs { "a\nforged.example", "a/../b.example", "a\127" } do

@@ -62,6 +62,12 @@ static void log_failure(struct connection *connection, const char *why)
         log_info("TLS handshake with %s failed: %s", client, why);
 }
 
+/* What was agreed on holds, also where a reload has changed the listener's protocols meanwhile. */
+static bool agreed_on_h2(const char *alpn, const struct listener_config *config)
+{
+    return *alpn ? strcmp(alpn, "h2") == 0 : !(config->protocols & PROTOCOL_H1);
+}
+
 /* On the main stack, as if the bytes behind the handshake had just arrived. */
 static void start_protocol(void *arg)
 {
@@ -72,7 +78,7 @@ static void start_protocol(void *arg)
     counters_add(info.resumed ? COUNTER_HANDSHAKES_RESUMED : COUNTER_HANDSHAKES_FULL, 1);
     if (config->start)
         config->start(connection);
-    else if (strcmp(info.alpn, "h2") == 0 || !(config->protocols & PROTOCOL_H1))
+    else if (agreed_on_h2(info.alpn, config))
         h2_connection_start(connection);
     else
         h1_connection_start(connection);
