@@ -236,6 +236,26 @@ t.on_both_backends("a deadline of sending on a local socket", function(backend)
       client:sync() -- the others of its connection are served
    end)
 
+   t.it("does not bound how long a client takes that reads slowly", function()
+      local body = ("0123456789abcdef"):rep(2 * 65536)
+      local client = t.socket.connect(inner())
+      client:send_head(GET)
+      local upstream = origin:accept()
+      upstream:read_request()
+      local answering = t.start_task(function()
+         upstream:respond(200, body)
+      end)
+      client:read_until "\r\n\r\n"
+      local begun, pieces = t.sys.clock(), {}
+      for i = 1, 16 do
+         t.tasks.sleep(0.1)
+         pieces[i] = client:read(#body / 16)
+      end
+      assert.is_true(table.concat(pieces) == body)
+      answering:join()
+      assert.is_true(t.sys.clock() - begun > 1)
+   end)
+
    t.it("bounds the wait for an origin that reads nothing", function()
       local client = proxy():connect { address = proxy().addresses[2] }
       client:send_head("POST / HTTP/1.1\nHost: a\nContent-Length: " .. BYTES)

@@ -348,6 +348,10 @@ t.on_both_backends("an HTTP/2 client that breaks the rules", function(backend)
          ["resets that we are provoked into"] = function(i)
             return h2.frame(h2.HEADERS, 5, i * 2 - 1, h2.block(h2.get { { "x", " a" } }))
          end,
+         ["trailers that are refused"] = function(i)
+            return h2.frame(h2.HEADERS, 4, i * 2 - 1, h2.block(h2.post())) ..
+               h2.frame(h2.HEADERS, 5, i * 2 - 1, ("\144"):rep(150)) -- accept-encoding, by its index
+         end,
          ["pings"] = function() return h2.frame(h2.PING, 0, 0, "12345678") end,
          ["settings"] = function() return h2.frame(h2.SETTINGS, 0, 0, h2.settings { [4] = 65535 }) end,
          ["priorities"] = function(i) return h2.frame(h2.PRIORITY, 0, i * 2 + 1, h2.u32(0) .. "\1") end,

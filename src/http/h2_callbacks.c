@@ -183,6 +183,7 @@ static void reset_sent(struct h2_connection *connection, uint32_t code)
     case NGHTTP2_FLOW_CONTROL_ERROR:
     case NGHTTP2_STREAM_CLOSED:
     case NGHTTP2_FRAME_SIZE_ERROR:
+    case NGHTTP2_ENHANCE_YOUR_CALM: /* its trailers are refused, behind a request that was served */
         h2_frames_count(connection, H2_EVENT_FAULT);
         break;
     case NGHTTP2_REFUSED_STREAM:

@@ -70,6 +70,7 @@ static struct stream *stream_over(struct io *io, int fd)
     if (!stream)
         return NULL;
     stream_init(stream, io, fd);
+    stream->local_socket = true;
     stream->on_closed = free_stream;
     stream_start(stream);
     return stream;

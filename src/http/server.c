@@ -112,7 +112,8 @@ static void settle_stream(struct connection *connection)
     stream->local.len = sizeof(struct sockaddr_un);
     if (getsockname(fd, &stream->local.any, &stream->local.len) != 0)
         stream->local.len = 0;
-    if (stream->local.any.sa_family != AF_UNIX) {
+    stream->local_socket = stream->local.any.sa_family == AF_UNIX;
+    if (!stream->local_socket) {
         int on = 1;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     }

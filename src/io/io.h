@@ -80,7 +80,9 @@ struct io_op {
      * RECV_FROM with result >= 0, and then belongs to the callee. `more`: the operation stays in
      * flight; otherwise it has ended. */
     void (*done)(struct io_op *op, int result, struct io_buf *buf, bool more);
-    void *owner; /* for the caller's use */
+    void *owner;    /* for the caller's use */
+    bool in_pieces; /* SEND: io_op_sent tells how far it is, at the price of more kernel operations
+                     */
 
     /* Private to src/io. */
     struct {
@@ -138,6 +140,12 @@ void io_cancel(struct io *io, struct io_op *op);
 static inline bool io_op_in_flight(const struct io_op *op)
 {
     return op->state.in_flight;
+}
+
+/* How much of a SEND the kernel has taken. */
+static inline uint64_t io_op_sent(const struct io_op *op)
+{
+    return op->state.sent;
 }
 
 /* Closes a descriptor on which no operation is in flight (a plain close, batched if possible). */

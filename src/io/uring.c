@@ -318,7 +318,7 @@ static void submit(struct io *io, struct io_op *op)
         break;
     case IO_OP_SEND:
         /* Waiting for all of it spares further entries when the socket's buffer fills up. */
-        prepare_message(sqe, op, MSG_NOSIGNAL | MSG_WAITALL);
+        prepare_message(sqe, op, MSG_NOSIGNAL | (op->in_pieces ? 0 : MSG_WAITALL));
         break;
     case IO_OP_CONNECT:
         io_uring_prep_connect(sqe, op->fd, op->connect.address, op->connect.address_len);

@@ -4,7 +4,9 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <linux/tcp.h>
+#include <linux/sockios.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/counters.h"
@@ -187,6 +189,7 @@ int stream_connect(struct stream *stream, struct io *io, const struct address *t
     }
     stream_init(stream, io, fd);
     stream->movable = true;
+    stream->local_socket = to->any.sa_family == AF_UNIX;
     stream->remote = *to;
     stream->side = STREAM_OF_PEER;
     return 0;
@@ -297,9 +300,20 @@ struct send_wait {
     int reason;            /* why an early end was asked for */
 };
 
+/* Of local sockets the kernel only tells what is still queued, and what it has taken so far. */
+static uint64_t taken_locally(const struct stream *stream)
+{
+    int queued = 0;
+    uint64_t sending = stream->write ? io_op_sent(&stream->write->op) : 0;
+    ioctl(stream->fd, SIOCOUTQ, &queued);
+    return stream->bytes_out + sending - (uint64_t)queued;
+}
+
 uint64_t stream_bytes_acknowledged(const struct stream *stream)
 {
     struct tcp_info info;
+    if (stream->local_socket)
+        return taken_locally(stream);
     return get_tcp_info(stream, &info) ? info.tcpi_bytes_acked : 0;
 }
 
@@ -393,8 +407,11 @@ static void piece_done(struct io_op *op, int result, struct io_buf *buf, bool mo
 static int next_piece(struct stream_write *write)
 {
     struct stream *stream = write->stream;
-    write->op =
-        (struct io_op){.kind = IO_OP_SEND, .fd = stream->fd, .done = piece_done, .owner = write};
+    write->op = (struct io_op){.kind = IO_OP_SEND,
+                               .fd = stream->fd,
+                               .done = piece_done,
+                               .owner = write,
+                               .in_pieces = stream->local_socket};
     if (stream->filter) {
         int result = stream->filter->seal(stream, write, &write->sealed);
         if (result <= 0)

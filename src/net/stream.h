@@ -92,6 +92,7 @@ struct stream {
     bool left;         /* stream_leave was called */
     bool movable;      /* a connection to somebody outside: another process may go on with it */
     bool closed;       /* the close has finished */
+    bool local_socket; /* of this machine (unix:), which has no TCP to ask */
     uint32_t send_stall_ms; /* a send that the peer acknowledges nothing of for so long fails with
                                -ETIMEDOUT; 0: only the deadline counts */
     struct coro *reader;    /* suspended in stream_recv, or NULL */
@@ -164,7 +165,8 @@ int stream_write_start(struct stream *stream, struct stream_write *write);
 /* Asks for an early end: done is called, with -ECANCELED unless it is through already. */
 void stream_write_cancel(struct stream_write *write);
 
-/* What the peer's TCP has acknowledged; 0 of other sockets. */
+/* Grows with what the peer takes: what its TCP has acknowledged, or, of a local socket, what no
+ * longer waits in the kernel. Only good for finding that it has changed. */
 uint64_t stream_bytes_acknowledged(const struct stream *stream);
 
 /* Puts a filter in between; what is queued runs through it. To be called when nothing is being

@@ -82,6 +82,7 @@ struct stream *peer_adopt_stream(struct io *io, int fd, const struct address *re
     self->stream.side = STREAM_OF_PEER;
     self->stream.on_closed = closed;
     self->stream.movable = true;
+    self->stream.local_socket = remote->any.sa_family == AF_UNIX;
     self->stream.remote = *remote;
     if (peer) {
         peer_connection_begins(peer);
