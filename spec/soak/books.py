@@ -7,11 +7,13 @@ import time
 
 EVENTS_MAX = 2000
 SHAPES_MAX = 200
+GRACE_SECONDS = 20 # of the site
 NOTICED_SECONDS = 3.0 * float(os.environ.get("SPEC_PATIENCE", 1))
 BUCKETS_PER_E = 20  # of a histogram: each 5 % wide
 
 # What our faults may cost, and nothing else may.
 WORKER, ORIGIN, UPGRADE = "worker killed", "origin killed", "upgrade"
+STAYED = "tunnel that could not move"  # its worker looped until the program that would take it had left, too
 
 
 class Histogram:

@@ -7,10 +7,9 @@ import time
 
 import http1
 import wire
-from books import ORIGIN, UPGRADE, WORKER
+from books import GRACE_SECONDS, ORIGIN, UPGRADE, WORKER
 
 RELOAD_SECONDS = 30
-GRACE_SECONDS = 20
 PEER_BACK_SECONDS = 3.0   # after which a peer that has failed is tried again
 LOOP_SECONDS = 8
 HALF_OPEN_MAX = 40
@@ -31,7 +30,6 @@ GARBAGE = (
     b"\r\n" * 2000,
     b"A" * 100000,
 )
-
 
 class Faults:
     def __init__(self, soak):

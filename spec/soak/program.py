@@ -10,7 +10,7 @@ import string
 import subprocess
 import time
 
-from books import WORKER
+from books import GRACE_SECONDS, STAYED, WORKER
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PR_SET_CHILD_SUBREAPER = 36
@@ -125,6 +125,8 @@ class Program:
             self.generations.pop(int(ended[2]), None)
         if ended and int(ended[2]) not in self.books.killed:
             self.books.violation("a worker has ended that nobody killed: " + line)
+        if "a tunnel stays in this program" in line:
+            self.books.event(STAYED).end(later=GRACE_SECONDS + 5)
         if " error " in line or " warn " in line:
             self.books.shape(re.sub(r"\d+", "N", re.sub(r"^\S+ ", "", line))[:110])
         for waiter in self.waiters[:]:

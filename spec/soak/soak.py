@@ -19,9 +19,9 @@ import sys
 import tempfile
 import time
 
-from books import ORIGIN, UPGRADE, WORKER, Books
+from books import GRACE_SECONDS, ORIGIN, STAYED, UPGRADE, WORKER, Books
 from clients import Clients
-from faults import GRACE_SECONDS, Faults
+from faults import Faults
 from program import Origins, Program, free_port, status_kib
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -81,7 +81,7 @@ class Soak:
         self.books, self.faulty, self.upgraded_at = Books(), True, 0.0
         self.served, self.tasks = 1, set()
         self.at_start, self.warm, self.at_end, self.alive = {}, {}, {}, {}
-        self.tunnel_causes = [WORKER, ORIGIN]
+        self.tunnel_causes = [WORKER, ORIGIN, STAYED]
         self.directory = tempfile.mkdtemp(prefix="monolake-soak-")
         self.options = options
         self.prepare()
