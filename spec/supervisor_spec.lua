@@ -3,7 +3,7 @@ local t = require "spec.support"
 
 local process, program, socket, sys = t.process, t.program, t.socket, t.sys
 
-local BACKEND = os.getenv "SPEC_IO" or "auto"
+local used_backend -- by the specs of a group
 
 -- Every answer says which worker gave it.
 local SITE = [[
@@ -16,7 +16,7 @@ ml.listen { address = ${addresses}, chain = { function() return ml.text(tostring
 local function start(addresses, options)
    options = options or {}
    options.site = SITE
-   options.io = options.io or BACKEND
+   options.io = options.io or used_backend
    options.values = { addresses = addresses or '"127.0.0.1:0"' }
    return program.start(options)
 end
@@ -47,7 +47,7 @@ end
 local function fails_to_start(addresses, arguments)
    local directory = process.directory()
    process.write_file(directory .. "/site.lua", (SITE:gsub("%${addresses}", addresses)))
-   local argv = { program.path, "--io", BACKEND, "-w", "2" }
+   local argv = { program.path, "--io", used_backend, "-w", "2" }
    for _, argument in ipairs(arguments or {}) do
       argv[#argv + 1] = argument
    end
@@ -58,8 +58,10 @@ local function fails_to_start(addresses, arguments)
    return err
 end
 
-describe("the program", function()
-   teardown(process.remove_directories)
+t.on_both_backends("the program", function(backend)
+   before_each(function()
+      used_backend = backend
+   end)
 
    t.it("prints each bound address with its real port", function()
       local path = process.directory() .. "/site.sock"
@@ -153,8 +155,10 @@ describe("the program", function()
    end)
 end)
 
-describe("a service manager", function()
-   teardown(process.remove_directories)
+t.on_both_backends("a service manager", function(backend)
+   before_each(function()
+      used_backend = backend
+   end)
 
    local path, fd
 

@@ -46,6 +46,19 @@ describe("a site's script", function()
       assert.matches('undeclared global "newproxy"', failure "newproxy(true)", 1, true)
    end)
 
+   it("may have finalizers of foreign objects, whose errors are logged", function()
+      local site = app(listening [[function()
+         local ffi = require "ffi"
+         ffi.gc(ffi.new "int[1]", function() error "on purpose" end)
+         local fails = ffi.metatype("struct { int none; }", { __gc = function() error "on purpose" end })
+         fails()
+         collectgarbage()
+         return ml.text "fine"
+      end]])
+      assert.are.equal("fine", site:get("/").body)
+      site:close()
+   end)
+
    it("may not use them in a request either", function()
       local site = app(listening [[function() count = 1 end]])
       assert.are.equal(500, site:get("/").status)

@@ -117,8 +117,9 @@ class Faults:
                 async with asyncio.timeout(self.soak.patience):
                     writer.write(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
                     text = await reader.read()
+                # The old program's, if a layer's loop keeps its worker from hearing of the upgrade.
                 if not text.endswith(b"version %d" % self.program.version):
-                    self.books.failure("added listener", "answered %r" % text[-60:], [WORKER], begun)
+                    self.books.failure("added listener", "answered %r" % text[-60:], [WORKER, UPGRADE], begun)
             except (OSError, TimeoutError) as error:
                 self.books.failure("added listener", repr(error), [WORKER], begun)
             writer.close()

@@ -1,6 +1,7 @@
 --- The surroundings of a site's script: strict globals, and a `require` of its own that finds modules
 --- beside the script, keeps them per site, and may wait.
 local core = require "monolake.core"
+local site_ffi = require "monolake.internal.site_ffi"
 local wait = require "monolake.internal.wait"
 
 local sandbox = {}
@@ -112,7 +113,7 @@ end
 function sandbox.new(directory, on_file)
    local self = {
       path = directory .. "/?.lua;" .. directory .. "/?/init.lua",
-      loaded = {},
+      loaded = { ffi = site_ffi },
       loading = {},
       on_file = on_file,
       env = {},

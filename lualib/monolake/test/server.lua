@@ -12,6 +12,8 @@ local SIGINT = 2
 local server = {
    --- Path of the program; nil when specs run in memory. Set by `monolake-lua test`.
    program = os.getenv "MONOLAKE_TEST_SERVER",
+   --- Its back end.
+   io = os.getenv "MONOLAKE_TEST_IO" or "auto",
 }
 
 local running = {} -- set of the servers that have not been stopped
@@ -66,8 +68,8 @@ end
 
 --- The program ends with the spec's process, however that ends.
 local function command(self)
-   return ("echo $$; exec setpriv --pdeathsig TERM %s -w 1 %s 2>%s"):format(
-      quoted(server.program), quoted(self.wrapper), quoted(self.log_path))
+   return ("echo $$; exec setpriv --pdeathsig TERM %s --io %s -w 1 %s 2>%s"):format(
+      quoted(server.program), quoted(server.io), quoted(self.wrapper), quoted(self.log_path))
 end
 
 local function await_listeners(self, count)
