@@ -20,6 +20,7 @@
 #include "server/memories.h"
 #include "server/privileges.h"
 #include "server/sources.h"
+#include "server/syscalls.h"
 #include "shared/open.h"
 
 /* The report is a sequence of records: one letter, the text, NUL. */
@@ -117,6 +118,7 @@ static void child_main(const char *path, uint32_t timeout_ms, int fd, int source
     FILE *out = report.out;
     if (!out)
         _exit(1);
+    syscalls_filter();
     struct script_options options = {
         .probe = true, .time_max_ms = timeout_ms, .on_file = put_file, .on_file_arg = &report};
     char *error = NULL;

@@ -28,6 +28,7 @@
 #include "server/last_words.h"
 #include "server/privileges.h"
 #include "server/sources.h"
+#include "server/syscalls.h"
 #include "server/udp_listeners.h"
 #include "shared/open.h"
 
@@ -421,6 +422,7 @@ static int start(struct worker *worker)
     struct io_options io_options = {.kind = options->io};
     if (io_create(&worker->io, &io_options) != 0)
         return -1;
+    syscalls_filter();
     acceptors_init(&worker->acceptors, worker->io, &options->limits);
     udp_listeners_init(&worker->udp, worker->io, &options->limits);
     timer_init(&worker->grace, grace_over, worker);
