@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <linux/capability.h>
+#include <stdbool.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -22,11 +23,13 @@ int capabilities_keep(uint64_t kept)
     struct __user_cap_data_struct sets[WORDS];
     if (syscall(SYS_capget, &header, sets) != 0)
         return -errno;
+    bool loses = false;
     for (unsigned i = 0; i < WORDS; i++) {
         uint32_t word = (uint32_t)(kept >> (32 * i));
+        loses |= ((sets[i].permitted | sets[i].inheritable) & ~word) != 0;
         sets[i].effective &= word;
         sets[i].permitted &= word;
         sets[i].inheritable &= word;
     }
-    return syscall(SYS_capset, &header, sets) == 0 ? 0 : -errno;
+    return !loses || syscall(SYS_capset, &header, sets) == 0 ? 0 : -errno;
 }
