@@ -129,7 +129,8 @@ ml.hash = hash
 --- ones as `certificates`, a list of such tables: which one is shown is decided by the name that a
 --- client asks for (SNI), wildcards included, and by the kinds of keys that it knows, ECDSA before
 --- RSA; where no name fits, by the first, or with `strict_sni` the handshake is refused. Files are PEM
---- and lie beside the script if the path is relative; the PEM text itself will do, too. Then
+--- and lie beside the script if the path is relative; the PEM text itself will do, too, but a key that a
+--- script holds stays in memory, while those of files are wiped when they are loaded. Then
 --- `client_auth` ("none", "optional", "required") with `client_ca`; `min_version` ("1.2"),
 --- `max_version` ("1.3"), `ciphers` (of "aes128-gcm", "aes256-gcm", "chacha20-poly1305", most wanted
 --- first), `groups` (of "x25519", "secp256r1", "secp384r1", "secp521r1"), `tickets` (true: sessions are

@@ -89,6 +89,95 @@ t.on_both_backends("a program that root starts for somebody else", function(back
    end)
 end)
 
+--- What each process may do: the lines of /proc/PID/status.
+local function rights(pid)
+   local status, found = process.read_file(("/proc/%d/status"):format(pid)), {}
+   for name, value in status:gmatch "\n(%w+):[ \t]*([^\n]*)" do
+      found[name] = value:gsub("[ \t]+", " "):gsub(" $", "")
+   end
+   return found
+end
+
+local function sets(effective, inheritable, ambient, bounding)
+   local function text(bits)
+      return ("%016x"):format(bits)
+   end
+   return { CapEff = text(effective), CapPrm = text(effective), CapInh = text(inheritable),
+      CapAmb = text(ambient), CapBnd = text(bounding) }
+end
+
+local HELLO = [[
+local ml = require "monolake"
+ml.listen { address = "127.0.0.1:0", chain = ml.text "hello" }
+]]
+
+local DAC_OVERRIDE, BIND_AND_SETPCAP, OTHERS = 0x2, 0x500, 0xe0 -- OTHERS: kill, setgid, setuid
+local BIND, CHOWN = 0x400, 0x1
+
+t.on_both_backends("the capabilities", function(backend)
+   local function expect_rights(running, supervisor, worker, more)
+      local found = rights(running.process.pid)
+      for name, value in pairs(supervisor) do
+         assert.equal(value, found[name], "supervisor: " .. name)
+      end
+      assert.equal("0", found.NoNewPrivs) -- an updated program may have file capabilities
+      local pids = running:workers()
+      assert.equal(2, #pids)
+      for _, pid in ipairs(pids) do
+         found = rights(pid)
+         for name, value in pairs(worker) do
+            assert.equal(value, found[name], "worker: " .. name)
+         end
+         for name, value in pairs(more) do
+            assert.equal(value, found[name], "worker: " .. name)
+         end
+         assert.equal("1", found.NoNewPrivs)
+      end
+   end
+
+   --- Starts it; its processes have these rights, and so have those of a new program in its place.
+   local function check(options, supervisor, worker, more)
+      if not is_root then
+         pending "only root has any"
+         return
+      end
+      options.io, options.workers = backend, 2
+      options.site = HELLO
+      local old = program.start(options)
+      expect_rights(old, supervisor, worker, more)
+      local new = old:upgrade()
+      old:expect_end()
+      expect_rights(new, supervisor, worker, more)
+      new:reload()
+      expect_rights(new, supervisor, worker, more)
+      assert.equal("hello", new:exchange("GET / HTTP/1.1\nHost: a\nConnection: close").body)
+      new:stop()
+   end
+
+   t.it("of root's supervisor are those that it needs, its workers of another user have none", function()
+      local kept = DAC_OVERRIDE + BIND_AND_SETPCAP + OTHERS
+      check({ arguments = { "--user", "nobody" }, prefix = PREFIX, program = public_program() },
+         sets(kept, 0, 0, kept), sets(0, 0, 0, 0), { Uid = "65534 65534 65534 65534", Groups = "65534" })
+   end)
+
+   t.it("of root's own workers reach files only", function()
+      local kept = DAC_OVERRIDE + BIND_AND_SETPCAP
+      check({}, sets(kept, 0, 0, kept), sets(DAC_OVERRIDE, 0, 0, DAC_OVERRIDE), { Uid = "0 0 0 0" })
+   end)
+
+   t.it("that a user was given stay with the supervisor", function()
+      local prefix = { "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+         "--bounding-set=-all,+net_bind_service,+chown", "--inh-caps=-all,+net_bind_service,+chown",
+         "--ambient-caps=-all,+net_bind_service,+chown" }
+      for i = #PREFIX, 1, -1 do
+         table.insert(prefix, 1, PREFIX[i])
+      end
+      local given = BIND + CHOWN
+      check({ prefix = prefix, program = public_program() }, sets(BIND, BIND, BIND, given),
+         sets(0, 0, 0, given), { Uid = "65534 65534 65534 65534", Groups = "" })
+   end)
+end)
+
 describe("--user", function()
    teardown(process.remove_directories)
 

@@ -379,7 +379,8 @@ t.on_both_backends("tunnels and a new program", function(backend)
             flows[i] = flow.start(client, peer, { name = "tunnel " .. i, piece = 500, pause = 0.002 })
          end
          local other = backend == "epoll" and "io_uring" or "epoll"
-         program.replace(path, ("exec '%s' --io %s -w %d \"$5\"\n"):format(real, other, count))
+         program.replace(path, ("for site; do :; done; exec '%s' --io %s -w %d \"$site\"\n")
+            :format(real, other, count))
          running = upgrade(running)
          assert.equal(count, #running:workers())
          for _, each in ipairs(flows) do

@@ -6,6 +6,7 @@ local tasks = require "spec.support.tasks"
 
 local program = {
    path = os.getenv "MONOLAKE_LUA" or (os.getenv "MONOLAKE_BUILD" or "build") .. "/monolake-lua",
+   seccomp = os.getenv "SPEC_SECCOMP" == "1", -- all run under the filter
    running = {}, -- set of the instances that have not been stopped
 }
 
@@ -44,6 +45,9 @@ end
 local function argv_of(options, site_path)
    local argv = append({}, options.prefix)
    append(argv, { options.program or program.path, "--io", options.io, "-w", tostring(options.workers or 1) })
+   if program.seccomp then
+      argv[#argv + 1] = "--seccomp"
+   end
    return append(append(argv, options.arguments), { site_path })
 end
 
@@ -197,7 +201,7 @@ end
 
 local ALARMS = {
    "ERROR: AddressSanitizer[^\n]*", "ERROR: LeakSanitizer[^\n]*", "[^\n]*runtime error:[^\n]*",
-   "[^\n]*Assertion [^\n]*failed[^\n]*",
+   "[^\n]*Assertion [^\n]*failed[^\n]*", "[^\n]*not allowed by %-%-seccomp[^\n]*",
 }
 
 --- Is there a report of a broken program in its log? What it says of SEGV behind expect_crash is none.
@@ -205,6 +209,9 @@ function Program:alarm()
    local log = self:log()
    if self.crash_expected then
       log = log:gsub("ERROR: AddressSanitizer: SEGV", "")
+   end
+   if self.refusals_expected then
+      log = log:gsub("not allowed by %-%-seccomp", "")
    end
    for _, pattern in ipairs(ALARMS) do
       local found = log:match(pattern)
@@ -217,6 +224,11 @@ end
 --- The spec is about to have one of its processes crash by SIGSEGV.
 function Program:expect_crash()
    self.crash_expected = true
+end
+
+--- The spec is about to have the filter of --seccomp refuse something.
+function Program:expect_refusals()
+   self.refusals_expected = true
 end
 
 local function kill(self)

@@ -78,11 +78,10 @@ static void append(lua_State *L, void ***items, unsigned *count, void *item)
 static int add_file(lua_State *L)
 {
     const struct script *script = script_of(L);
-    size_t len;
-    const char *path = luaL_checkstring(L, 1);
-    const char *text = luaL_checklstring(L, 2, &len);
+    struct script_source file = {.path = luaL_checkstring(L, 1)};
+    file.text = luaL_checklstring(L, 2, &file.len);
     if (script->on_file)
-        script->on_file(script->on_file_arg, path, slice_of(text, len));
+        script->on_file(script->on_file_arg, &file);
     return 0;
 }
 

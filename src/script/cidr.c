@@ -257,11 +257,13 @@ static struct cidr_set *given(const struct script *script, const char *path)
 /* A file becomes part of the site even if it is of no use, so that its correction is noticed. */
 static void tell(const struct script *script, const char *path, const struct cidr_set *set)
 {
-    struct slice block = SLICE("");
-    if (set)
-        block = slice_of((const char *)set, cidr_set_bytes(set));
+    struct script_source block = {.path = path, .text = ""};
+    if (set) {
+        block.text = (const char *)set;
+        block.len = cidr_set_bytes(set);
+    }
     if (script->on_file)
-        script->on_file(script->on_file_arg, path, block);
+        script->on_file(script->on_file_arg, &block);
 }
 
 /* core.cidr_file(path): a set, or nil and what is wrong. */

@@ -11,6 +11,7 @@
 #include "script/shared.h"
 #include "script/state.h"
 #include "script/stats.h"
+#include "script/secret.h"
 #include "script/tls.h"
 
 #include "base/counters.h"
@@ -151,6 +152,7 @@ ML_API int luaopen_monolake_core(lua_State *L)
     luaL_register(L, NULL, build_functions);
     luaL_register(L, NULL, builtin_functions);
     luaL_register(L, NULL, tls_functions);
+    luaL_register(L, NULL, secret_functions);
     luaL_register(L, NULL, peek_functions);
     luaL_register(L, NULL, cidr_functions);
     luaL_register(L, NULL, stats_functions);

@@ -18,6 +18,7 @@ struct script_source {
     const char *path;
     const char *text;
     size_t len;
+    bool secret; /* has private keys: no text for Lua */
 };
 
 struct script_options {
@@ -28,7 +29,7 @@ struct script_options {
      * cannot be interrupted. One script of a process may have it at a time. */
     uint32_t time_max_ms;
     /* Hears of each file before it is run; may be NULL. */
-    void (*on_file)(void *arg, const char *path, struct slice text);
+    void (*on_file)(void *arg, const struct script_source *file);
     void *on_file_arg;
     /* Taken instead of the files of that name. */
     const struct script_source *sources;

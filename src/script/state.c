@@ -95,8 +95,9 @@ static void keep_sources(lua_State *L, const struct script_options *options)
 {
     lua_createtable(L, 0, (int)options->source_count);
     for (unsigned i = 0; i < options->source_count; i++) {
-        if (cidr_is_block(slice_of(options->sources[i].text, options->sources[i].len)))
-            continue; /* is large, and no text */
+        if (options->sources[i].secret ||
+            cidr_is_block(slice_of(options->sources[i].text, options->sources[i].len)))
+            continue; /* is no text for Lua */
         lua_pushlstring(L, options->sources[i].text, options->sources[i].len);
         lua_setfield(L, -2, options->sources[i].path);
     }

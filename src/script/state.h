@@ -50,7 +50,7 @@ struct script {
     int sources;                       /* registry reference: path -> text; LUA_NOREF: none */
     const struct script_source *given; /* the same and more while a site is loaded; borrowed */
     unsigned given_count;
-    void (*on_file)(void *arg, const char *path, struct slice text); /* see script_options */
+    void (*on_file)(void *arg, const struct script_source *file); /* see script_options */
     void *on_file_arg;
 };
 

@@ -9,6 +9,7 @@
 #include "http/exchange.h"
 #include "script/build.h"
 #include "script/run.h"
+#include "script/secret.h"
 #include "tls/system_trust.h"
 #include "tls/tls_stream.h"
 
@@ -97,8 +98,8 @@ static int certificate(lua_State *L)
     char *error;
     lua_settop(L, 5);
     struct tls_certificate_config config = {
-        .chain = slice_at(L, 2),
-        .key = slice_at(L, 3),
+        .chain = secret_at(L, 2),
+        .key = secret_at(L, 3),
         .ocsp = slice_at(L, 4),
         .names = texts_at(L, 5),
     };

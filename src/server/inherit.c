@@ -16,6 +16,8 @@
 /* Descriptors: "of what was written:of control:of tunnels". */
 #define VARIABLE "MONOLAKE_INHERIT"
 
+enum { SECRET_LINE_BYTES = 2 * TLS_TICKET_SECRET_BYTES + 1 }; /* hexadecimal */
+
 struct left {
     char key[LISTENER_KEY_MAX];
     int lent;
@@ -31,12 +33,20 @@ static int tunnels = -1;
 /* --- The old program ---------------------------------------------------------------------------
  */
 
-static void write_secret(FILE *file)
+/* The first line. Not by way of a FILE, whose buffer would keep it. */
+static bool write_secret(int fd)
 {
+    static const char digits[] = "0123456789abcdef";
     const uint8_t *secret = tls_ticket_secret();
-    for (unsigned i = 0; i < TLS_TICKET_SECRET_BYTES; i++)
-        fprintf(file, "%02x", secret[i]);
-    fputc('\n', file);
+    char line[SECRET_LINE_BYTES];
+    for (unsigned i = 0; i < TLS_TICKET_SECRET_BYTES; i++) {
+        line[2 * i] = digits[secret[i] >> 4];
+        line[2 * i + 1] = digits[secret[i] & 15];
+    }
+    line[SECRET_LINE_BYTES - 1] = '\n';
+    bool written = write(fd, line, sizeof(line)) == sizeof(line);
+    explicit_bzero(line, sizeof(line));
+    return written;
 }
 
 /* The length of the key, for it may hold any byte; then the key, whether it is lent, and the
@@ -60,10 +70,10 @@ int inherit_write(const struct bounds *bounds)
         close(fd);
         return error;
     }
-    write_secret(file);
+    bool written = write_secret(fd);
     for (unsigned i = 0; i < bounds->count; i++)
         write_bound(file, bounds->items[i], bounds->workers);
-    if (fclose(file) != 0) {
+    if (fclose(file) != 0 || !written) {
         close(fd);
         return -ENOSPC;
     }
@@ -91,17 +101,22 @@ void inherit_leave(const struct bounds *bounds, int written, int old_control, in
 /* --- The new program ---------------------------------------------------------------------------
  */
 
-static bool read_secret(FILE *file)
+static bool read_secret(int fd)
 {
     uint8_t secret[TLS_TICKET_SECRET_BYTES];
-    for (unsigned i = 0; i < sizeof(secret); i++) {
-        unsigned byte;
-        if (fscanf(file, "%2x", &byte) != 1)
-            return false;
-        secret[i] = (uint8_t)byte;
+    char line[SECRET_LINE_BYTES];
+    bool well = read(fd, line, sizeof(line)) == sizeof(line);
+    for (unsigned i = 0; i < sizeof(secret) && well; i++) {
+        char digits[] = {line[2 * i], line[2 * i + 1], '\0'};
+        char *end;
+        secret[i] = (uint8_t)strtoul(digits, &end, 16);
+        well = end == digits + 2;
     }
-    tls_set_ticket_secret(secret);
-    return true;
+    if (well)
+        tls_set_ticket_secret(secret);
+    explicit_bzero(line, sizeof(line));
+    explicit_bzero(secret, sizeof(secret));
+    return well;
 }
 
 static bool read_descriptor(FILE *file, int *fd)
@@ -153,8 +168,9 @@ bool inherit_read(void)
     bool well = count >= 2 && /* a program before ours may have no tunnels to hand over */
                 fcntl(control, F_SETFD, FD_CLOEXEC) == 0 && lseek(written, 0, SEEK_SET) == 0;
     unsetenv(VARIABLE);
+    well = well && read_secret(written);
     FILE *file = well ? fdopen(written, "r") : NULL;
-    well = file && read_secret(file) && read_bounds(file);
+    well = file && read_bounds(file);
     if (file)
         fclose(file);
     if (!well)

@@ -28,7 +28,7 @@ static void write_backtrace(void)
     backtrace_symbols_fd(frames, count, STDERR_FILENO);
 }
 
-static void write_request(void)
+void last_words_tell_request(void)
 {
     const struct exchange *exchange = exchange_running();
     const struct request *request = exchange ? &exchange->request : interrupt_request();
@@ -59,7 +59,7 @@ static void crashed(int number, siginfo_t *info, void *context)
     alarm(WORDS_SECONDS_MAX);
     log_error("crashed: %s, address %p", strsignal(number),
               number == SIGABRT ? NULL : info->si_addr);
-    write_request();
+    last_words_tell_request();
     log_error("the program stands at (addr2line -e tells the lines)");
     write_backtrace();
     end(number);
@@ -73,7 +73,7 @@ static void asked(int number)
         interrupt_log_place();
         return;
     }
-    write_request();
+    last_words_tell_request();
     if (interrupt_running(script_time_ms))
         return;
     log_error("the program stands at (addr2line -e tells the lines)");

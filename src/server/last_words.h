@@ -17,4 +17,7 @@ enum { LAST_WORDS_SIGNAL = SIGXCPU, LAST_WORDS_MS = 500, LAST_PLACE_MS = 100 };
  * message. */
 void last_words_prepare(uint32_t script_time_ms);
 
+/* Logs which request it is at, if it is at one. */
+void last_words_tell_request(void);
+
 #endif

@@ -9,6 +9,7 @@
 #include "server/activation.h"
 #include "server/inherit.h"
 #include "server/options.h"
+#include "server/privileges.h"
 #include "server/supervisor.h"
 #include "server/test_command.h"
 
@@ -70,6 +71,7 @@ int main(int argc, char **argv)
     if (!options_parse(&options, argc, argv, &exit_code))
         return exit_code;
     log_threshold = options.level;
+    privileges_limit();
     tls_keep_memory();
     tls_set_default_library(options.tls);
     activation_read();

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "server/privileges.h"
+#include "server/syscalls.h"
 
 static const char usage[] =
     "usage: monolake-lua [options] SITE.lua\n"
@@ -21,6 +22,7 @@ static const char usage[] =
     "      --pid FILE         write the process id of the supervisor\n"
     "      --log-level L      error, warn, info or debug (default: info)\n"
     "      --user USER[:GROUP] run the site's code as that user, if root has started the program\n"
+    "      --seccomp          refuse to the site's code all system calls that serving does not take\n"
     "      --watch            reload when a file that the site loaded changes\n"
     "      --script-timeout S seconds that a script may run at a stretch (default: 5); a worker whose\n"
     "                         layer takes longer is interrupted, then started again\n"
@@ -37,6 +39,7 @@ enum {
     OPTION_PID,
     OPTION_LEVEL,
     OPTION_USER,
+    OPTION_SECCOMP,
     OPTION_WATCH,
     OPTION_SCRIPT_TIMEOUT
 };
@@ -51,6 +54,7 @@ static const struct option long_options[] = {
     {"pid", required_argument, NULL, OPTION_PID},
     {"log-level", required_argument, NULL, OPTION_LEVEL},
     {"user", required_argument, NULL, OPTION_USER},
+    {"seccomp", no_argument, NULL, OPTION_SECCOMP},
     {"watch", no_argument, NULL, OPTION_WATCH},
     {"script-timeout", required_argument, NULL, OPTION_SCRIPT_TIMEOUT},
     {"version", no_argument, NULL, 'V'},
@@ -219,6 +223,9 @@ static bool apply(struct options *options, int option, const char *value)
                wrong("--log-level", value, "error, warn, info or debug");
     case OPTION_USER:
         return parse_user(value);
+    case OPTION_SECCOMP:
+        syscalls_want_filter();
+        return true;
     case OPTION_WATCH:
         options->watch = true;
         return true;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,17 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "server/capabilities.h"
+
+/* For ports below 1024; for the pid file, local sockets and the site in others' directories. */
+#define SUPERVISOR_NEEDS (CAPABILITY(CAP_NET_BIND_SERVICE) | CAPABILITY(CAP_DAC_OVERRIDE))
+
+/* To start processes of another user with less than it has, and to signal them. */
+#define SUPERVISOR_OF_OTHERS_NEEDS                                                                 \
+    (CAPABILITY(CAP_SETUID) | CAPABILITY(CAP_SETGID) | CAPABILITY(CAP_KILL))
+
+/* What root expects of root: that it reads and writes all files. It owns most of them anyway. */
+#define ROOT_NEEDS CAPABILITY(CAP_DAC_OVERRIDE)
 
 enum { NAME_MAX_BYTES = 64 };
 
@@ -52,12 +64,43 @@ static bool become_wanted(void)
            setresuid(wanted.uid, wanted.uid, wanted.uid) == 0;
 }
 
+/* Other processes of its user may not look into it, and no core file holds its keys. */
+static void be_private(void)
+{
+    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
+        log_warn("cannot keep this process's memory from others: %s", strerror(errno));
+}
+
+static void keep(uint64_t kept)
+{
+    int result = capabilities_keep(kept);
+    if (result < 0) {
+        log_error("cannot give up capabilities: %s", strerror(-result));
+        _exit(1);
+    }
+}
+
+/* Workers can give up theirs only if the supervisor may still say so: CAP_SETPCAP. */
+void privileges_limit(void)
+{
+    uint64_t kept = SUPERVISOR_NEEDS | (wanted.user[0] ? SUPERVISOR_OF_OTHERS_NEEDS : 0);
+    kept |= CAPABILITY(CAP_SETPCAP);
+    capabilities_bound(kept);
+    keep(kept);
+    be_private();
+}
+
 void privileges_drop(void)
 {
+    bool stays_root = geteuid() == 0 && (!wanted.user[0] || wanted.uid == 0);
+    uint64_t kept = stays_root ? ROOT_NEEDS : 0;
+    capabilities_bound(kept);
     if (wanted.user[0] && !become_wanted()) {
         log_error("cannot become the user %s: %s", wanted.user, strerror(errno));
         _exit(1);
     }
+    keep(kept);
+    be_private(); /* which another user's process is not by itself */
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
         log_warn("cannot rule out that more rights are gained: %s", strerror(errno));
 }

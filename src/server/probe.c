@@ -19,10 +19,11 @@
 #include "script/script.h"
 #include "server/memories.h"
 #include "server/privileges.h"
+#include "server/sources.h"
+#include "server/syscalls.h"
 #include "shared/open.h"
 
-/* The report is a sequence of records: one letter, the text, NUL. A file's contents follow its
- * name: as eight bytes of length and as many as that. */
+/* The report is a sequence of records: one letter, the text, NUL. */
 enum record {
     ADDRESS = 'A',
     MEMORY = 'M',
@@ -34,11 +35,18 @@ enum record {
 };
 
 enum {
-    REPORT_MAX_BYTES = 512 << 20, /* sets of addresses are large */
-    KILL_AFTER_MS = 500,          /* for a script that cannot be interrupted */
+    REPORT_MAX_BYTES = 64 << 20,
+    KILL_AFTER_MS = 500, /* for a script that cannot be interrupted */
 };
 
 /* --- The child -------------------------------------------------------------------------------- */
+
+/* Where the child writes. */
+struct report {
+    FILE *out;
+    int sources;
+    int error; /* of the files that could not be kept; 0: there is none */
+};
 
 static void put(FILE *out, enum record kind, const char *text)
 {
@@ -48,14 +56,21 @@ static void put(FILE *out, enum record kind, const char *text)
 }
 
 /* At once: who watches files must know them even if the script never ends. */
-static void put_file(void *arg, const char *path, struct slice text)
+static void put_file(void *arg, const struct script_source *file)
 {
-    FILE *out = arg;
-    uint64_t len = text.len;
-    put(out, FILE_NAME, path);
-    fwrite(&len, sizeof(len), 1, out);
-    fwrite(text.ptr, 1, text.len, out);
-    fflush(out);
+    struct report *report = arg;
+    put(report->out, FILE_NAME, file->path);
+    fflush(report->out);
+    if (report->error == 0)
+        report->error = sources_add(report->sources, file);
+}
+
+static void put_failure(FILE *out, int error)
+{
+    char text[128];
+    snprintf(text, sizeof(text), "cannot keep the site's files for the workers: %s",
+             strerror(-error));
+    put(out, ERROR, text);
 }
 
 static bool check_upstreams(struct site *site, FILE *out)
@@ -93,21 +108,25 @@ static void report_site(struct site *site, FILE *out)
     put(out, SUMMARY, summary.ptr ? summary.ptr : "");
 }
 
-static void child_main(const char *path, uint32_t timeout_ms, int fd)
+static void child_main(const char *path, uint32_t timeout_ms, int fd, int sources)
 {
     log_set_role("probe");
     privileges_drop(); /* which forgets the signal below */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     counters_leave();
-    FILE *out = fdopen(fd, "w");
+    struct report report = {.out = fdopen(fd, "w"), .sources = sources};
+    FILE *out = report.out;
     if (!out)
         _exit(1);
+    syscalls_filter();
     struct script_options options = {
-        .probe = true, .time_max_ms = timeout_ms, .on_file = put_file, .on_file_arg = out};
+        .probe = true, .time_max_ms = timeout_ms, .on_file = put_file, .on_file_arg = &report};
     char *error = NULL;
     struct site *site = script_load_site(path, &options, &error);
     if (!site)
         put(out, ERROR, error ? error : "the site could not be loaded");
+    else if (report.error)
+        put_failure(out, report.error);
     else if (!site->listener_count)
         put(out, ERROR, "the site listens nowhere: it needs at least one ml.listen{...}");
     else if (check_upstreams(site, out))
@@ -123,11 +142,18 @@ int probe_start(struct probe *probe, const char *site, uint32_t timeout_ms)
 {
     int fds[2];
     *probe = (struct probe){.fd = -1};
-    if (pipe2(fds, O_CLOEXEC) != 0)
-        return -errno;
+    int sources = sources_create();
+    if (sources < 0)
+        return sources;
+    if (pipe2(fds, O_CLOEXEC) != 0) {
+        int result = -errno;
+        close(sources);
+        return result;
+    }
     pid_t pid = fork();
     if (pid < 0) {
         int result = -errno;
+        close(sources);
         close(fds[0]);
         close(fds[1]);
         return result;
@@ -137,12 +163,13 @@ int probe_start(struct probe *probe, const char *site, uint32_t timeout_ms)
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
         close(fds[0]);
-        child_main(site, timeout_ms, fds[1]);
+        child_main(site, timeout_ms, fds[1], sources);
     }
     close(fds[1]);
     fcntl(fds[0], F_SETFL, O_NONBLOCK);
     probe->pid = pid;
     probe->fd = fds[0];
+    probe->sources = sources;
     probe->timeout_ms = timeout_ms;
     probe->deadline = clock_now_ms() + timeout_ms + KILL_AFTER_MS;
     return 0;
@@ -162,30 +189,6 @@ static bool append(char ***items, unsigned *count, const char *text)
     *items = grown;
     grown[*count] = strdup(text);
     return grown[(*count)++] != NULL;
-}
-
-/* Takes the contents of a file. Returns what is behind them, NULL if they are not whole. */
-static const char *take_file(struct probe_result *result, const char *path, const char *at,
-                             const char *end)
-{
-    uint64_t len;
-    if ((size_t)(end - at) < sizeof(len))
-        return NULL;
-    memcpy(&len, at, sizeof(len));
-    at += sizeof(len);
-    if ((uint64_t)(end - at) < len)
-        return NULL;
-    struct script_source *grown =
-        realloc(result->files, (result->file_count + 1) * sizeof(*result->files));
-    if (!grown)
-        return NULL;
-    result->files = grown;
-    char *text = malloc(len + 1);
-    struct script_source file = {.path = strdup(path), .text = text, .len = len};
-    if (text)
-        memcpy(text, at, len);
-    grown[result->file_count++] = file;
-    return file.path && text ? at + len : NULL;
 }
 
 /* Takes the records apart. Returns false if the report is not whole. */
@@ -209,9 +212,9 @@ static bool parse_report(const struct probe *probe, struct probe_result *result)
             result->summary = strdup(text);
         else if (kind == ERROR)
             result->error = strdup(text);
-        at = kind == FILE_NAME ? take_file(result, text, stop + 1, end) : stop + 1;
-        if (!at)
-            return false;
+        else if (kind == FILE_NAME)
+            append(&result->files, &result->file_count, text);
+        at = stop + 1;
     }
     return at < end;
 }
@@ -250,6 +253,17 @@ static void describe_end(struct probe *probe, bool late, int status, struct prob
                 : format_error("the script ended its process (exit code %d)", WEXITSTATUS(status));
 }
 
+/* It may have left processes behind: they change nothing any more. */
+static void take_sources(struct probe *probe, struct probe_result *result)
+{
+    int sealed = result->error ? 0 : sources_seal(probe->sources);
+    if (sealed < 0 &&
+        asprintf(&result->error, "the site's files cannot be kept for the workers: %s",
+                 strerror(-sealed)) < 0)
+        result->error = NULL;
+    result->sources = probe->sources;
+}
+
 bool probe_step(struct probe *probe, struct probe_result *result)
 {
     assert(probe->pid > 0); /* 0 stands for every process of the group in kill and waitpid */
@@ -264,6 +278,7 @@ bool probe_step(struct probe *probe, struct probe_result *result)
         continue;
     *result = (struct probe_result){0};
     describe_end(probe, late, status, result);
+    take_sources(probe, result);
     close(probe->fd);
     free(probe->report);
     *probe = (struct probe){.fd = -1};
@@ -296,11 +311,9 @@ void probe_result_free(struct probe_result *result)
 {
     free_all(result->addresses, result->address_count);
     free_all(result->memories, result->memory_count);
-    for (unsigned i = 0; i < result->file_count; i++) {
-        free((char *)result->files[i].path);
-        free((char *)result->files[i].text);
-    }
-    free(result->files);
+    free_all(result->files, result->file_count);
+    if (result->sources)
+        close(result->sources);
     free(result->summary);
     free(result->error);
     *result = (struct probe_result){0};

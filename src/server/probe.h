@@ -19,8 +19,9 @@ struct probe_result {
     unsigned address_count;
     char **memories; /* shared dictionaries that it wants; see server/memories.h */
     unsigned memory_count;
-    struct script_source *files; /* that the script loaded, or tried to */
+    char **files; /* names of those that the script loaded, or tried to */
     unsigned file_count;
+    int sources; /* what is in them; see server/sources.h. 0: nothing (which is standard input) */
     uint32_t grace_ms;
     char *summary; /* the tree that -t prints */
     char *error;   /* NULL: all is well; else why not */
@@ -29,6 +30,7 @@ struct probe_result {
 struct probe {
     pid_t pid;           /* 0: none is running */
     int fd;              /* readable: its report */
+    int sources;         /* its files, which it writes there */
     uint32_t timeout_ms; /* for the script; the process gets a little more */
     int64_t deadline;
     char *report; /* gathered so far; owned */

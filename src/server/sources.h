@@ -1,5 +1,8 @@
-/* The files of a site, handed from the probe to the workers: each runs what was probed, whatever
- * has become of the files meanwhile. They travel as a descriptor of anonymous memory. */
+/*
+ * The files of a site, handed from the probe to the workers: each runs what was probed, whatever
+ * has become of the files meanwhile. They lie in anonymous memory, of which the supervisor holds
+ * the descriptor only: there are private keys among them, which are thus no part of its own memory.
+ */
 #ifndef SERVER_SOURCES_H
 #define SERVER_SOURCES_H
 
@@ -14,8 +17,14 @@ struct sources {
     size_t size;
 };
 
-/* Writes the files to new memory. Returns its descriptor or a negative errno. */
-int sources_share(const struct script_source *files, unsigned count);
+/* Makes the memory. Returns its descriptor or a negative errno. */
+int sources_create(void);
+
+/* Appends a file. Returns 0 or a negative errno. */
+int sources_add(int fd, const struct script_source *file);
+
+/* Nobody can change it any more, whoever has a descriptor. Returns 0 or a negative errno. */
+int sources_seal(int fd);
 
 /* Maps what was written; closes the descriptor. Returns 0 or a negative errno. */
 int sources_open(struct sources *sources, int fd);

@@ -1,6 +1,5 @@
 #include "server/supervisor_internal.h"
 
-#include <malloc.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -9,7 +8,6 @@
 #include "base/counters.h"
 #include "server/last_words.h"
 #include "server/notify.h"
-#include "server/sources.h"
 
 void reload_begin(struct supervisor *supervisor)
 {
@@ -41,7 +39,6 @@ static void end_reload(struct supervisor *supervisor)
 {
     supervisor->reload = IDLE;
     probe_result_free(&supervisor->probed);
-    malloc_trim(0); /* the files of a site may be large, and the next reload be far */
     notify_send("READY=1");
     if (supervisor->reload_again)
         reload_begin(supervisor);
@@ -50,7 +47,7 @@ static void end_reload(struct supervisor *supervisor)
 void reload_watch(struct supervisor *supervisor, const struct probe_result *result)
 {
     for (unsigned i = 0; i < result->file_count; i++)
-        watch_add(&supervisor->watch, result->files[i].path);
+        watch_add(&supervisor->watch, result->files[i]);
 }
 
 void reload_fail(struct supervisor *supervisor, const char *why)
@@ -116,11 +113,6 @@ static void probe_ended(struct supervisor *supervisor)
         reload_fail(supervisor, error);
         return;
     }
-    int sources = sources_share(supervisor->probed.files, supervisor->probed.file_count);
-    if (sources < 0) {
-        reload_fail(supervisor, strerror(-sources));
-        return;
-    }
     supervisor->next = supervisor->generation + 1;
     supervisor->reload = PREPARING;
     set_deadline(supervisor);
@@ -131,8 +123,7 @@ static void probe_ended(struct supervisor *supervisor)
     /* One that is not running need not answer: it will start with the new generation. */
     for (unsigned i = 0; i < supervisor->count; i++)
         supervisor->workers[i].answered = !supervisor->workers[i].pid;
-    workers_tell(supervisor, CONTROL_PREPARE, supervisor->next, sources);
-    close(sources);
+    workers_tell(supervisor, CONTROL_PREPARE, supervisor->next, supervisor->probed.sources);
     if (workers_all_answered(supervisor))
         commit(supervisor);
 }

@@ -54,8 +54,10 @@ static void child_main(struct supervisor *supervisor, unsigned index, int contro
     for (unsigned i = 0; i < supervisor->count; i++)
         if (supervisor->workers[i].pid)
             close(supervisor->workers[i].control);
-    if (supervisor->probe.fd >= 0)
+    if (supervisor->probe.fd >= 0) {
         close(supervisor->probe.fd);
+        close(supervisor->probe.sources);
+    }
     if (supervisor->upgrade.pid) {
         close(supervisor->upgrade.control);
         close(supervisor->upgrade.tunnels);
@@ -70,8 +72,7 @@ static void child_main(struct supervisor *supervisor, unsigned index, int contro
         .cpu = supervisor->cpus[index],
         .site = supervisor->options->site,
         .io = supervisor->options->io,
-        .sources = supervisor->serving.files,
-        .source_count = supervisor->serving.file_count,
+        .sources = supervisor->serving.sources,
         .generation = supervisor->generation,
         .control = control,
         .script_timeout_ms = supervisor->options->script_timeout_ms,

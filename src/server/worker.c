@@ -28,6 +28,7 @@
 #include "server/last_words.h"
 #include "server/privileges.h"
 #include "server/sources.h"
+#include "server/syscalls.h"
 #include "server/udp_listeners.h"
 #include "shared/open.h"
 
@@ -166,14 +167,22 @@ static void serve_with(struct worker *worker, const char *key, struct site *site
     acceptor_start(acceptor);
 }
 
-static struct site *load(struct worker *worker, uint64_t generation,
-                         const struct script_source *sources, unsigned source_count, char **error)
+/* Loads it from the files behind the descriptor, which is closed. NULL with *error if that fails.
+ */
+static struct site *load(struct worker *worker, uint64_t generation, int sources_fd, char **error)
 {
+    struct sources sources;
+    int result = sources_open(&sources, sources_fd);
+    if (result < 0) {
+        *error = strdup(strerror(-result));
+        return NULL;
+    }
     struct script_options options = {.io = worker->io,
                                      .generation = generation,
-                                     .sources = sources,
-                                     .source_count = source_count};
+                                     .sources = sources.files,
+                                     .source_count = sources.count};
     struct site *site = script_load_site(worker->options->site, &options, error);
+    sources_close(&sources);
     shared_forget_offers();
     if (site)
         log_debug("generation %llu is loaded (pid %d)", (unsigned long long)generation, getpid());
@@ -208,17 +217,10 @@ static void commit(struct worker *worker, struct site *site)
 
 static void prepare(struct worker *worker, uint64_t generation, int sources_fd)
 {
-    struct sources sources;
     char *error = NULL;
     if (worker->next)
         site_release(worker->next);
-    worker->next = NULL;
-    int result = sources_open(&sources, sources_fd);
-    if (result == 0)
-        worker->next = load(worker, generation, sources.files, sources.count, &error);
-    else
-        error = strdup(strerror(-result));
-    sources_close(&sources);
+    worker->next = load(worker, generation, sources_fd, &error);
     if (worker->next)
         control_send(worker->options->control, CONTROL_PREPARED, generation, NULL, -1);
     else
@@ -420,6 +422,7 @@ static int start(struct worker *worker)
     struct io_options io_options = {.kind = options->io};
     if (io_create(&worker->io, &io_options) != 0)
         return -1;
+    syscalls_filter();
     acceptors_init(&worker->acceptors, worker->io, &options->limits);
     udp_listeners_init(&worker->udp, worker->io, &options->limits);
     timer_init(&worker->grace, grace_over, worker);
@@ -427,8 +430,7 @@ static int start(struct worker *worker)
     worker->tunnels = -1;
     for (unsigned i = 0; i < options->listener_count; i++)
         add_listener(worker, options->listeners[i].key, options->listeners[i].fd);
-    struct site *site =
-        load(worker, options->generation, options->sources, options->source_count, &error);
+    struct site *site = load(worker, options->generation, options->sources, &error);
     if (!site) {
         control_send(options->control, CONTROL_FAILED, options->generation, error, -1);
         free(error);

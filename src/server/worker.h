@@ -24,8 +24,7 @@ struct worker_options {
     const char *site;
     /* The files of the generation to begin with, as they were when that began to serve: what has
      * become of them since may not work. */
-    const struct script_source *sources;
-    unsigned source_count;
+    int sources; /* see server/sources.h; owned by the worker from now on */
     enum io_kind io;
     uint64_t generation;        /* to begin with */
     int control;                /* its end of the control socket */

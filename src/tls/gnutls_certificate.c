@@ -4,6 +4,7 @@
 #include <gnutls/ocsp.h>
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -93,6 +94,23 @@ void tls_gnutls_list_free(struct tls_gnutls_list *list)
     *list = (struct tls_gnutls_list){0};
 }
 
+static void wipe_and_free(void *memory)
+{
+    if (memory)
+        explicit_bzero(memory, malloc_usable_size(memory));
+    free(memory);
+}
+
+/* The library copies the text to decode it, and frees the copy as it is. */
+static int import_key(gnutls_x509_privkey_t key, const gnutls_datum_t *text)
+{
+    gnutls_free_function usual = gnutls_free;
+    gnutls_free = wipe_and_free;
+    int code = gnutls_x509_privkey_import2(key, text, GNUTLS_X509_FMT_PEM, NULL, 0);
+    gnutls_free = usual;
+    return code;
+}
+
 /* There is nobody to ask for a passphrase. */
 static int read_key(struct slice pem, gnutls_x509_privkey_t *key, char **error)
 {
@@ -110,7 +128,7 @@ static int read_key(struct slice pem, gnutls_x509_privkey_t *key, char **error)
         *key = NULL;
         return refuse_without_memory(error);
     }
-    code = gnutls_x509_privkey_import2(*key, &text, GNUTLS_X509_FMT_PEM, NULL, 0);
+    code = import_key(*key, &text);
     return code < 0 ? tls_gnutls_refuse(error, code, "the private key is damaged") : 0;
 }
 

@@ -68,6 +68,11 @@ build.files_beside = {
       end
       return text
    end,
+   --- For private keys.
+   secret = function(path)
+      local secret, why = core.secret_file(path)
+      return secret or error(why, 0)
+   end,
    --- What is known of the site that is being loaded, or nil.
    site = function()
       return current
@@ -98,6 +103,9 @@ function build.finish(token, complete)
       end
    end
    current = token.outer
+   if not current then
+      tls.wipe_keys()
+   end
 end
 
 -- --- Layers -----------------------------------------------------------------------------------

@@ -40,12 +40,48 @@ end
 ---@class monolake.Certificate
 local Certificate = {}
 
+local function is_text(value)
+   return value:find("-----BEGIN ", 1, true)
+end
+
 --- The text itself if it is PEM, else what is in the file of that name.
 local function content(value, files)
-   if value and not value:find("-----BEGIN ", 1, true) then
+   if value and not is_text(value) then
       return files.read(files.beside(value))
    end
    return value
+end
+
+--- The same where it may be a private key.
+local function secret(value, files)
+   if is_text(value) then
+      return core.secret_text(value)
+   end
+   return files.secret(files.beside(value))
+end
+
+-- Keys are wiped when no library can ask for them any more.
+local asking = {}  -- set of the libraries whose listeners pick certificates when clients come
+local loading = {} -- certificates of the site that is being loaded, whose listeners are not all known
+
+local function wipe_unless_needed(certificate)
+   for library in pairs(asking) do
+      if not certificate.loaded[library] then
+         return
+      end
+   end
+   core.secret_wipe(certificate.chain)
+   core.secret_wipe(certificate.key)
+   certificate.wiped = true
+end
+
+--- To be called when a site is loaded.
+function tls.wipe_keys()
+   for _, certificate in ipairs(loading) do
+      certificate.loading = nil
+      wipe_unless_needed(certificate)
+   end
+   loading = {}
 end
 
 -- Those that a certificate serves, in place of those that are in it.
@@ -71,10 +107,10 @@ function tls.certificate(options, files, what, level)
       error(what .. ": expected cert, a file with the certificate and those above it", level + 1)
    end
    local ok, result = pcall(function()
-      local chain = content(checked.cert, files)
+      local chain = secret(checked.cert, files)
       return {
          chain = chain,
-         key = checked.key and content(checked.key, files) or chain, -- one file may hold both
+         key = checked.key and secret(checked.key, files) or chain, -- one file may hold both
          ocsp = checked.ocsp and files.read(files.beside(checked.ocsp)),
       }
    end)
@@ -82,16 +118,21 @@ function tls.certificate(options, files, what, level)
       error(("%s: %s"):format(what, result), level + 1)
    end
    result.names = check_hosts(what, checked.names, level + 1)
-   local is_text = checked.cert:find("-----BEGIN ", 1, true)
-   result.what = ("%s: %s"):format(what, is_text and "its text" or checked.cert)
+   result.what = ("%s: %s"):format(what, is_text(checked.cert) and "its text" or checked.cert)
    result.loaded = {}
+   result.loading = files.site() ~= nil
+   if result.loading then
+      loading[#loading + 1] = result
+   end
    return setmetatable(result, Certificate)
 end
 
 -- The certificate as a library has it.
 local function load(self, library)
    local loaded = self.loaded[library]
-   if not loaded then
+   if not loaded and self.wiped then
+      error(("%s: its key is wiped, as no listener had %s: make it anew"):format(self.what, library), 0)
+   elseif not loaded then
       local note
       loaded, note = core.certificate(library, self.chain, self.key, self.ocsp, self.names)
       if not loaded then
@@ -100,6 +141,9 @@ local function load(self, library)
          log.warn("%s: the certificate has expired", self.what)
       end
       self.loaded[library] = loaded
+      if not self.loading then
+         wipe_unless_needed(self)
+      end
    end
    return loaded
 end
@@ -223,7 +267,11 @@ function tls.server(options, files, alpn, level)
    if not ok or not result then
       error("listen: tls: " .. tostring(why or result):gsub("^listen: tls: ", ""), level + 1)
    end
-   return result, checked.on_client_hello and hello_function(checked.on_client_hello, library)
+   if checked.on_client_hello then
+      asking[library] = true
+      return result, hello_function(checked.on_client_hello, library)
+   end
+   return result
 end
 
 --- The context of an upstream, made when a site is loaded, and the name that its peers must prove.
@@ -248,7 +296,7 @@ function tls.client(options, files, alpn, level)
       checked.max_version or "", table.concat(checked.ciphers or {}, ","),
       table.concat(checked.groups or {}, ","), table.concat(config.alpn, ","),
       config.ca or core.tls_system_stamp(),
-      own and own.chain or "", own and own.key or "",
+      own and core.secret_digest(own.chain) or "", own and core.secret_digest(own.key) or "",
    }
    return {
       --- The context, made while the site is built.
