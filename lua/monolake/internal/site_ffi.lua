@@ -1,7 +1,7 @@
 --- LuaJIT's ffi as sites get it: the same, but an error in a finalizer is logged. It would come up wherever
 --- memory happens to be collected, in another request's layer or where nobody can catch it.
+local core = require "monolake.core"
 local ffi = require "ffi"
-local log = require "monolake.log"
 
 local function guarded(finalizer)
    if type(finalizer) ~= "function" then
@@ -10,7 +10,7 @@ local function guarded(finalizer)
    return function(object)
       local ok, why = pcall(finalizer, object)
       if not ok then
-         log.error("a finalizer of the site failed: %s", tostring(why))
+         core.log(0, "a finalizer of the site failed: " .. tostring(why))
       end
    end
 end
