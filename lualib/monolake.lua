@@ -86,7 +86,8 @@ ml.hash = hash
 --- progress), `idle_timeout` (75 s),
 --- `tunnel_idle_timeout` (1 h), `half_closed_timeout` (as that; of a tunnel of which one side has ended),
 --- `keepalive` (none; TCP asks a client that is silent for so long whether it is still there),
---- `total_timeout` (none), `setup_timeout` (60 s; layer 4: until its layers have connected a connection
+--- `total_timeout` (none; of a request with its answer, the tunnel that it opens included, of a connection
+--- of layer 4, and of a flow of UDP), `setup_timeout` (60 s; layer 4: until its layers have connected a connection
 --- to a peer), for `udp` listeners `flows_max` (16384; per worker: beyond it a new flow takes the place
 --- of the oldest one whose client has said nothing since it was answered, or is refused if there is
 --- none), `flow_queue_max` (16 datagrams of a flow that wait for its layers), `receive_buffer` and
@@ -356,7 +357,11 @@ end
 --- from the peer, seconds, reason) or "json". A string is the path. The bytes of a request are those of
 --- the body that was sent, without what frames it, in every version of HTTP. Requests that are refused
 --- because their head breaks a rule or a limit reach no layer: the logs that a chain begins with have
---- them all the same, with what could be read of them.
+--- them all the same, with what could be read of them. Of a tunnel (CONNECT, WebSocket and other upgrades)
+--- the line is written when that has ended: its bytes are those that were sent to the client, and behind
+--- what "combined" has come the bytes received from the client, the seconds that it took, and why it has
+--- ended; as JSON `client_bytes` and `reason`: "ended", "idle_timeout", "total_timeout", "client_failed",
+--- "peer_failed" or "cancelled".
 --- SIGUSR1 opens the files anew. Lines that cannot be written at once (a full disk, a reader that
 --- stalls) are dropped and counted in the error log; they hold nobody up.
 ---@param options { path: string, format: string }|string|nil
