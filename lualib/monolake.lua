@@ -87,8 +87,8 @@ ml.hash = hash
 --- `tunnel_idle_timeout` (1 h), `half_closed_timeout` (as that; of a tunnel of which one side has ended),
 --- `keepalive` (none; TCP asks a client that is silent for so long whether it is still there),
 --- `total_timeout` (none; of a request with its answer, the tunnel that it opens included, of a connection
---- of layer 4, and of a flow of UDP), `setup_timeout` (60 s; layer 4: until its layers have connected a connection
---- to a peer), for `udp` listeners `flows_max` (16384; per worker: beyond it a new flow takes the place
+--- of layer 4, and of a flow of UDP), `setup_timeout` (60 s; layer 4: until its layers have connected a
+--- connection to a peer), for `udp` listeners `flows_max` (16384; per worker: beyond it a new flow takes the place
 --- of the oldest one whose client has said nothing since it was answered, or is refused if there is
 --- none), `flow_queue_max` (16 datagrams of a flow that wait for its layers), `receive_buffer` and
 --- `send_buffer` of the socket (those of the system), `request_line_max` (8k), `head_max` (32k),

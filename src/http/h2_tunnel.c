@@ -54,7 +54,8 @@ static int blame(const struct pump *pump, enum tunnel_reason whom, int error)
     return error;
 }
 
-/* One side has ended, which is news, too: whoever waits for the other looks anew how long he may. */
+/* One side has ended, which is news, too: whoever waits for the other looks anew how long he may.
+ */
 static void note_half_closed(struct pump *pump)
 {
     pump->half_closed = true;
