@@ -35,8 +35,10 @@
 ---     }
 ---
 --- They connect the connection to a peer (`next` and `conn:splice` return when that has happened);
---- what is then carried both ways costs no Lua. A connection that no layer has connected is closed;
---- an error in a layer resets it.
+--- what is then carried both ways costs no Lua. Nothing is carried before all layers have returned, so a
+--- layer that waits behind `next` (for a log over the network, say) keeps the greeting of a server that
+--- speaks first from its client for so long: such work belongs into `conn:on_close`. A connection that no
+--- layer has connected is closed; an error in a layer resets it.
 ---
 --- With `udp` in place of `address` these layers are run for each flow of datagrams, that is for what
 --- one client's address and port sends to one of ours, when its first datagram has come:
