@@ -90,8 +90,8 @@ ml.hash = hash
 --- `keepalive` (none; TCP asks a client that is silent for so long whether it is still there),
 --- `total_timeout` (none; of a request with its answer, the tunnel that it opens included, of a connection
 --- of layer 4, and of a flow of UDP), `setup_timeout` (60 s; layer 4: until its layers have connected a
---- connection to a peer), for `udp` listeners `flows_max` (16384; per worker: beyond it a new flow takes the place
---- of the oldest one whose client has said nothing since it was answered, or is refused if there is
+--- connection to a peer), for `udp` listeners `flows_max` (16384; per worker: beyond it a new flow takes
+--- the place of the oldest one whose client has said nothing since it was answered, or is refused if there is
 --- none), `flow_queue_max` (16 datagrams of a flow that wait for its layers), `receive_buffer` and
 --- `send_buffer` of the socket (those of the system), `request_line_max` (8k), `head_max` (32k),
 --- `headers_max` (100), `body_max` (none), `requests_max` (none; per connection), `connections_max`
@@ -119,7 +119,8 @@ ml.hash = hash
 ---
 --- How many: `accept_rate` (none), connections a second, of which `accept_burst` (as many as in a
 --- second) may come at once, and `connections_total_max` (none). Who comes beyond these waits in the
---- kernel's queue. All of these hold for each address of the listener and count over all workers;
+--- kernel's queue. Of UDP, `accept_rate` counts new flows, whose datagrams are dropped where they are too
+--- many: those of flows that go on are not. All of these hold for each address of the listener and count over all workers;
 --- `connections_total_max` may be passed by one for each worker. Reloads change them for new connections;
 --- those that came while there was no `connections_per_source` stay uncounted.
 ---

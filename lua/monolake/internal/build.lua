@@ -817,7 +817,6 @@ end
 --- What is of connections only, and what datagrams have in its place.
 local OF_STREAMS = {
    connections_max = "flows_max bounds its flows", connections_total_max = "flows_max bounds its flows",
-   accept_rate = "flows_max bounds its flows", accept_burst = "flows_max bounds its flows",
    tunnel_idle_timeout = "idle_timeout is an option of ml.udp_proxy and conn:splice",
    half_closed_timeout = "idle_timeout is an option of ml.udp_proxy and conn:splice",
    keepalive = "idle_timeout is an option of ml.udp_proxy and conn:splice",
