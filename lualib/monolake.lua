@@ -117,12 +117,12 @@ ml.hash = hash
 --- datagrams that may begin none are dropped. Where a proxy in front sends headers (`proxy_protocol`), all
 --- this is for the clients that they name, and `from` alone says who may send them.
 ---
---- How many: `accept_rate` (none), connections a second, of which `accept_burst` (as many as in a
---- second) may come at once, and `connections_total_max` (none). Who comes beyond these waits in the
---- kernel's queue. Of UDP, `accept_rate` counts new flows, whose datagrams are dropped where they are too
---- many: those of flows that go on are not. All of these hold for each address of the listener and count over all workers;
---- `connections_total_max` may be passed by one for each worker. Reloads change them for new connections;
---- those that came while there was no `connections_per_source` stay uncounted.
+--- How many: `accept_rate` (none), connections a second, of which `accept_burst` (as many as in a second)
+--- may come at once, and `connections_total_max` (none). Who comes beyond these waits in the kernel's
+--- queue. Of UDP, `accept_rate` counts new flows, whose datagrams are dropped where they are too many:
+--- those of flows that go on are not. All of these hold for each address of the listener and count over
+--- all workers; `connections_total_max` may be passed by one for each worker. Reloads change them for new
+--- connections; those that came while there was no `connections_per_source` stay uncounted.
 ---
 --- Last, `tls`:
 ---

@@ -300,7 +300,8 @@ t.on_both_backends("accept_rate of datagrams", function(backend)
          io = backend, workers = 2, values = { origin = origin.address }, listeners = 2,
          site = [[
             local ml = require "monolake"
-            ml.listen { udp = "127.0.0.1:0", l4 = ml.udp_proxy "${origin}", accept_rate = 2, accept_burst = 4 }
+            local proxy = ml.udp_proxy "${origin}"
+            ml.listen { udp = "127.0.0.1:0", l4 = proxy, accept_rate = 2, accept_burst = 4 }
             ml.listen { address = "127.0.0.1:0",
                chain = function() return ml.text(tostring(ml.stats().udp_flows_lost.rate)) end }
          ]],
