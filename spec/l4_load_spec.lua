@@ -125,7 +125,7 @@ t.on_both_backends("load of layer 4", function(backend)
          running:forget_peak()
          local seconds = carry(running, listener, way, mib)
          local after_kib, peak_kib = running:rss_kib(), running:peak_kib()
-         local memory = ("RSS %d KiB before, %d KiB after, %d KiB at most"):format(before_kib, after_kib, peak_kib)
+         local memory = ("RSS %d KiB before, %d after, %d at most"):format(before_kib, after_kib, peak_kib)
          note("%s: %d MiB in %.1f s (%s): %s", what, mib, seconds, backend, memory)
          if MEASURES_MEMORY then
             assert.is_true(math.max(after_kib, peak_kib) - before_kib < 4096, memory)
