@@ -35,8 +35,10 @@
 ---     }
 ---
 --- They connect the connection to a peer (`next` and `conn:splice` return when that has happened);
---- what is then carried both ways costs no Lua. A connection that no layer has connected is closed;
---- an error in a layer resets it.
+--- what is then carried both ways costs no Lua. Nothing is carried before all layers have returned, so a
+--- layer that waits behind `next` (for a log over the network, say) keeps the greeting of a server that
+--- speaks first from its client for so long: such work belongs into `conn:on_close`. A connection that no
+--- layer has connected is closed; an error in a layer resets it.
 ---
 --- With `udp` in place of `address` these layers are run for each flow of datagrams, that is for what
 --- one client's address and port sends to one of ours, when its first datagram has come:
@@ -86,9 +88,10 @@ ml.hash = hash
 --- progress), `idle_timeout` (75 s),
 --- `tunnel_idle_timeout` (1 h), `half_closed_timeout` (as that; of a tunnel of which one side has ended),
 --- `keepalive` (none; TCP asks a client that is silent for so long whether it is still there),
---- `total_timeout` (none), `setup_timeout` (60 s; layer 4: until its layers have connected a connection
---- to a peer), for `udp` listeners `flows_max` (16384; per worker: beyond it a new flow takes the place
---- of the oldest one whose client has said nothing since it was answered, or is refused if there is
+--- `total_timeout` (none; of a request with its answer, the tunnel that it opens included, of a connection
+--- of layer 4, and of a flow of UDP), `setup_timeout` (60 s; layer 4: until its layers have connected a
+--- connection to a peer), for `udp` listeners `flows_max` (16384; per worker: beyond it a new flow takes
+--- the place of the oldest one whose client has said nothing since it was answered, or is refused if there is
 --- none), `flow_queue_max` (16 datagrams of a flow that wait for its layers), `receive_buffer` and
 --- `send_buffer` of the socket (those of the system), `request_line_max` (8k), `head_max` (32k),
 --- `headers_max` (100), `body_max` (none), `requests_max` (none; per connection), `connections_max`
@@ -114,11 +117,12 @@ ml.hash = hash
 --- datagrams that may begin none are dropped. Where a proxy in front sends headers (`proxy_protocol`), all
 --- this is for the clients that they name, and `from` alone says who may send them.
 ---
---- How many: `accept_rate` (none), connections a second, of which `accept_burst` (as many as in a
---- second) may come at once, and `connections_total_max` (none). Who comes beyond these waits in the
---- kernel's queue. All of these hold for each address of the listener and count over all workers;
---- `connections_total_max` may be passed by one for each worker. Reloads change them for new connections;
---- those that came while there was no `connections_per_source` stay uncounted.
+--- How many: `accept_rate` (none), connections a second, of which `accept_burst` (as many as in a second)
+--- may come at once, and `connections_total_max` (none). Who comes beyond these waits in the kernel's
+--- queue. Of UDP, `accept_rate` counts new flows, whose datagrams are dropped where they are too many:
+--- those of flows that go on are not. All of these hold for each address of the listener and count over
+--- all workers; `connections_total_max` may be passed by one for each worker. Reloads change them for new
+--- connections; those that came while there was no `connections_per_source` stay uncounted.
 ---
 --- Last, `tls`:
 ---
@@ -357,7 +361,11 @@ end
 --- from the peer, seconds, reason) or "json". A string is the path. The bytes of a request are those of
 --- the body that was sent, without what frames it, in every version of HTTP. Requests that are refused
 --- because their head breaks a rule or a limit reach no layer: the logs that a chain begins with have
---- them all the same, with what could be read of them.
+--- them all the same, with what could be read of them. Of a tunnel (CONNECT, WebSocket and other upgrades)
+--- the line is written when that has ended: its bytes are those that were sent to the client, and behind
+--- what "combined" has come the bytes received from the client, the seconds that it took, and why it has
+--- ended; as JSON `client_bytes` and `reason`: "ended", "idle_timeout", "total_timeout", "client_failed",
+--- "peer_failed" or "cancelled".
 --- SIGUSR1 opens the files anew. Lines that cannot be written at once (a full disk, a reader that
 --- stalls) are dropped and counted in the error log; they hold nobody up.
 ---@param options { path: string, format: string }|string|nil

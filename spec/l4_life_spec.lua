@@ -270,6 +270,37 @@ t.on_both_backends("the life of connections of layer 4", function(backend)
       server:stop(sys.SIGTERM)
    end)
 
+   t.it("carries SMTP, whose server speaks first", function()
+      local function smtp(...)
+         return process.start({ "/usr/bin/python3", "spec/support/smtp.py", ... }, process.directory())
+      end
+      local function mails(part)
+         local found = {}
+         for mail in part:stdout():gmatch "(mail %d+ %x+)\n" do
+            found[#found + 1] = mail
+         end
+         return found
+      end
+      local server = smtp "server"
+      local running = start { origin = t.eventually("SMTP", function()
+         return server:stdout():match "listening on (%S+)"
+      end) }
+      local client = smtp("client", running.address, "5")
+      t.eventually("the client's end", function()
+         return client:has_ended()
+      end)
+      assert.equal("", client:stderr())
+      local sent = mails(client)
+      assert.equal(5, #sent)
+      assert.same(sent, mails(server))
+      local silent = running:connect()
+      assert.matches("^220 spec ", silent:read_until "\r\n")
+      assert.equal("221 Bye\r\n", silent:send("QUIT\r\n"):read_all())
+      silent:close()
+      running:stop()
+      server:stop(sys.SIGKILL)
+   end)
+
    t.it("carries a line server", function()
       local running = start()
       t.start_task(function()

@@ -7,7 +7,8 @@ local process, program, sys = t.process, t.program, t.sys
 local FULL = t.full_load
 local TUNNELS = FULL and 5000 or 500
 local BULK_MIB = FULL and 20480 or 256
-local IDLE_BYTES_MAX = 16384 -- of a worker for a tunnel on which nothing moves
+local TLS_MIB = FULL and 2048 or 64
+local IDLE_BYTES_MAX = 6144 -- of a worker for a tunnel on which nothing moves
 local SECONDS = (FULL and 600 or 20) * t.tasks.patience
 
 -- A sanitizer's runtime keeps freed memory for a while.
@@ -25,7 +26,13 @@ local SITE = [[
       end,
       ml.tcp_proxy { "${origin}", name = "scripted" },
    } }
+   -- By TLS from itself to itself.
+   ml.listen { address = "127.0.0.1:0", l4 = ml.tcp_proxy {
+      "unix:${directory}/tls", name = "to TLS", tls = { name = "a.example", insecure = true } } }
+   ml.listen { address = "unix:${directory}/tls", tls = { cert = "a.pem", key = "a.key" },
+      l4 = ml.tcp_proxy { "${origin}", name = "from TLS" } }
 ]]
+local PLAIN, SCRIPTED, TLS = 1, 2, 3
 
 local function note(text, ...)
    if FULL then
@@ -63,7 +70,8 @@ t.on_both_backends("load of layer 4", function(backend)
    end
 
    local function start(origin)
-      return program.start { io = backend, site = SITE, listeners = 2, values = { origin = origin } }
+      return program.start { io = backend, site = SITE, listeners = 4,
+         values = { origin = origin, directory = process.directory() }, files = t.certificates.all() }
    end
 
    local function close_and_stop(running)
@@ -73,7 +81,7 @@ t.on_both_backends("load of layer 4", function(backend)
       running:stop()
    end
 
-   for number, kind in ipairs { "plain", "scripted" } do
+   for kind, number in pairs { plain = PLAIN, scripted = SCRIPTED } do
       t.it(("holds idle %s tunnels in little memory"):format(kind), function()
          local echo = start_part("tunnels.lua", "echo")
          local running = start(reported(echo, "listening"))
@@ -95,23 +103,34 @@ t.on_both_backends("load of layer 4", function(backend)
       end)
    end
 
-   t.it("carries much with flat memory", function()
-      local source = start_part("bodies.lua", "origin", "100000")
-      local running = start(reported(source, "listening"))
-      local function carry(mib)
-         local reader = start_part("bodies.lua", "read", running.address, tostring(mib * 1048576), "100000")
-         assert.equal(("%.0f true"):format(mib * 1048576), reported(reader, "result"))
-         return tonumber(reported(reader, "seconds"))
-      end
-      carry(64)
-      local before_kib = running:rss_kib()
-      local seconds = carry(BULK_MIB)
-      local after_kib = running:rss_kib()
-      note("%d MiB in %.1f s (%s): RSS %d KiB before, %d KiB after", BULK_MIB, seconds, backend, before_kib,
-         after_kib)
-      if MEASURES_MEMORY then
-         assert.is_true(after_kib - before_kib < 4096, ("%d KiB became %d KiB"):format(before_kib, after_kib))
-      end
-      close_and_stop(running)
-   end)
+   --- What goes by, and how: from the peer to the client, or from the client to the peer.
+   local function carry(running, listener, way, mib)
+      local bytes = ("%.0f"):format(mib * 1048576)
+      local address = running.addresses[listener]
+      local part = way == "down" and start_part("bodies.lua", "read", address, bytes, "100000") or
+         start_part("bodies.lua", "write", address, bytes)
+      assert.equal(bytes .. " true", reported(part, "result"))
+      return tonumber(reported(part, "seconds"))
+   end
+
+   for _, case in ipairs { { "down", PLAIN, BULK_MIB }, { "up", PLAIN, BULK_MIB }, { "down", TLS, TLS_MIB },
+      { "up", TLS, TLS_MIB } } do
+      local way, listener, mib = unpack(case)
+      local what = ("%s%s"):format(way, listener == TLS and ", by TLS" or "")
+      t.it("carries much with flat memory: " .. what, function()
+         local source = start_part("bodies.lua", "origin", "100000")
+         local running = start(reported(source, "listening"))
+         carry(running, listener, way, 64)
+         local before_kib = running:rss_kib()
+         running:forget_peak()
+         local seconds = carry(running, listener, way, mib)
+         local after_kib, peak_kib = running:rss_kib(), running:peak_kib()
+         local memory = ("RSS %d KiB before, %d after, %d at most"):format(before_kib, after_kib, peak_kib)
+         note("%s: %d MiB in %.1f s (%s): %s", what, mib, seconds, backend, memory)
+         if MEASURES_MEMORY then
+            assert.is_true(math.max(after_kib, peak_kib) - before_kib < 4096, memory)
+         end
+         close_and_stop(running)
+      end)
+   end
 end)

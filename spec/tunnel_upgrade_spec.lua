@@ -14,6 +14,8 @@ ml.listen { address = "127.0.0.1:0", l4 = {
    ml.tcp_proxy(tcp),
 } }
 ml.listen { address = "127.0.0.1:0", chain = {
+   ml.access_log "${directory}/http.log",
+   ml.access_log { path = "${directory}/http.json", format = "json" },
    ml.tunnel { allow = { "${origin}" } },
    ml.proxy { "${origin}" },
 } }
@@ -171,6 +173,18 @@ t.on_both_backends("tunnels and a new program", function(backend)
          local members = ('"client_bytes":%.0f,"peer_bytes":%.0f'):format(up, down)
          assert.truthy(table.concat(json):find(members, 1, true))
       end
+      local up, down = flows[5].sent, flows[6].sent + #"early"
+      local of_websocket = (' "GET / HTTP/1.1" 101 %.0f "-" "-" %.0f '):format(down, up)
+      local of_connect = (' "CONNECT %s HTTP/1.1" 200 %.0f "-" "-" %.0f '):format(origin.address,
+         flows[8].sent, flows[7].sent)
+      local http = table.concat(lines(running, "http.log", 2), "\n") .. "\n"
+      for _, expected in ipairs { of_websocket, of_connect } do
+         local _, last = http:find(expected, 1, true)
+         assert.matches("^%d+%.%d+ ended\n", http:sub((last or #http) + 1), expected .. " in " .. http)
+      end
+      local object = table.concat(lines(running, "http.json", 2), "\n")
+      assert.truthy(object:find(('"bytes":%.0f,'):format(down), 1, true), object)
+      assert.truthy(object:find(('"client_bytes":%.0f,"reason":"ended"}'):format(up), 1, true), object)
       running:stop()
    end)
 

@@ -184,6 +184,42 @@ t.on_both_backends("udp", function(backend)
          end
       end)
 
+      it("and counts each flow as an attempt", function()
+         local origin = echo()
+         local running = start([[
+            local ml = require "monolake"
+            local function count()
+               return ml.text(tostring(ml.stats().upstream_attempts.echo))
+            end
+            local origin = ml.upstream { "${origin}", name = "echo", protocol = "udp" }
+            ml.listen { address = "127.0.0.1:0", chain = count }
+            ml.listen { udp = "127.0.0.1:0", l4 = ml.udp_proxy(origin) }
+            local function pass(flow, next)
+               next(flow)
+            end
+            ml.listen { udp = "127.0.0.1:0", l4 = { pass, ml.udp_proxy(origin) } }
+         ]], { origin = origin.address }, { listeners = 3 })
+         for i = 1, 3 do
+            udp.connect(running.addresses[2]):ask(tostring(i))
+         end
+         udp.connect(running.addresses[3]):ask "of layers"
+         local client = running:connect { address = running.addresses[1] }
+         assert.equal("4", client:send_head("GET / HTTP/1.1\nHost: a"):read_response().body)
+      end)
+
+      it("in turns, although a name has yet to be resolved", function()
+         local origins = { echo "a", echo "b" }
+         local running = start([[
+            local ml = require "monolake"
+            ml.listen { udp = "127.0.0.1:0", l4 = ml.udp_proxy { "localhost:${port}", "${b}" } }
+         ]], { port = origins[1].address:match ":(%d+)$", b = origins[2].address })
+         local answers = {}
+         for i = 1, 4 do
+            answers[i] = udp.connect(running.address):ask ""
+         end
+         assert.same({ "a", "b", "a", "b" }, answers)
+      end)
+
       it("to peers by name", function()
          local origin = echo()
          local running = start([[
@@ -227,6 +263,30 @@ t.on_both_backends("udp", function(backend)
          local bytes, second = origin:receive()
          assert.equal("two", bytes)
          assert.not_equal(first, second)
+      end)
+
+      it("flows at the total_timeout of the listener, however much they say", function()
+         local origin, seen, flows = udp.bind(), {}, 0
+         origin:serve(function(bytes, from)
+            flows = flows + (seen[from] and 0 or 1)
+            seen[from] = true
+            return bytes
+         end)
+         local running = start([[
+            local ml = require "monolake"
+            local origin = ml.upstream { "${origin}", name = "origin", protocol = "udp" }
+            ml.listen { udp = "127.0.0.1:0", total_timeout = "200ms", l4 = ml.udp_proxy(origin) }
+            ml.listen { udp = "127.0.0.1:0", total_timeout = "200ms", l4 = {
+               ml.access_log "flows.log", ml.udp_proxy(origin, { total_timeout = "1h" }) } }
+         ]], { origin = origin.address }, { listeners = 2 })
+         for number, address in ipairs(running.addresses) do
+            local client = udp.connect(address)
+            t.eventually("another flow", function()
+               client:ask "still here"
+               return flows >= 2 * number
+            end)
+         end
+         assert.matches(" total_timeout %d+ %d+$", await_lines(running, "flows.log", 1)[1])
       end)
 
       it("flows whose datagrams have had their answers", function()
@@ -431,6 +491,19 @@ t.on_both_backends("udp", function(backend)
          running:await_log "error layer_failed 0/0 0/0 nil .*on purpose"
          udp.connect(running.address):send "sleep"
          running:await_log "sleep setup_timeout 0/0"
+      end)
+
+      it("have no options of streams", function()
+         for option, why in pairs {
+            tunnel_idle_timeout = "udp; idle_timeout is an option of ml%.udp_proxy",
+            half_closed_timeout = "udp; idle_timeout", keepalive = "udp", connections_max = "udp; flows_max",
+         } do
+            local _, err = program.check { site = ([[
+               local ml = require "monolake"
+               ml.listen { udp = "127.0.0.1:0", %s = 10, l4 = ml.udp_proxy "127.0.0.1:9" }
+            ]]):format(option) }
+            assert.matches("listen: " .. option .. ": there is none for " .. why, err)
+         end
       end)
 
       it("must name upstreams of datagrams", function()

@@ -24,8 +24,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     assert(!why && inside(state.listener, bytes) && inside(state.peer, bytes));
     assert(state.log_count <= TUNNEL_STATE_LOGS_MAX);
-    for (unsigned i = 0; i < state.log_count; i++)
-        assert(state.logs[i].target.len && inside(state.logs[i].target, bytes));
+    for (unsigned i = 0; i < state.log_count; i++) {
+        const struct tunnel_log *log = &state.logs[i];
+        assert(log->target.len && inside(log->target, bytes) && inside(log->line.text, bytes));
+        assert(log->line.time_at <= log->line.amounts_at);
+        assert(log->line.amounts_at <= log->line.text.len);
+    }
     assert(tunnel_state_write(&state, again) == (int)size && memcmp(again, data, size) == 0);
     for (size_t part = 0; part < size; part += size / 64 + 1)
         assert(tunnel_state_parse(slice_of(bytes.ptr, part), &cut, &why) != 0);

@@ -191,12 +191,27 @@ function Program:workers()
 end
 
 --- Resident memory of all workers.
-function Program:rss_kib()
+local function memory_of_workers(self, key)
    local sum = 0
    for _, pid in ipairs(self:workers()) do
-      sum = sum + (process.memory_kib(pid, "VmRSS") or 0)
+      sum = sum + (process.memory_kib(pid, key) or 0)
    end
    return sum
+end
+
+function Program:rss_kib()
+   return memory_of_workers(self, "VmRSS")
+end
+
+--- The most that it was since the start, or since `forget_peak`.
+function Program:peak_kib()
+   return memory_of_workers(self, "VmHWM")
+end
+
+function Program:forget_peak()
+   for _, pid in ipairs(self:workers()) do
+      process.write_file(("/proc/%d/clear_refs"):format(pid), "5")
+   end
 end
 
 local ALARMS = {

@@ -101,6 +101,61 @@ function udp.connect(address, name)
    return wrap({ connect = (address:gsub("^udp:", "")) }, name or "client")
 end
 
+--- What a relay makes of `count` datagrams of a flow, which is no multiple of `lose` and one: their numbers
+--- as they arrive.
+local function surviving(options, count)
+   local numbers, held = {}, nil
+   for number = 1, count do
+      local place = number % options.lose
+      if options.swap and place == 1 then
+         held = number
+      elseif place ~= 0 then
+         numbers[#numbers + 1] = number
+         numbers[#numbers + 1] = held
+         held = nil
+      end
+   end
+   return numbers
+end
+
+--- A relay in front of an address, for each sender by a socket of its own. Of what is sent it loses every
+--- `lose`th, and with `swap` the first behind such a one is passed on behind the second. `expected(count)`
+--- gives the numbers of those that arrive of so many, in their order; `taken` is how many have come. What
+--- comes back passes as it is.
+function udp.relay(target, options)
+   local entry = udp.bind(nil, "relay")
+   local flows = {}
+
+   local function begin(from)
+      local exit = udp.connect(target, "relay")
+      exit:serve(function(bytes)
+         entry:send(bytes, from)
+      end)
+      return { exit = exit, count = 0 }
+   end
+
+   entry.taken = 0
+   entry.expected = function(count)
+      return surviving(options, count)
+   end
+   return entry:serve(function(bytes, from)
+      local flow = flows[from] or begin(from)
+      flows[from] = flow
+      flow.count = flow.count + 1
+      entry.taken = entry.taken + 1
+      local place = flow.count % options.lose
+      if options.swap and place == 1 then
+         flow.held = bytes
+      elseif place ~= 0 then
+         flow.exit:send(bytes)
+         if flow.held then
+            flow.exit:send(flow.held)
+            flow.held = nil
+         end
+      end
+   end)
+end
+
 --- An address at which nobody listens.
 function udp.refusing_address()
    local opened = udp.bind()

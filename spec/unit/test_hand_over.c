@@ -119,7 +119,7 @@ static struct ends open_tunnel(void)
     assert_non_null(connection);
     struct stream *stream = peer_adopt_stream(loop, peer[0], &state.peer_remote, false);
     assert_non_null(stream);
-    struct tunnel *tunnel = h1_connection_adopt(connection, stream, &state, &none);
+    struct tunnel *tunnel = h1_connection_adopt(connection, stream, &state, &none, NULL);
     assert_non_null(tunnel);
     tunnel_thaw(tunnel);
     return (struct ends){client[1], peer[1]};

@@ -422,6 +422,22 @@ static void is_cancelled_in_any_state(void **state)
     }
 }
 
+/* What a send had got rid of when it was cut has been sent as any other. */
+static void counts_what_went_before_a_cut(void **state)
+{
+    (void)state;
+    open_ends(open_local_pair);
+    start((struct tunnel_options){.deadline = DEADLINE_NEVER, .copy_only = true});
+    struct flow up = flow_up(SIZE_MAX);
+    stuff(&up);
+    tunnel_cancel(tunnel);
+    await_end(TUNNEL_CANCELLED);
+    turn_often_until(0, (flow_receive(&up), up.ended));
+    assert_int_equal(result.client_bytes, up.received);
+    assert_int_equal(streams[1].bytes_out, up.received);
+    close_ends();
+}
+
 static void copies_without_a_pipe(void **state)
 {
     struct io_pipe *taken[PIPES_OF_A_WORKER];
@@ -639,6 +655,7 @@ int main(void)
         ON_BOTH(a_reset_source_is_told_of),
         ON_BOTH(a_reset_behind_the_end_is_told_of),
         ON_BOTH(is_cancelled_in_any_state),
+        ON_BOTH(counts_what_went_before_a_cut),
         ON_BOTH(copies_without_a_pipe),
         ON_BOTH(copies_without_descriptors),
         ON_BOTH(whatever_comes_all_arrives_or_it_fails),

@@ -38,7 +38,10 @@ static struct tunnel_state example(void)
         .client_local = address_of("[2001:db8::1]:443"),
         .peer_remote = address_of("unix:/run/peer.sock"),
         .peer = SLICE("unix:/run/peer.sock"),
-        .logs = {{.format = 1, .target = SLICE("stdout")}, {.format = 2, .target = SLICE("/a/b")}},
+        .logs = {{.format = 1, .target = SLICE("stdout")},
+                 {.format = 2,
+                  .target = SLICE("/a/b"),
+                  .line = {.text = SLICE("[] 200 -"), .time_at = 1, .amounts_at = 6}}},
         .log_count = 2,
         .id = 7,
         .started_us = 123456789,
@@ -91,6 +94,10 @@ static void reads_what_was_written(void **unused)
     assert_int_equal(read.log_count, 2);
     assert_int_equal(read.logs[1].format, 2);
     assert_true(slice_equal(read.logs[1].target, state.logs[1].target));
+    assert_true(slice_equal(read.logs[1].line.text, state.logs[1].line.text));
+    assert_int_equal(read.logs[1].line.time_at, 1);
+    assert_int_equal(read.logs[1].line.amounts_at, 6);
+    assert_int_equal(read.logs[0].line.text.len, 0);
     assert_int_equal(read.id, state.id);
     assert_int_equal(read.started_us, state.started_us);
     assert_int_equal(read.moved_ms, state.moved_ms);
@@ -162,6 +169,12 @@ static void refuses_what_makes_no_sense(void **unused)
     expect_refusal(state);
     state = example();
     state.client_remote.len--;
+    expect_refusal(state);
+    state = example();
+    state.logs[1].line.time_at = 7;
+    expect_refusal(state);
+    state = example();
+    state.logs[1].line.amounts_at = 9;
     expect_refusal(state);
     state = example();
     state.moved_ms = -1;

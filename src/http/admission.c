@@ -86,6 +86,27 @@ bool admission_check(struct admission *admission, const struct listener_config *
     return false;
 }
 
+static uint32_t burst(const struct listener_config *config)
+{
+    return config->accept_burst ? config->accept_burst : config->accept_rate;
+}
+
+uint32_t admission_rate_left(const struct admission *admission,
+                             const struct listener_config *config)
+{
+    if (!config->accept_rate)
+        return UINT32_MAX;
+    return limits_rate_left(&admission->limits, admission->listener, config->accept_rate,
+                            burst(config));
+}
+
+void admission_rate_take(const struct admission *admission, const struct listener_config *config)
+{
+    if (config->accept_rate)
+        limits_rate_take(&admission->limits, admission->listener, config->accept_rate,
+                         burst(config));
+}
+
 void admission_give(const struct admission *admission, uint64_t *source)
 {
     if (*source)

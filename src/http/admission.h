@@ -1,8 +1,8 @@
 /*
- * Whom a listener lets in: its options `allow`, `deny` and `connections_per_source`. Asked when a
- * connection is accepted, or a flow of datagrams begins, before anything is spent on it. Where the
- * client's address comes later (in a PROXY header), a connection begins without and is asked about
- * then. Never suspends.
+ * Whom a listener lets in: its options `allow`, `deny`, `connections_per_source` and `accept_rate`.
+ * Asked when a connection is accepted, or a flow of datagrams begins, before anything is spent on
+ * it. Where the client's address comes later (in a PROXY header), a connection begins without and
+ * is asked about then. Never suspends.
  */
 #ifndef HTTP_ADMISSION_H
 #define HTTP_ADMISSION_H
@@ -33,6 +33,13 @@ void admission_share(struct admission *admission, const struct limits *limits, c
  * admission_give. If not, that is counted and, now and then, logged. */
 bool admission_check(struct admission *admission, const struct listener_config *config,
                      const struct address *remote, uint64_t *source);
+
+/* How many connections or flows may begin now by accept_rate: UINT32_MAX without one. */
+uint32_t admission_rate_left(const struct admission *admission,
+                             const struct listener_config *config);
+
+/* One has begun. */
+void admission_rate_take(const struct admission *admission, const struct listener_config *config);
 
 /* Counts one that is let in whatever stands against it; what it is counted as. */
 uint64_t admission_count(const struct admission *admission, const struct listener_config *config,

@@ -14,6 +14,7 @@ struct connection;
 struct proxy_info;
 struct tunnel;
 struct tunnel_freeze;
+struct tunnel_note;
 struct tunnel_state;
 
 /* What a protocol does with a connection. Nothing here suspends. */
@@ -63,9 +64,10 @@ struct connection *h1_connection_create(void);
 void h1_connection_start(struct connection *base);
 
 /* As this, for a connection from another process that is a tunnel already (net/tunnel.h), frozen;
- * its texts are copied. NULL when memory is exhausted: both streams are the caller's still. */
+ * its texts are copied. NULL when memory is exhausted: streams and notes are the caller's still. */
 struct tunnel *h1_connection_adopt(struct connection *base, struct stream *peer,
-                                   const struct tunnel_state *state, struct tunnel_freeze *freeze);
+                                   const struct tunnel_state *state, struct tunnel_freeze *freeze,
+                                   struct tunnel_note *notes);
 
 /* tls_connection.c: as h1_connection_start, for a listener with TLS: handshakes, then starts the
  * protocol that was agreed on. */

@@ -16,6 +16,8 @@
 struct coro;
 struct io;
 struct exchange;
+struct tunnel_note;
+struct tunnel_result;
 
 /* What a protocol version does for its exchanges; h1_server.c, h2_server.c. */
 struct exchange_codec {
@@ -56,8 +58,13 @@ struct exchange {
     void *body_user;
     void (*end_body_use)(void *body_user); /* may suspend */
     struct slice sent_body; /* a whole small body that was sent on: it can be sent again */
-    void *script;           /* the Lua side of this request, or NULL; for src/script */
-    struct list link;       /* in the worker's list of active exchanges */
+    /* How the tunnel that it became has ended, or NULL; in its arena. Where the tunnel outlives it,
+     * whoever wants to know leaves a note instead. */
+    const struct tunnel_result *tunnel;
+    bool leaves_tunnel;
+    struct tunnel_note *notes;
+    void *script;     /* the Lua side of this request, or NULL; for src/script */
+    struct list link; /* in the worker's list of active exchanges */
 };
 
 /* Takes an exchange from the pool; request.generation is already valid. NULL when exhausted. */

@@ -7,6 +7,7 @@
 #include "base/counters.h"
 #include "base/log.h"
 #include "coro/coro.h"
+#include "http/tunnel_note.h"
 #include "io/wait.h"
 #include "net/tunnel.h"
 #include "net/tunnel_state.h"
@@ -188,43 +189,65 @@ static struct tunnel *moves(struct connection *base, struct tunnel_state *state)
 {
     struct h1_connection *connection = of(base);
     state->kind = TUNNEL_OF_HTTP;
-    return base->coro ? NULL : connection->tunnel; /* its exchange is about to end */
+    state->started_us = connection->tunnel_started_us;
+    state->log_count = 0;
+    for (const struct tunnel_note *note = connection->notes; note; note = note->next)
+        if (!note->describe(note, state))
+            return NULL;
+    return connection->tunnel;
 }
 
 static void tunnel_done(const struct tunnel_result *result, void *owner)
 {
     struct h1_connection *connection = owner;
-    (void)result;
     connection->tunnel = NULL;
+    tunnel_notes_end(connection->notes, result);
+    connection->notes = NULL;
 }
 
-/* From here on both streams are the tunnel's: it closes them, which frees their connections. */
-static enum h1_verdict start_tunnel(struct h1_connection *connection, struct response *response)
+/* The tunnel that the response has opened is none: its client is gone, or memory. */
+static enum h1_verdict give_up_tunnel(struct h1_connection *connection, int error)
+{
+    bool client = connection->base.stream.end < 0;
+    stream_abort(connection->peer);
+    tunnel_done(&(struct tunnel_result){.reason = client ? TUNNEL_CLIENT_FAILED : TUNNEL_CANCELLED,
+                                        .error = client ? connection->base.stream.end : error},
+                connection);
+    return H1_ABORT;
+}
+
+/* Once the exchange has ended, which may have taken its time. From here on both streams are the
+ * tunnel's: it closes them, which frees their connections. */
+static enum h1_verdict start_tunnel(struct h1_connection *connection, int64_t deadline)
 {
     struct tunnel_options options = {
         .idle_timeout_ms = connection->base.server->config.tunnel_idle_timeout_ms,
         .half_closed_timeout_ms = connection->base.server->config.half_closed_timeout_ms,
-        .deadline = DEADLINE_NEVER,
+        .deadline = deadline,
     };
+    if (coro_cancelled())
+        return give_up_tunnel(connection, -ECANCELED);
     struct tunnel *tunnel =
-        tunnel_start(&connection->base.stream, response->tunnel, &options, tunnel_done, connection);
+        tunnel_start(&connection->base.stream, connection->peer, &options, tunnel_done, connection);
     if (!tunnel) {
         log_warn("no memory for a tunnel: its connections are closed");
-        return H1_ABORT;
+        return give_up_tunnel(connection, -ENOMEM);
     }
     h1_input_fini(&connection->input);
     connection->tunnel = tunnel;
-    response->tunnel = NULL;
     return H1_TUNNEL;
 }
 
 struct tunnel *h1_connection_adopt(struct connection *base, struct stream *peer,
-                                   const struct tunnel_state *state, struct tunnel_freeze *freeze)
+                                   const struct tunnel_state *state, struct tunnel_freeze *freeze,
+                                   struct tunnel_note *notes)
 {
     struct h1_connection *connection = of(base);
     base->protocol = &http_h1;
     timer_init(&base->idle, idle_expired, connection);
     connection->tunnel = tunnel_adopt(&base->stream, peer, state, freeze, tunnel_done, connection);
+    connection->tunnel_started_us = state->started_us;
+    connection->notes = connection->tunnel ? notes : NULL;
     return connection->tunnel;
 }
 
@@ -235,7 +258,13 @@ static enum h1_verdict answer(struct h1_connection *connection, struct exchange 
         return H1_ABORT;
     enum h1_verdict verdict = h1_send_response(connection, exchange, response);
     body_release(&response->body);
-    return verdict == H1_TUNNEL ? start_tunnel(connection, response) : verdict;
+    if (verdict == H1_TUNNEL) {
+        connection->peer = response->tunnel;
+        connection->tunnel_started_us = exchange->started_us;
+        response->tunnel = NULL;
+        exchange->leaves_tunnel = true;
+    }
+    return verdict;
 }
 
 static enum h1_verdict handle_head(struct h1_connection *connection, struct exchange *exchange,
@@ -311,9 +340,11 @@ static enum h1_verdict serve_one(struct h1_connection *connection)
     arena_run_defers(&exchange->arena); /* ends an upload, which reads the body too */
     verdict =
         skip_body(connection, verdict); /* trailers go to the exchange: it must be there still */
+    int64_t deadline = exchange->total_deadline;
+    connection->notes = exchange->notes;
     exchange_end(exchange);
     connection->exchange = NULL;
-    return verdict;
+    return verdict == H1_TUNNEL ? start_tunnel(connection, deadline) : verdict;
 }
 
 /* Half-closes, then drains for a while: closing with unread bytes would reset the connection and

@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "coro/coro.h"
 #include "http/h2_tunnel.h"
 #include "tls/digest.h"
@@ -110,10 +111,12 @@ static void pump_main(void *arg)
         .other = tunnel->near,
         .idle_timeout_ms = IDLE_TIMEOUT_MS,
         .send_timeout_ms = stream->exchange.send_timeout_ms,
+        .deadline = DEADLINE_NEVER,
     };
+    struct tunnel_result told; /* by the tunnel of the client's side */
     free(tunnel);
     stream->input.timeout_ms = 0;
-    int result = h2_tunnel_run(&ends);
+    int result = h2_tunnel_run(&ends, &told);
     stream->connect = result != 0; /* both sides have ended: nothing is to be reset */
     stream->exchange.response_ended = true;
     h2_client_end_exchange(&stream->exchange, true);

@@ -151,6 +151,15 @@ static struct response *refuse_tunnel(struct response *response)
                                  SLICE("a tunnel that the client has not asked for"));
 }
 
+/* For those who tell of the exchange when it ends. */
+static void note_tunnel(struct exchange *exchange, const struct tunnel_result *result)
+{
+    struct tunnel_result *kept = arena_alloc(&exchange->arena, sizeof(*kept));
+    if (kept)
+        *kept = *result;
+    exchange->tunnel = kept;
+}
+
 static int run_tunnel(struct h2_stream *stream, struct stream *origin)
 {
     const struct listener_config *config = &stream->connection->base->server->config;
@@ -159,12 +168,21 @@ static int run_tunnel(struct h2_stream *stream, struct stream *origin)
         .output = &stream->output,
         .other = origin,
         .idle_timeout_ms = config->tunnel_idle_timeout_ms,
+        .half_closed_timeout_ms = config->half_closed_timeout_ms,
         .send_timeout_ms = config->send_timeout_ms,
+        .deadline = stream->exchange->total_deadline,
     };
+    struct tunnel_result result;
     stream->tunnel = true;
     stream->input.timeout_ms = 0;
     stream->input.max_bytes = 0;
-    return h2_tunnel_run(&tunnel);
+    h2_tunnel_run(&tunnel, &result);
+    if (result.reason == TUNNEL_CANCELLED && !stream->open) { /* by its client */
+        result.reason = TUNNEL_CLIENT_FAILED;
+        result.error = -ECONNRESET;
+    }
+    note_tunnel(stream->exchange, &result);
+    return result.error;
 }
 
 /* The origin's consent, as HTTP/2 says it (RFC 8441, 5). */

@@ -19,19 +19,49 @@ struct pump {
     struct coro *upload; /* NULL once it has ended */
     struct coro *waiter; /* for that */
     int upload_error;    /* 0: the peer has ended its side */
+    bool half_closed;    /* one side has ended */
     int64_t moved_ms;    /* when something went either way */
+    struct tunnel_result *result;
 };
 
-static int64_t idle_at(const struct pump *pump)
+/* When it is over unless something moves. */
+static int64_t over_at(const struct pump *pump)
 {
-    uint32_t idle_ms = pump->tunnel->idle_timeout_ms;
-    return idle_ms ? pump->moved_ms + idle_ms : DEADLINE_NEVER;
+    const struct h2_tunnel *tunnel = pump->tunnel;
+    uint32_t idle_ms = pump->half_closed && tunnel->half_closed_timeout_ms
+                           ? tunnel->half_closed_timeout_ms
+                           : tunnel->idle_timeout_ms;
+    int64_t idle_at = idle_ms ? pump->moved_ms + idle_ms : DEADLINE_NEVER;
+    return idle_at < tunnel->deadline ? idle_at : tunnel->deadline;
 }
 
 /* A wait has come to its deadline: has nothing moved the other way either? */
-static bool idle(const struct pump *pump)
+static bool over(struct pump *pump)
 {
-    return io_now_ms(pump->io) >= idle_at(pump);
+    int64_t now_ms = io_now_ms(pump->io);
+    if (now_ms < over_at(pump))
+        return false;
+    if (pump->result->reason == TUNNEL_ENDED)
+        pump->result->reason = now_ms >= pump->tunnel->deadline ? TUNNEL_DEADLINE : TUNNEL_IDLE;
+    return true;
+}
+
+/* Notes whose fault the end is, the first time. Returns the error. */
+static int blame(const struct pump *pump, enum tunnel_reason whom, int error)
+{
+    if (pump->result->reason == TUNNEL_ENDED)
+        pump->result->reason = error == -ECANCELED ? TUNNEL_CANCELLED : whom;
+    return error;
+}
+
+/* One side has ended, which is news, too: whoever waits for the other looks anew how long he may.
+ */
+static void note_half_closed(struct pump *pump)
+{
+    pump->half_closed = true;
+    pump->moved_ms = io_now_ms(pump->io);
+    if (pump->other->reader)
+        coro_wake(pump->other->reader, -ETIMEDOUT);
 }
 
 /* --- From the peer ---------------------------------------------------------------------------- */
@@ -42,7 +72,7 @@ static int send_on(struct pump *pump, const struct slice *pieces, unsigned count
     for (unsigned i = 0; i < count; i++)
         iov[i] = (struct iovec){(void *)pieces[i].ptr, pieces[i].len};
     pump->moved_ms = io_now_ms(pump->io);
-    return stream_send(pump->other, iov, count, DEADLINE_NEVER);
+    return stream_send(pump->other, iov, count, pump->tunnel->deadline);
 }
 
 /* Returns 0 when the peer has ended its side. */
@@ -52,14 +82,16 @@ static int pump_up(struct pump *pump)
     h2_input_body(pump->tunnel->input, &body, -1);
     for (;;) {
         struct slice pieces[BODY_SLICES_MAX];
-        int count = body_read(&body, pieces, BODY_SLICES_MAX, idle_at(pump));
-        if (count == -ETIMEDOUT && !idle(pump))
+        int count = body_read(&body, pieces, BODY_SLICES_MAX, over_at(pump));
+        if (count == -ETIMEDOUT && !over(pump))
             continue;
         if (count <= 0)
-            return count;
+            return count ? blame(pump, TUNNEL_CLIENT_FAILED, count) : 0;
         int result = send_on(pump, pieces, (unsigned)count);
         if (result < 0)
-            return result;
+            return blame(pump, TUNNEL_PEER_FAILED, result);
+        for (int i = 0; i < count; i++)
+            pump->result->client_bytes += pieces[i].len;
     }
 }
 
@@ -74,6 +106,8 @@ static void upload_main(void *arg)
     pump->upload = NULL;
     if (pump->waiter)
         coro_wake(pump->waiter, 0);
+    else
+        note_half_closed(pump);
 }
 
 /* --- To the peer ------------------------------------------------------------------------------ */
@@ -102,7 +136,9 @@ static int pass_queued(struct pump *pump)
     }
     pump->moved_ms = io_now_ms(pump->io);
     int result = h2_output_send(pump->tunnel->output, pieces, count, false,
-                                pump->tunnel->send_timeout_ms, DEADLINE_NEVER);
+                                pump->tunnel->send_timeout_ms, pump->tunnel->deadline);
+    for (unsigned i = 0; i < count && result == 0; i++)
+        pump->result->peer_bytes += pieces[i].len;
     release(pump->io, held);
     return result;
 }
@@ -110,15 +146,20 @@ static int pass_queued(struct pump *pump)
 static int pump_down(struct pump *pump)
 {
     for (;;) {
-        int result = stream_wait_readable(pump->other, idle_at(pump));
-        if (result == -ETIMEDOUT && !idle(pump))
+        int result = stream_wait_readable(pump->other, over_at(pump));
+        if (result == -ETIMEDOUT && !over(pump))
             continue;
-        if (result == 0)
-            return h2_output_send(pump->tunnel->output, NULL, 0, true, 0, idle_at(pump));
-        if (result > 0)
-            result = pass_queued(pump);
         if (result < 0)
-            return result;
+            return blame(pump, TUNNEL_PEER_FAILED, result);
+        bool end = result == 0;
+        result = end ? h2_output_send(pump->tunnel->output, NULL, 0, true, 0, over_at(pump))
+                     : pass_queued(pump);
+        if (result == -ETIMEDOUT)
+            over(pump);
+        if (result < 0)
+            return blame(pump, TUNNEL_CLIENT_FAILED, result);
+        if (end)
+            return 0;
     }
 }
 
@@ -128,14 +169,15 @@ static int pump_down(struct pump *pump)
 static int await_upload(struct pump *pump)
 {
     int result = 0;
+    note_half_closed(pump);
     pump->waiter = coro_self();
     while (pump->upload && result == 0) {
-        result = wait_wake(pump->io, idle_at(pump));
-        if (result == -ETIMEDOUT && !idle(pump))
+        result = wait_wake(pump->io, over_at(pump));
+        if (result == -ETIMEDOUT && !over(pump))
             result = 0;
     }
     pump->waiter = NULL;
-    return result < 0 ? result : pump->upload_error;
+    return result < 0 ? blame(pump, TUNNEL_CLIENT_FAILED, result) : pump->upload_error;
 }
 
 static void stop_upload(struct pump *pump)
@@ -149,21 +191,24 @@ static void stop_upload(struct pump *pump)
     }
 }
 
-int h2_tunnel_run(const struct h2_tunnel *tunnel)
+int h2_tunnel_run(const struct h2_tunnel *tunnel, struct tunnel_result *outcome)
 {
     struct stream *other = tunnel->other;
+    *outcome = (struct tunnel_result){.reason = TUNNEL_ENDED};
     struct pump pump = {
         .tunnel = tunnel,
         .other = other,
         .io = other->io,
         .moved_ms = io_now_ms(other->io),
+        .result = outcome,
     };
     other->watch_hangup = false;
     pump.upload = coro_start(upload_main, &pump);
-    int result = pump.upload ? pump_down(&pump) : -ENOMEM;
+    int result = pump.upload ? pump_down(&pump) : blame(&pump, TUNNEL_CANCELLED, -ENOMEM);
     if (result == 0)
         result = await_upload(&pump);
     stop_upload(&pump);
+    outcome->error = result;
     if (result == 0)
         stream_close(other);
     else

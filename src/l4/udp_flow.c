@@ -123,10 +123,17 @@ static void send_to_peer(struct udp_flow *flow, struct io_buf *buf)
     udp_send(flow, buf, false);
 }
 
+/* It ends in so long, if not before. */
+static void bound(struct udp_flow *flow, uint32_t total_timeout_ms)
+{
+    int64_t until_ms = io_now_ms(flow->server->io) + total_timeout_ms;
+    if (until_ms < flow->until_ms)
+        flow->until_ms = until_ms;
+}
+
 static void attach(struct udp_flow *flow, struct upstream *upstream, struct peer *peer, int fd,
                    const struct l4_splice *options)
 {
-    int64_t now_ms = io_now_ms(flow->server->io);
     flow->fd = fd;
     flow->upstream = upstream;
     flow->peer = peer;
@@ -134,7 +141,7 @@ static void attach(struct udp_flow *flow, struct upstream *upstream, struct peer
                                                                          : options->idle_timeout_ms;
     flow->responses_max = options->responses_max;
     if (options->total_timeout_ms != L4_TIMEOUT_UNSET && options->total_timeout_ms)
-        flow->until_ms = now_ms + options->total_timeout_ms;
+        bound(flow, options->total_timeout_ms);
 }
 
 static int64_t due(const struct udp_flow *flow)
@@ -280,8 +287,19 @@ static bool start_chain(struct udp_flow *flow)
     udp_end_to_address(&flow->entry.key.client, &conn->remote);
     udp_end_to_address(&flow->entry.key.local, &conn->local);
     l4_conn_begin(conn, exchange, flow->service, flow->coro);
-    if (server->config.setup_timeout_ms)
-        exchange->total_deadline = io_now_ms(server->io) + server->config.setup_timeout_ms;
+    int64_t setup_ms = io_now_ms(server->io) + server->config.setup_timeout_ms;
+    bool sooner = server->config.setup_timeout_ms && setup_ms < flow->until_ms;
+    exchange->total_deadline = sooner ? setup_ms : flow->until_ms;
+    return true;
+}
+
+/* Names take a coroutine to resolve, the first time; whose turn it is must not be found out before.
+ */
+static bool all_resolved(const struct balancer *balancer)
+{
+    for (unsigned i = 0; i < balancer->count; i++)
+        if (!balancer->peers[i].peer->address_count)
+            return false;
     return true;
 }
 
@@ -294,13 +312,17 @@ static bool connect_at_once(struct udp_flow *flow, const struct l4_proxy *proxy)
     struct request stand_in = {.remote = &client}; /* for rules that look at the client's address */
     struct upstream *upstream = proxy->upstream;
     bool full;
+    if (!all_resolved(&upstream->balancer))
+        return false;
     udp_end_to_address(&flow->entry.key.client, &client);
     int index = balance_pick(&upstream->balancer, &stand_in, &none,
                              upstream->config.connections_max, &full);
     struct peer *peer = index >= 0 ? upstream->balancer.peers[index].peer : NULL;
-    if (!peer || !peer->address_count)
+    if (!peer)
         return false;
     int fd = peer_connect_datagrams(peer, &upstream->config, &flow->to, DEADLINE_NEVER);
+    if (fd != -EAGAIN)
+        counters_add_upstream(peer->counters, UPSTREAM_ATTEMPTS, 1);
     if (fd < 0)
         return false;
     attach(flow, upstream, peer, fd, &proxy->options);
@@ -318,6 +340,8 @@ struct udp_flow *udp_flow_begin(struct udp_server *server, const struct udp_key 
     flow->service = server->service;
     flow->fd = -1;
     flow->until_ms = DEADLINE_NEVER;
+    if (server->config.total_timeout_ms)
+        bound(flow, server->config.total_timeout_ms);
     flow->pins = 1;
     list_init(&flow->link);
     timer_init(&flow->timer, look_at_time, flow);

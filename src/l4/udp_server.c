@@ -132,6 +132,22 @@ static bool make_room(struct udp_server *server)
     return true;
 }
 
+/* Whoever comes too fast cannot wait in a queue, as connections do: a datagram is lost, which its
+ * sender has to reckon with anyway. */
+static bool within_rate(const struct udp_server *server)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    char name[ADDRESS_TEXT_MAX];
+    if (admission_rate_left(&server->admission, &server->config))
+        return true;
+    counters_add(COUNTER_UDP_FLOWS_OVER_RATE, 1);
+    if (log_limit_pass(&limit, 1, &suppressed))
+        log_info("udp:%s: datagrams of new flows are dropped (accept_rate = %u)",
+                 name_of(server, name), server->config.accept_rate);
+    return false;
+}
+
 /* --- Datagrams -------------------------------------------------------------------------------- */
 
 /* Between whom it passes. False for what cannot be answered. */
@@ -157,12 +173,14 @@ static struct udp_flow *flow_for(struct udp_server *server, const struct udp_key
     udp_end_to_address(&key->client, &client);
     if (!admission_check(&server->admission, &server->config, &client, &source))
         return NULL;
-    if (make_room(server))
+    if (within_rate(server) && make_room(server))
         flow = udp_flow_begin(server, key, hash);
-    if (flow)
+    if (flow) {
         flow->source = source;
-    else
+        admission_rate_take(&server->admission, &server->config);
+    } else {
         admission_give(&server->admission, &source);
+    }
     return flow;
 }
 

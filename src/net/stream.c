@@ -389,11 +389,13 @@ static void piece_done(struct io_op *op, int result, struct io_buf *buf, bool mo
     struct stream_write *write = op->owner;
     struct stream *stream = write->stream;
     if (!stream->filter) {
+        write->sent = op->state.sent;
         write_ended(write, result);
         return;
     }
     stream->filter->sent(stream);
     if (result >= 0) {
+        write->sent = write->taken;
         result = write->cancelled ? -ECANCELED : next_piece(write);
         if (result == 0)
             return;
@@ -440,8 +442,7 @@ static void write_ended(struct stream_write *write, int result)
 {
     struct stream *stream = write->stream;
     stream->write = NULL;
-    if (result > 0)
-        stream_count_out(stream, (uint32_t)result);
+    stream_count_out(stream, (uint32_t)write->sent);
     write->done(write, result);
     start_next(stream);
     if (stream->closing)

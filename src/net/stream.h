@@ -42,6 +42,7 @@ struct stream_write {
     struct stream *stream;
     struct iovec sealed; /* behind a filter: what is being sent */
     uint64_t taken;      /* behind a filter: bytes of iov that were sealed; filters count */
+    uint64_t sent;       /* bytes of iov that were sent; for done, too, whatever the result */
     bool cancelled;
 };
 

@@ -6,6 +6,20 @@
 #include "base/clock.h"
 #include "base/counters.h"
 
+const char *tunnel_reason_name(enum tunnel_reason reason)
+{
+    static const char *const names[] = {
+        [TUNNEL_ENDED] = "ended",
+        [TUNNEL_IDLE] = "idle_timeout",
+        [TUNNEL_DEADLINE] = "total_timeout",
+        [TUNNEL_CLIENT_FAILED] = "client_failed",
+        [TUNNEL_PEER_FAILED] = "peer_failed",
+        [TUNNEL_CANCELLED] = "cancelled",
+        [TUNNEL_LEFT] = "moved",
+    };
+    return names[reason];
+}
+
 static bool busy(const struct direction *direction)
 {
     return direction->send || tunnel_splice_busy(direction);

@@ -39,6 +39,9 @@ struct tunnel_result {
     uint64_t peer_bytes;   /* and back */
 };
 
+/* "ended", "idle_timeout", ...: for logs. */
+const char *tunnel_reason_name(enum tunnel_reason reason);
+
 struct tunnel;
 
 /* Takes over two started streams, with whatever is queued in them; no coroutine may be using them.

@@ -21,11 +21,12 @@ static void sent(struct stream_write *write, int result)
     struct tunnel *tunnel = direction->tunnel;
     struct tunnel_send *send = direction->send;
     direction->send = NULL;
-    if (result == -ECANCELED && tunnel->freeze)
-        result = (int)tunnel_take_back(direction, send);
+    direction->bytes += write->sent;
+    if (result == -ECANCELED && tunnel->freeze) {
+        tunnel_take_back(direction, send);
+        result = 0;
+    }
     release(direction, send);
-    if (result > 0)
-        direction->bytes += (uint64_t)result;
     if (tunnel_ending(tunnel))
         return;
     tunnel_moved(tunnel);

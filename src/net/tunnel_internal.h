@@ -86,8 +86,8 @@ void tunnel_end(struct tunnel *tunnel, enum tunnel_reason reason, int error);
 /* Something that was under way has ended while the tunnel is being frozen. */
 void tunnel_settle(struct tunnel *tunnel);
 
-/* A send was stopped: queues what is left of it. Returns how many bytes were sent. */
-uint64_t tunnel_take_back(struct direction *direction, struct tunnel_send *send);
+/* A send was stopped: queues what is left of it. */
+void tunnel_take_back(struct direction *direction, struct tunnel_send *send);
 
 /* --- tunnel_copy.c ---------------------------------------------------------------------------- */
 

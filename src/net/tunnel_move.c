@@ -32,17 +32,13 @@ static uint64_t unsent_bytes(const struct msghdr *msg)
 }
 
 /* In front of what has come since. */
-uint64_t tunnel_take_back(struct direction *direction, struct tunnel_send *send)
+void tunnel_take_back(struct direction *direction, struct tunnel_send *send)
 {
     struct io_buf *bufs[TUNNEL_PIECES_MAX];
     unsigned count = 0;
-    uint64_t bytes = 0;
-    for (struct io_buf *buf = send->held; buf; buf = buf->next) {
+    for (struct io_buf *buf = send->held; buf; buf = buf->next)
         bufs[count++] = buf;
-        bytes += buf->len;
-    }
-    uint64_t unsent = unsent_bytes(&send->write.op.msg);
-    for (uint64_t left = unsent; count--;) {
+    for (uint64_t left = unsent_bytes(&send->write.op.msg); count--;) {
         struct io_buf *buf = bufs[count];
         uint32_t keep = left < buf->len ? (uint32_t)left : buf->len;
         buf->data += buf->len - keep;
@@ -54,8 +50,6 @@ uint64_t tunnel_take_back(struct direction *direction, struct tunnel_send *send)
             io_buf_release(direction->tunnel->io, buf);
     }
     send->held = NULL;
-    stream_count_out(direction->to, (uint32_t)(bytes - unsent));
-    return bytes - unsent;
 }
 
 /* Memory for what is in the pipe, if anything is. False if there is none. */

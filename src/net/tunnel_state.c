@@ -12,7 +12,7 @@ enum {
     FLAGS = FLAG_CLIENT_SHUT | FLAG_PEER_SHUT,
     LISTENER_MAX_BYTES = 255,
     PEER_MAX_BYTES = ADDRESS_TEXT_MAX,
-    TARGET_MAX_BYTES = 1024,
+    LINE_MAX_BYTES = 8192,
 };
 
 /* All that is of fixed size. */
@@ -67,6 +67,13 @@ static void put_address(struct writer *writer, const struct address *address)
     put_text(writer, &address->any, address->len);
 }
 
+static void put_line(struct writer *writer, const struct tunnel_log_line *line)
+{
+    put_text(writer, line->text.ptr, line->text.len);
+    put(writer, &line->time_at, sizeof(line->time_at));
+    put(writer, &line->amounts_at, sizeof(line->amounts_at));
+}
+
 int tunnel_state_write(const struct tunnel_state *state, char bytes[TUNNEL_STATE_MAX_BYTES])
 {
     struct writer writer = {.bytes = bytes};
@@ -97,6 +104,7 @@ int tunnel_state_write(const struct tunnel_state *state, char bytes[TUNNEL_STATE
     for (unsigned i = 0; i < state->log_count; i++) {
         put(&writer, &state->logs[i].format, 1);
         put_text(&writer, state->logs[i].target.ptr, state->logs[i].target.len);
+        put_line(&writer, &state->logs[i].line);
     }
     return writer.len > TUNNEL_STATE_MAX_BYTES ? -EMSGSIZE : (int)writer.len;
 }
@@ -126,15 +134,21 @@ static const char *take(struct reader *reader, size_t len)
     return at;
 }
 
+static uint16_t take_short(struct reader *reader)
+{
+    uint16_t number = 0;
+    const char *at = take(reader, sizeof(number));
+    if (at)
+        memcpy(&number, at, sizeof(number));
+    return number;
+}
+
 static struct slice take_text(struct reader *reader, size_t max)
 {
-    uint16_t len = 0;
-    const char *at = take(reader, sizeof(len));
-    if (at)
-        memcpy(&len, at, sizeof(len));
+    uint16_t len = take_short(reader);
     if (len > max)
         refuse(reader, "a text is too long");
-    at = take(reader, len);
+    const char *at = take(reader, len);
     if (at && memchr(at, '\0', len))
         refuse(reader, "a text holds a NUL");
     return at ? slice_of(at, len) : SLICE("");
@@ -156,16 +170,13 @@ static bool right_size(const struct address *address)
 
 static void take_address(struct reader *reader, struct address *address)
 {
-    uint16_t len = 0;
-    const char *at = take(reader, sizeof(len));
-    if (at)
-        memcpy(&len, at, sizeof(len));
+    uint16_t len = take_short(reader);
     *address = (struct address){.len = 0};
     if (len > sizeof(struct sockaddr_un)) {
         refuse(reader, "an address is too long");
         return;
     }
-    at = take(reader, len);
+    const char *at = take(reader, len);
     if (!at || !len)
         return;
     memcpy(&address->any, at, len);
@@ -222,13 +233,23 @@ static void take_head(struct reader *reader, struct tunnel_state *state)
     };
 }
 
+static void take_line(struct reader *reader, struct tunnel_log_line *line)
+{
+    line->text = take_text(reader, LINE_MAX_BYTES);
+    line->time_at = take_short(reader);
+    line->amounts_at = take_short(reader);
+    if (line->time_at > line->amounts_at || line->amounts_at > line->text.len)
+        refuse(reader, "a line of an access log has no such parts");
+}
+
 static void take_log(struct reader *reader, struct tunnel_log *log)
 {
     const char *format = take(reader, 1);
     log->format = format ? (uint8_t)*format : 0;
-    log->target = take_text(reader, TARGET_MAX_BYTES);
+    log->target = take_text(reader, TUNNEL_TARGET_MAX_BYTES);
     if (!log->target.len)
         refuse(reader, "an access log has no name");
+    take_line(reader, &log->line);
 }
 
 int tunnel_state_parse(struct slice bytes, struct tunnel_state *state, const char **why)

@@ -17,9 +17,10 @@
 #include <stdint.h>
 
 enum {
-    TUNNEL_STATE_VERSION = 1,
+    TUNNEL_STATE_VERSION = 2,
     TUNNEL_STATE_LOGS_MAX = 8,
     TUNNEL_STATE_MAX_BYTES = 16384,
+    TUNNEL_TARGET_MAX_BYTES = 1024,
     TUNNEL_PENDING_MAX_BYTES = 8 << 20, /* of both ways together */
 };
 
@@ -28,10 +29,18 @@ enum tunnel_kind {
     TUNNEL_OF_HTTP = 2, /* behind an Upgrade or a CONNECT */
 };
 
+/* A line of HTTP's that was begun with the request; what comes in between is known at the end. */
+struct tunnel_log_line {
+    struct slice text;
+    uint16_t time_at;
+    uint16_t amounts_at; /* not before time_at */
+};
+
 /* An access log that is owed a line at the end. */
 struct tunnel_log {
     uint8_t format; /* enum access_log_format */
     struct slice target;
+    struct tunnel_log_line line; /* empty for layer 4 */
 };
 
 struct tunnel_state {

@@ -114,32 +114,14 @@ static uint32_t room(const struct acceptor *acceptor)
     return possible;
 }
 
-static uint32_t burst(const struct listener_config *config)
-{
-    return config->accept_burst ? config->accept_burst : config->accept_rate;
-}
-
-/* How many may be accepted now by the rate. */
-static uint32_t rate_left(const struct acceptor *acceptor)
-{
-    const struct http_server *server = &acceptor->server;
-    const struct listener_config *config = &server->config;
-    if (!config->accept_rate)
-        return UINT32_MAX;
-    return limits_rate_left(&server->admission.limits, server->admission.listener,
-                            config->accept_rate, burst(config));
-}
-
 /* Clients that are refused do not use up the rate of others. */
 static void take_over(struct acceptor *acceptor, int fd)
 {
     struct http_server *server = &acceptor->server;
-    const struct listener_config *config = &server->config;
     uint64_t before = server->accepted;
     http_server_accept(server, fd);
-    if (config->accept_rate && server->accepted != before)
-        limits_rate_take(&server->admission.limits, server->admission.listener, config->accept_rate,
-                         burst(config));
+    if (server->accepted != before)
+        admission_rate_take(&server->admission, &server->config);
 }
 
 /* Until the next one is due by the rate, or nearly so; at most as long as other pauses. */
@@ -204,7 +186,9 @@ static void accepted(struct io_op *op, int result, struct io_buf *buf, bool more
     struct acceptor *acceptor = op->owner;
     if (result >= 0) {
         take_over(acceptor, result);
-        if (more && lesser(room(acceptor), rate_left(acceptor)) < ACCEPT_BURST)
+        if (more &&
+            lesser(room(acceptor), admission_rate_left(&acceptor->server.admission,
+                                                       &acceptor->server.config)) < ACCEPT_BURST)
             io_cancel(acceptor->all->io, op); /* goes on one by one */
     }
     if (more || acceptor->fd < 0)
@@ -220,7 +204,7 @@ void acceptor_start(struct acceptor *acceptor)
     if (acceptor->fd < 0 || io_op_in_flight(&acceptor->accept))
         return;
     uint32_t possible = room(acceptor);
-    uint32_t due = rate_left(acceptor);
+    uint32_t due = admission_rate_left(&acceptor->server.admission, &acceptor->server.config);
     if (!possible || !due) {
         hold_back(acceptor, possible != 0);
         return;

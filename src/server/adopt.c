@@ -8,9 +8,11 @@
 
 #include "base/log.h"
 #include "http/connection.h"
+#include "http/tunnel_note.h"
 #include "l4/conn.h"
 #include "net/tunnel.h"
 #include "net/tunnel_state.h"
+#include "proxy/access_log.h"
 #include "proxy/peer.h"
 #include "server/tunnel_socket.h"
 
@@ -87,6 +89,21 @@ static struct connection *make_streams(struct acceptor *acceptor, const struct t
     return connection;
 }
 
+static struct tunnel *adopt_connection(struct connection *connection, struct stream *peer,
+                                       const struct tunnel_state *state,
+                                       struct tunnel_freeze *freeze)
+{
+    struct tunnel_note *notes;
+    if (state->kind == TUNNEL_OF_LAYER4)
+        return l4_connection_adopt(connection, peer, state, freeze);
+    if (!access_log_adopt(connection->server->io, state, &notes))
+        return NULL;
+    struct tunnel *tunnel = h1_connection_adopt(connection, peer, state, freeze, notes);
+    if (!tunnel)
+        tunnel_notes_end(notes, &(struct tunnel_result){.reason = TUNNEL_LEFT});
+    return tunnel;
+}
+
 /* A tunnel in which nothing is missing but the word to begin, or NULL. */
 static struct tunnel *make_tunnel(struct adoption *adoption, struct acceptor *acceptor,
                                   const struct tunnel_state *state, struct offer_fds *fds)
@@ -95,10 +112,8 @@ static struct tunnel *make_tunnel(struct adoption *adoption, struct acceptor *ac
     struct connection *connection = make_streams(acceptor, state, fds, &peer);
     if (!connection)
         return NULL;
-    struct tunnel *(*adopt)(struct connection * connection, struct stream * stream,
-                            const struct tunnel_state *of, struct tunnel_freeze *freeze) =
-        state->kind == TUNNEL_OF_LAYER4 ? l4_connection_adopt : h1_connection_adopt;
-    struct tunnel *tunnel = peer ? adopt(connection, peer, state, &adoption->freeze) : NULL;
+    struct tunnel *tunnel =
+        peer ? adopt_connection(connection, peer, state, &adoption->freeze) : NULL;
     if (!tunnel) {
         stream_leave(&connection->stream);
         if (peer)

@@ -822,8 +822,13 @@ local function as_datagrams(addresses)
    return addresses
 end
 
---- Bounds on what is accepted; nothing is of datagrams.
-local OF_STREAMS = { "connections_max", "connections_total_max", "accept_rate", "accept_burst" }
+--- What is of connections only, and what datagrams have in its place.
+local OF_STREAMS = {
+   connections_max = "flows_max bounds its flows", connections_total_max = "flows_max bounds its flows",
+   tunnel_idle_timeout = "idle_timeout is an option of ml.udp_proxy and conn:splice",
+   half_closed_timeout = "idle_timeout is an option of ml.udp_proxy and conn:splice",
+   keepalive = "idle_timeout is an option of ml.udp_proxy and conn:splice",
+}
 
 local function check_udp(checked, level)
    if checked.address ~= nil then
@@ -835,9 +840,9 @@ local function check_udp(checked, level)
    elseif checked.proxy_protocol then
       error("listen: proxy_protocol: headers are not read from datagrams", level + 1)
    end
-   for _, name in ipairs(OF_STREAMS) do
+   for name, instead in pairs(OF_STREAMS) do
       if checked[name] then
-         error(("listen: %s: there is none for udp; flows_max bounds its flows"):format(name), level + 1)
+         error(("listen: %s: there is none for udp; %s"):format(name, instead), level + 1)
       end
    end
 end

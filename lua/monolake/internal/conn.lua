@@ -151,8 +151,9 @@ end
 local SPLICE = { idle_timeout = "duration", total_timeout = "duration", responses_max = "count" }
 
 --- Connects to a peer of an upstream that was made by ml.upstream when the site was loaded. Bytes are
---- carried both ways, by native code, as soon as the layers have returned. True, or nil and why no
---- peer could be reached: then another upstream may be tried.
+--- carried both ways, by native code, as soon as the layers have returned: one that waits behind this
+--- holds up what the peer says first. True, or nil and why no peer could be reached: then another
+--- upstream may be tried.
 ---
 --- Options: `idle_timeout`, after which a connection on which nothing was received is reset (default:
 --- `tunnel_idle_timeout` of the listener), and `total_timeout` (none). For a flow of datagrams, whose
