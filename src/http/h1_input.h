@@ -62,6 +62,10 @@ void h1_input_begin_body(struct h1_input *input, const struct h1_head *head, str
 int h1_input_read_body(struct h1_input *input, struct body *body, struct slice *out, unsigned max,
                        int64_t deadline);
 
+/* The splice of body_ops. */
+int h1_input_splice_body(struct h1_input *input, struct body *body, struct io_pipe **pipe,
+                         int64_t deadline);
+
 /* Reads and drops what is left of the body, at most `max_bytes`. Returns 0 when it has ended, or a
  * negative errno: -EMSGSIZE when there is more. */
 int h1_input_discard_body(struct h1_input *input, uint64_t max_bytes, int64_t deadline);

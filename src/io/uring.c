@@ -312,7 +312,10 @@ static void submit(struct io *io, struct io_op *op)
         prepare_accept(sqe, op);
         break;
     case IO_OP_RECV:
-        io_uring_prep_recv_multishot(sqe, op->fd, NULL, 0, 0);
+        if (op->once)
+            io_uring_prep_recv(sqe, op->fd, NULL, 0, 0);
+        else
+            io_uring_prep_recv_multishot(sqe, op->fd, NULL, 0, 0);
         sqe->flags |= IOSQE_BUFFER_SELECT;
         sqe->buf_group = ((struct uring *)io->impl)->streams.group;
         break;
@@ -428,6 +431,10 @@ static void complete_recv(struct io *io, struct io_op *op, int result, uint32_t 
     if (result > 0) {
         assert(buf); /* every receive selects one */
         buf->len = (uint32_t)result;
+        if (op->once) {
+            io_finish_with(io, op, result, buf);
+            return;
+        }
         io_report(io, op, result, buf);
         if (!(flags & IORING_CQE_F_MORE))
             rearm(io, op);

@@ -86,6 +86,7 @@ struct stream {
     int end;           /* STREAM_OPEN, STREAM_EOF, or the negative error that ended it */
     bool started;      /* stream_start was called */
     bool paused;       /* stream_pause was called */
+    bool piecewise;    /* receives a buffer at a time: the rest of what comes may be spliced */
     bool watch_hangup; /* after an end, hear of a reset too (reported as an arrival) */
     bool closing;      /* stream_close was called */
     bool reset;        /* close with RST */
