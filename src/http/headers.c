@@ -1,5 +1,6 @@
 #include "http/headers.h"
 
+#include <assert.h>
 #include <errno.h>
 
 enum { FIRST_CAPACITY = 16 };
@@ -56,6 +57,8 @@ static const uint8_t ids_by_length[20][5] = {
     [19] = {HEADER_PROXY_AUTHORIZATION},
 };
 
+static_assert(HEADER_ID_COUNT <= 64, "ids are bits of headers.present");
+
 void headers_init(struct headers *headers, struct arena *arena)
 {
     *headers = (struct headers){.arena = arena};
@@ -91,6 +94,7 @@ int headers_add_id(struct headers *headers, enum header_id id, struct slice name
         return -ENOMEM;
     headers->items[headers->count++] =
         (struct header){.name = name, .value = value, .id = (uint16_t)id};
+    headers->present |= UINT64_C(1) << id;
     return 0;
 }
 
@@ -107,6 +111,8 @@ static uint32_t index_behind(const struct headers *headers, const struct header 
 struct header *headers_find_id(const struct headers *headers, enum header_id id,
                                const struct header *from)
 {
+    if (!(headers->present >> id & 1))
+        return NULL;
     for (uint32_t i = index_behind(headers, from); i < headers->count; i++)
         if (headers->items[i].id == id && !headers->items[i].removed)
             return &headers->items[i];
@@ -159,6 +165,7 @@ unsigned headers_remove_id(struct headers *headers, enum header_id id)
     unsigned count = 0;
     for (struct header *header = NULL; (header = headers_find_id(headers, id, header)); count++)
         header->removed = true;
+    headers->present &= ~(UINT64_C(1) << id);
     return count;
 }
 
