@@ -127,8 +127,13 @@ void h1_input_begin_body(struct h1_input *input, const struct h1_head *head, str
     }
     /* What follows on this connection will be as long, if experience is anything to go by. */
     input->stream->piecewise = !input->is_request && may_splice(input);
-    if (head->framing == H1_BODY_CHUNKED)
-        input->chunks = (struct h1_chunk_decoder){.arena = arena, .trailers = trailers};
+    if (head->framing == H1_BODY_CHUNKED) {
+        input->chunks = arena_zalloc(arena, sizeof(*input->chunks));
+        if (input->chunks)
+            *input->chunks = (struct h1_chunk_decoder){.arena = arena, .trailers = trailers};
+        else
+            input->failed = -ENOMEM;
+    }
     *body = (struct body){
         .ops = ops,
         .source = input,
@@ -194,7 +199,7 @@ static int read_chunked(struct h1_input *input, struct slice *out, unsigned max,
     while (count < max && input->stream->first) {
         struct io_buf *buf = input->stream->first;
         struct slice rest = slice_of(buf->data, buf->len);
-        int result = h1_chunk_decode(&input->chunks, &rest, &out[count]);
+        int result = h1_chunk_decode(input->chunks, &rest, &out[count]);
         buf->data = (char *)rest.ptr;
         buf->len = (uint32_t)rest.len;
         if (!buf->len)

@@ -25,14 +25,14 @@ struct h1_input {
 
     /* The body behind the last head. */
     enum h1_framing framing;
-    uint64_t left;       /* H1_BODY_LENGTH: bytes to come */
-    uint64_t max_bytes;  /* of the body; 0: no bound */
-    uint64_t seen_bytes; /* of the body */
-    uint32_t timeout_ms; /* between two reads; 0: none */
-    struct h1_chunk_decoder chunks;
-    struct io_buf *held; /* lent out by the last read; owned */
-    bool ended;          /* the body was read to its end */
-    int failed;          /* the negative error that every later read repeats */
+    uint32_t timeout_ms;             /* between two reads; 0: none */
+    uint64_t left;                   /* H1_BODY_LENGTH: bytes to come */
+    uint64_t max_bytes;              /* of the body; 0: no bound */
+    uint64_t seen_bytes;             /* of the body */
+    struct h1_chunk_decoder *chunks; /* H1_BODY_CHUNKED; in the arena of the message */
+    struct io_buf *held;             /* lent out by the last read; owned */
+    bool ended;                      /* the body was read to its end */
+    int failed;                      /* the negative error that every later read repeats */
 };
 
 void h1_input_init(struct h1_input *input, struct stream *stream, bool is_request);

@@ -104,7 +104,7 @@ struct stream {
     void *owner;           /* for the callbacks */
     struct tunnel *tunnel; /* that has taken the stream over, or NULL */
     struct address remote;
-    struct address local;
+    const struct address *local; /* where a client has come to, else NULL; borrowed */
     uint64_t bytes_in;
     uint64_t bytes_out;
 };
