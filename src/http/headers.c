@@ -64,12 +64,46 @@ void headers_init(struct headers *headers, struct arena *arena)
     *headers = (struct headers){.arena = arena};
 }
 
+/* Is it the same but for case, byte by byte? Only letters have a case: they are those bytes of a
+ * name, in lower case, that have the bit 0x40. */
+static bool same_word(const char *text, const char *lower)
+{
+    uint64_t a, b;
+    memcpy(&a, text, sizeof(a));
+    memcpy(&b, lower, sizeof(b));
+    return ((a ^ b) & ~(b >> 1 & UINT64_C(0x2020202020202020))) == 0;
+}
+
+static bool same_half(const char *text, const char *lower)
+{
+    uint32_t a, b;
+    memcpy(&a, text, sizeof(a));
+    memcpy(&b, lower, sizeof(b));
+    return ((a ^ b) & ~(b >> 1 & UINT32_C(0x20202020))) == 0;
+}
+
+/* As slice_equal_nocase, of texts of the same length; the last bytes may be compared twice. */
+static bool is_named(struct slice text, struct slice lower)
+{
+    enum { WORD = sizeof(uint64_t), HALF = sizeof(uint32_t) };
+    size_t len = text.len;
+    if (len < HALF)
+        return slice_equal_nocase(text, lower);
+    if (len < WORD)
+        return same_half(text.ptr, lower.ptr) &&
+               same_half(text.ptr + len - HALF, lower.ptr + len - HALF);
+    for (size_t i = 0; i < len - WORD; i += WORD)
+        if (!same_word(text.ptr + i, lower.ptr + i))
+            return false;
+    return same_word(text.ptr + len - WORD, lower.ptr + len - WORD);
+}
+
 enum header_id header_id_of(struct slice name)
 {
     if (name.len >= sizeof(ids_by_length) / sizeof(ids_by_length[0]))
         return HEADER_OTHER;
     for (const uint8_t *id = ids_by_length[name.len]; *id; id++)
-        if (slice_equal_nocase(name, names[*id]))
+        if (is_named(name, names[*id]))
             return (enum header_id) * id;
     return HEADER_OTHER;
 }
