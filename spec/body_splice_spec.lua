@@ -11,7 +11,9 @@ local SITE = [[
    local ml = require "monolake"
    ml.options { grace = "10s" }
    ml.listen { address = "127.0.0.1:0", chain = {
-      ml.access_log "access.log", ml.proxy { "${origin}", name = "origin", read_timeout = "${read_timeout}" } } }
+      ml.access_log "access.log",
+      ml.proxy { "${origin}", name = "origin", read_timeout = "${read_timeout}" },
+   } }
 ]]
 
 local function bytes(count)
@@ -161,6 +163,31 @@ t.on_both_backends("a long response", function(backend)
          one.client:send_head(GET)
          one.upstream:read_request()
       end
+   end)
+
+   t.it("passes between local sockets", function()
+      local directory = process.directory()
+      local server = t.socket.listen { address = "unix:" .. directory .. "/origin.sock" }
+      local running = program.start { io = backend, values = { directory = directory }, site = [[
+         local ml = require "monolake"
+         local origin = ml.proxy "unix:${directory}/origin.sock"
+         ml.listen { address = "unix:${directory}/site.sock", chain = origin }
+      ]] }
+      local client = t.socket.connect("unix:" .. directory .. "/site.sock")
+      local upstream
+      local body = bytes(3 * MIB)
+      for _ = 1, 2 do
+         client:send_head(GET)
+         upstream = upstream or server:accept()
+         upstream:read_request()
+         t.start_task(function()
+            upstream:respond(200, body)
+         end)
+         assert.is_true(client:read_response().body == body, "other bytes than were sent")
+      end
+      server:close()
+      client:close()
+      running:stop()
    end)
 
    t.it("may be written whole by a layer that has read its beginning", function()
