@@ -9,6 +9,7 @@ local RELOADS = FULL and 200 or 40
 local CONNECTIONS = FULL and 10000 or 1000
 local REQUESTS = FULL and 1000000 or 20000
 local BODY_MIB, MIB_PER_SECOND = FULL and 10240 or 100, FULL and 300 or 150
+local IDLE_BYTES_MAX = 900 -- a client's connection without a request, memory of the kernel aside
 local SECONDS = (FULL and 600 or 20) * t.tasks.patience
 
 -- A sanitizer's runtime keeps freed memory for a while.
@@ -144,6 +145,22 @@ t.on_both_backends("load", function(backend)
       process.write_file(stop, "")
       assert.is_true(crowd:wait(SECONDS))
       assert.equal("hello", running:exchange("GET / HTTP/1.1\nHost: a").body)
+   end)
+
+   t.it("that has passed leaves little of each connection that stays", function()
+      local running = program.start { io = backend, site = ORIGIN_SITE, workers = 1 }
+      local stop, kib = running:path "stop", {}
+      for i = 1, 3 do -- the first one brings what all need: stacks, buffers, exchanges
+         local crowd = load("load.lua", "crowd", running.address, tostring(CONNECTIONS), "3", stop)
+         assert.equal(3 * CONNECTIONS, expect_no_failures(crowd))
+         kib[i] = running:rss_kib()
+      end
+      local bytes = (kib[3] - kib[1]) * 1024 / (2 * CONNECTIONS)
+      note("an idle connection (%s): %d bytes", backend, bytes)
+      if MEASURES_MEMORY then
+         assert.is_true(bytes < IDLE_BYTES_MAX, ("an idle connection takes %d bytes"):format(bytes))
+      end
+      process.write_file(stop, "")
    end)
 
    --- Runs wrk for so long. Returns the number of requests; none may have failed.

@@ -136,6 +136,26 @@ static void limits_hold(void **state)
         assert_int_equal(scan(cases[i].text, strlen(cases[i].text), true, &tight), cases[i].result);
 }
 
+/* Lines are looked at several bytes at a time: in a line of any length, at any place. */
+static void no_control_byte_hides(void **state)
+{
+    (void)state;
+    static const char start[] = "GET / HTTP/1.1\r\n";
+    static const char controls[] = {0, 1, '\r', 0x1f, 0x7f};
+    struct h1_limits wide = {.line_max_bytes = 80, .head_max_bytes = 80, .header_count_max = 2};
+    for (size_t len = 1; len < 40; len++)
+        for (size_t at = 0; at < len; at++)
+            for (size_t i = 0; i < sizeof(controls); i++) {
+                char text[80];
+                size_t total =
+                    (size_t)snprintf(text, sizeof(text), "%s%.*s\r\n\r\n", start, (int)len,
+                                     "X: 23456789012345678901234567890123456789");
+                assert_int_equal(scan(text, total, true, &wide), total);
+                text[sizeof(start) - 1 + at] = controls[i];
+                assert_int_equal(scan(text, total, true, &wide), H1_MALFORMED);
+            }
+}
+
 /* The end of a scan that is given the bytes in steps. */
 static int scan_in_steps(const char *bytes, size_t len, size_t step, const struct h1_limits *bounds)
 {
@@ -475,6 +495,7 @@ int main(void)
         TEST(the_end_is_found_however_the_bytes_arrive),
         TEST(no_part_of_a_head_is_taken_for_a_whole_one),
         TEST(bytes_behind_the_head_are_left_alone),
+        TEST(no_control_byte_hides),
         TEST(limits_hold),
         TEST(limits_are_exact_however_the_bytes_arrive),
         TEST(a_request_is_taken_apart),

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include <cmocka.h>
 
@@ -202,8 +203,14 @@ static void every_id_is_found_by_its_name_and_no_other(void **state)
             name[i] = (char)(name[i] >= 'a' && name[i] <= 'z' ? name[i] - 32 : name[i]);
         assert_int_equal(header_id_of(slice_of(name, len)), id);
         assert_int_not_equal(header_id_of(slice_of(name, len - 1)), id);
-        name[len / 2] = '_';
-        assert_int_equal(header_id_of(slice_of(name, len)), HEADER_OTHER);
+        for (size_t i = 0; i < len; i++)
+            for (unsigned byte = 0; byte < 256; byte++) {
+                char other[32];
+                memcpy(other, known[id], len);
+                other[i] = (char)byte;
+                bool same = strncasecmp(&other[i], &known[id][i], 1) == 0;
+                assert_int_equal(header_id_of(slice_of(other, len)), same ? id : HEADER_OTHER);
+            }
     }
     assert_int_equal(header_id_of(SLICE("")), HEADER_OTHER);
     assert_int_equal(header_id_of(SLICE("Access-Control-Allow-Credentials")), HEADER_OTHER);

@@ -1,5 +1,7 @@
 #include "http/body.h"
 
+#include <errno.h>
+
 void body_init_empty(struct body *body)
 {
     *body = (struct body){.ended = true};
@@ -47,6 +49,16 @@ int body_read(struct body *body, struct slice *out, unsigned max, int64_t deadli
     int count = body->ops->read(body, out, max, deadline);
     for (int i = 0; i < count; i++)
         body->bytes_read += (int64_t)out[i].len;
+    return count;
+}
+
+int body_splice(struct body *body, struct io_pipe **pipe, int64_t deadline)
+{
+    if (!body->ops || body->ended || !body->ops->splice)
+        return -EOPNOTSUPP;
+    int count = body->ops->splice(body, pipe, deadline);
+    if (count > 0)
+        body->bytes_read += count;
     return count;
 }
 

@@ -14,6 +14,7 @@
 enum { BODY_SLICES_MAX = 8 }; /* most slices that consumers ask for at once */
 
 struct body;
+struct io_pipe;
 
 struct body_ops {
     /* Fills up to `max` slices. Returns their number (at least 1), 0 at the end of the body, or a
@@ -22,6 +23,10 @@ struct body_ops {
      * -EIO (the layer that makes it failed).
      * After a failure other than -ETIMEDOUT every later read fails in the same way. */
     int (*read)(struct body *body, struct slice *out, unsigned max, int64_t deadline);
+    /* May be NULL: gives the next bytes in a pipe (io/pipe.h), which is then the caller's, so that
+     * they reach his socket without entering the process. Returns how many; 0: what comes next is
+     * to be read; -EOPNOTSUPP: so is all that is left; -ETIMEDOUT or -ECANCELED. */
+    int (*splice)(struct body *body, struct io_pipe **pipe, int64_t deadline);
     /* Called once when nobody will read any more, read to its end or not. */
     void (*release)(struct body *body);
 };
@@ -42,6 +47,9 @@ void body_init_bytes(struct body *body, struct slice bytes);
 
 /* Reads as body_ops.read does; an empty body gives 0. */
 int body_read(struct body *body, struct slice *out, unsigned max, int64_t deadline);
+
+/* Gives bytes as body_ops.splice does; -EOPNOTSUPP of a body that cannot. */
+int body_splice(struct body *body, struct io_pipe **pipe, int64_t deadline);
 
 /* Makes a body that was read readable from its start again. False if its bytes are gone. */
 bool body_rewind(struct body *body);

@@ -54,7 +54,10 @@ struct client_exchange_ops {
     /* As the read of body_ops. */
     int (*read_body)(struct client_exchange *exchange, struct body *body, struct slice *out,
                      unsigned max, int64_t deadline);
-    /* Ends the reading of the response with an error of ours. */
+    /* As the splice of body_ops; NULL where a body's bytes are mixed with others. */
+    int (*splice_body)(struct client_exchange *exchange, struct body *body, struct io_pipe **pipe,
+                       int64_t deadline);
+    /* Ends the reading of the response with an error of ours; not of one that is being spliced. */
     void (*fail)(struct client_exchange *exchange, int error);
     /* Has the origin begun an answer, if only a part of a head? */
     bool (*heard)(const struct client_exchange *exchange);

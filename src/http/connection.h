@@ -47,6 +47,9 @@ struct connection {
     struct proxy_info *proxied; /* what a proxy in front has said of the client; owned; or NULL */
 };
 
+/* server.c: where the client has come to. Returns 0 or -ENOMEM. */
+int connection_set_local(struct connection *connection, const struct address *local);
+
 /* server.c: starts what the listener is for, behind what has to come before it. Bytes may be queued
  * already; the connection may be closed when this returns, unless the stream has yet to start. */
 void connection_start_protocol(struct connection *connection);

@@ -28,6 +28,7 @@ int h1_client_open(struct h1_client **out, struct io *io, const struct address *
     client->exchange.ops = &h1_client_ops;
     client->stream.owner = client;
     client->stream.on_closed = client_closed;
+    client->stream.piecewise = !tls;
     list_init(&client->link);
     timer_init(&client->idle, NULL, client);
     h1_input_init(&client->input, &client->stream, false);
@@ -248,6 +249,15 @@ static int read_body(struct client_exchange *exchange, struct body *body, struct
     return result;
 }
 
+static int splice_body(struct client_exchange *exchange, struct body *body, struct io_pipe **pipe,
+                       int64_t deadline)
+{
+    struct h1_client *client = h1_client_of(exchange);
+    int result = h1_input_splice_body(&client->input, body, pipe, deadline);
+    exchange->response_ended = client->input.ended;
+    return result;
+}
+
 static void fail(struct client_exchange *exchange, int error)
 {
     stream_fail(&h1_client_of(exchange)->stream, error);
@@ -263,6 +273,7 @@ static struct stream *detach(struct client_exchange *exchange)
 {
     struct h1_client *client = h1_client_of(exchange);
     h1_input_fini(&client->input);
+    client->stream.piecewise = false;
     return &client->stream;
 }
 
@@ -272,6 +283,7 @@ const struct client_exchange_ops h1_client_ops = {
     .read_head = read_head,
     .begin_body = begin_body,
     .read_body = read_body,
+    .splice_body = splice_body,
     .fail = fail,
     .heard = heard,
     .detach = detach,

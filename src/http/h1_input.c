@@ -1,15 +1,25 @@
 #include "http/h1_input.h"
 
 #include "base/clock.h"
+#include "net/stream_splice.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+enum { SPLICE_BYTES_MIN = 256 << 10 }; /* with fewer to come, splicing does not pay */
+
 void h1_input_init(struct h1_input *input, struct stream *stream, bool is_request)
 {
     *input = (struct h1_input){.stream = stream, .is_request = is_request};
+}
+
+/* Does splicing what is left of the body pay, and is it possible? */
+static bool may_splice(const struct h1_input *input)
+{
+    return input->framing == H1_BODY_LENGTH && input->left >= SPLICE_BYTES_MIN &&
+           !input->stream->filter;
 }
 
 static void forget_partial(struct h1_input *input)
@@ -115,8 +125,15 @@ void h1_input_begin_body(struct h1_input *input, const struct h1_head *head, str
         body_init_empty(body);
         return;
     }
-    if (head->framing == H1_BODY_CHUNKED)
-        input->chunks = (struct h1_chunk_decoder){.arena = arena, .trailers = trailers};
+    /* What follows on this connection will be as long, if experience is anything to go by. */
+    input->stream->piecewise = !input->is_request && may_splice(input);
+    if (head->framing == H1_BODY_CHUNKED) {
+        input->chunks = arena_zalloc(arena, sizeof(*input->chunks));
+        if (input->chunks)
+            *input->chunks = (struct h1_chunk_decoder){.arena = arena, .trailers = trailers};
+        else
+            input->failed = -ENOMEM;
+    }
     *body = (struct body){
         .ops = ops,
         .source = input,
@@ -182,7 +199,7 @@ static int read_chunked(struct h1_input *input, struct slice *out, unsigned max,
     while (count < max && input->stream->first) {
         struct io_buf *buf = input->stream->first;
         struct slice rest = slice_of(buf->data, buf->len);
-        int result = h1_chunk_decode(&input->chunks, &rest, &out[count]);
+        int result = h1_chunk_decode(input->chunks, &rest, &out[count]);
         buf->data = (char *)rest.ptr;
         buf->len = (uint32_t)rest.len;
         if (!buf->len)
@@ -223,10 +240,18 @@ static int64_t read_deadline(const struct h1_input *input, int64_t deadline)
     return own < deadline ? own : deadline;
 }
 
+/* What was spliced is to be read now. */
+static void end_splicing(struct h1_input *input)
+{
+    if (input->stream->paused)
+        stream_resume(input->stream);
+}
+
 /* Waits until something of the body can be read; an end of the stream here cuts the body short,
  * unless the end is what frames it. */
 static int wait_body(struct h1_input *input, int64_t deadline)
 {
+    end_splicing(input);
     int result = stream_wait_readable(input->stream, read_deadline(input, deadline));
     if (result == STREAM_EOF && input->framing != H1_BODY_UNTIL_CLOSE)
         return -ECONNRESET;
@@ -261,6 +286,8 @@ static int read_some(struct h1_input *input, struct slice *out, unsigned max, in
     }
     if (result < 0 && result != -ETIMEDOUT && result != -ECANCELED)
         input->failed = result;
+    if (input->ended)
+        end_splicing(input);
     return result;
 }
 
@@ -270,6 +297,24 @@ int h1_input_read_body(struct h1_input *input, struct body *body, struct slice *
     int result = read_some(input, out, max, deadline);
     body->ended = input->ended;
     return result;
+}
+
+int h1_input_splice_body(struct h1_input *input, struct body *body, struct io_pipe **pipe,
+                         int64_t deadline)
+{
+    struct stream *stream = input->stream;
+    h1_input_release_held(input);
+    if (input->failed || (!stream->paused && !may_splice(input)))
+        return -EOPNOTSUPP;
+    int count = stream_splice_in(stream, input->left, pipe, read_deadline(input, deadline));
+    if (count <= 0)
+        return count;
+    input->left -= (uint64_t)count;
+    input->seen_bytes += (uint64_t)count;
+    input->ended = body->ended = input->left == 0;
+    if (input->ended)
+        end_splicing(input);
+    return count;
 }
 
 int h1_input_discard_body(struct h1_input *input, uint64_t max_bytes, int64_t deadline)

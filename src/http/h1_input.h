@@ -25,14 +25,14 @@ struct h1_input {
 
     /* The body behind the last head. */
     enum h1_framing framing;
-    uint64_t left;       /* H1_BODY_LENGTH: bytes to come */
-    uint64_t max_bytes;  /* of the body; 0: no bound */
-    uint64_t seen_bytes; /* of the body */
-    uint32_t timeout_ms; /* between two reads; 0: none */
-    struct h1_chunk_decoder chunks;
-    struct io_buf *held; /* lent out by the last read; owned */
-    bool ended;          /* the body was read to its end */
-    int failed;          /* the negative error that every later read repeats */
+    uint32_t timeout_ms;             /* between two reads; 0: none */
+    uint64_t left;                   /* H1_BODY_LENGTH: bytes to come */
+    uint64_t max_bytes;              /* of the body; 0: no bound */
+    uint64_t seen_bytes;             /* of the body */
+    struct h1_chunk_decoder *chunks; /* H1_BODY_CHUNKED; in the arena of the message */
+    struct io_buf *held;             /* lent out by the last read; owned */
+    bool ended;                      /* the body was read to its end */
+    int failed;                      /* the negative error that every later read repeats */
 };
 
 void h1_input_init(struct h1_input *input, struct stream *stream, bool is_request);
@@ -61,6 +61,10 @@ void h1_input_begin_body(struct h1_input *input, const struct h1_head *head, str
 /* The read of body_ops. */
 int h1_input_read_body(struct h1_input *input, struct body *body, struct slice *out, unsigned max,
                        int64_t deadline);
+
+/* The splice of body_ops. */
+int h1_input_splice_body(struct h1_input *input, struct body *body, struct io_pipe **pipe,
+                         int64_t deadline);
 
 /* Reads and drops what is left of the body, at most `max_bytes`. Returns 0 when it has ended, or a
  * negative errno: -EMSGSIZE when there is more. */

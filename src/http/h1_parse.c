@@ -39,15 +39,17 @@ static bool suspicious(const char *bytes)
     return (((word - each * ' ') & ~word) | ((from_del - each) & ~from_del)) & top;
 }
 
-/* Eight at a time: nearly all are clean. */
+/* Eight at a time: nearly all are clean. The last eight may overlap those before them. */
 static bool has_control(const char *line, uint32_t len)
 {
     enum { WORD = sizeof(uint64_t) };
-    uint32_t i = 0;
-    for (; i + WORD <= len; i += WORD)
+    if (len < WORD)
+        return any_control(line, len);
+    for (uint32_t i = 0; i < len - WORD; i += WORD)
         if (suspicious(line + i) && any_control(line + i, WORD))
             return true;
-    return any_control(line + i, len - i);
+    const char *last = line + len - WORD;
+    return suspicious(last) && any_control(last, WORD);
 }
 
 /* A line without its CR LF. A TAB is fine in a field's value and nowhere in the first line. */
@@ -160,14 +162,18 @@ static int refuse_field(struct fields *fields, int refusal, const char *why)
     return -1;
 }
 
-/* llhttp lets some names and values through that RFC 9112 section 5 does not. */
+/* llhttp lets some names and values through that RFC 9112 section 5 does not. Known names are
+ * valid.
+ */
 static int on_value_complete(llhttp_t *parser)
 {
     struct fields *fields = parser->data;
     struct slice name = fields->name;
-    if (!header_name_valid(name) || name.ptr[-1] != '\n' || name.ptr[name.len] != ':')
+    enum header_id id = header_id_of(name);
+    bool valid = id != HEADER_OTHER || header_name_valid(name);
+    if (!valid || name.ptr[-1] != '\n' || name.ptr[name.len] != ':')
         return refuse_field(fields, H1_MALFORMED, "a malformed header name");
-    if (headers_add(fields->headers, name, slice_trim(fields->value)) != 0)
+    if (headers_add_id(fields->headers, id, name, slice_trim(fields->value)) != 0)
         return refuse_field(fields, H1_NO_MEMORY, "out of memory");
     return 0;
 }

@@ -2,7 +2,8 @@
  * Answers: framing, the head in one pass, and the body as it comes.
  *
  *   head ─┬─ first pieces of the body, if they are there ─▶ one send
- *         └─ more pieces ─▶ a send each ─▶ last chunk and trailers with the last of them
+ *         ├─ more pieces ─▶ a send each ─▶ last chunk and trailers with the last of them
+ *         └─ or a long body as it came ─▶ through pipes
  */
 #include "http/h1_connection.h"
 
@@ -13,6 +14,7 @@
 #include "base/log.h"
 #include "coro/coro.h"
 #include "http/h1_write.h"
+#include "net/stream_splice.h"
 
 enum {
     HEAD_RESERVE_BYTES = 512,
@@ -28,7 +30,8 @@ struct sending {
     struct h1_out head; /* not sent yet while head.len > 0 */
     bool chunked;
     bool bodyless;
-    bool keep; /* the connection stays */
+    bool keep;   /* the connection stays */
+    bool copied; /* the body, or what is left of it, cannot be spliced */
     char chunk_header[H1_CHUNK_HEADER_MAX_BYTES];
 };
 
@@ -192,6 +195,36 @@ static int send_head_alone(struct sending *sending)
     return send_bytes(sending, &iov, 1);
 }
 
+/* Can the body's bytes pass as they are? */
+static bool may_splice(const struct sending *sending)
+{
+    return !sending->copied && !sending->chunked && !sending->connection->base.stream.filter;
+}
+
+/* Passes on what the body gives through a pipe. Returns the number of bytes or a negative errno; 0:
+ * the next ones are to be read. */
+static int splice_pieces(struct sending *sending, bool *body_failed)
+{
+    int64_t deadline = sending->exchange->total_deadline;
+    struct io_pipe *pipe;
+    if (sending->head.len || !may_splice(sending))
+        return 0;
+    int count = body_splice(&sending->response->body, &pipe, deadline);
+    if (count == -EOPNOTSUPP) {
+        sending->copied = true;
+        return 0;
+    }
+    if (count <= 0) {
+        *body_failed = count < 0;
+        return count;
+    }
+    int result = stream_splice_out(&sending->connection->base.stream, pipe, deadline);
+    if (result < 0)
+        return result;
+    sending->exchange->bytes_sent += (uint64_t)count;
+    return count;
+}
+
 /* Pulls the body and sends it. Returns 0 or a negative errno; *body_failed tells whose fault. */
 static int send_body(struct sending *sending, bool *body_failed)
 {
@@ -200,8 +233,12 @@ static int send_body(struct sending *sending, bool *body_failed)
         struct slice pieces[BODY_SLICES_MAX];
         /* With the head still to go nothing is waited for: what is there goes with it. */
         int64_t deadline = sending->head.len ? DEADLINE_NOW : sending->exchange->total_deadline;
+        int result = splice_pieces(sending, body_failed);
+        if (result < 0 || (result > 0 && body->ended))
+            return result < 0 ? result : 0;
+        if (result > 0)
+            continue;
         int count = body_read(body, pieces, BODY_SLICES_MAX, deadline);
-        int result;
         if (count == -ETIMEDOUT && sending->head.len) {
             result = send_head_alone(sending);
         } else if (count < 0) {

@@ -1,5 +1,6 @@
 #include "http/headers.h"
 
+#include <assert.h>
 #include <errno.h>
 
 enum { FIRST_CAPACITY = 16 };
@@ -56,9 +57,45 @@ static const uint8_t ids_by_length[20][5] = {
     [19] = {HEADER_PROXY_AUTHORIZATION},
 };
 
+static_assert(HEADER_ID_COUNT <= 64, "ids are bits of headers.present");
+
 void headers_init(struct headers *headers, struct arena *arena)
 {
     *headers = (struct headers){.arena = arena};
+}
+
+/* Is it the same but for case, byte by byte? Only letters have a case: they are those bytes of a
+ * name, in lower case, that have the bit 0x40. */
+static bool same_word(const char *text, const char *lower)
+{
+    uint64_t a, b;
+    memcpy(&a, text, sizeof(a));
+    memcpy(&b, lower, sizeof(b));
+    return ((a ^ b) & ~(b >> 1 & UINT64_C(0x2020202020202020))) == 0;
+}
+
+static bool same_half(const char *text, const char *lower)
+{
+    uint32_t a, b;
+    memcpy(&a, text, sizeof(a));
+    memcpy(&b, lower, sizeof(b));
+    return ((a ^ b) & ~(b >> 1 & UINT32_C(0x20202020))) == 0;
+}
+
+/* As slice_equal_nocase, of texts of the same length; the last bytes may be compared twice. */
+static bool is_named(struct slice text, struct slice lower)
+{
+    enum { WORD = sizeof(uint64_t), HALF = sizeof(uint32_t) };
+    size_t len = text.len;
+    if (len < HALF)
+        return slice_equal_nocase(text, lower);
+    if (len < WORD)
+        return same_half(text.ptr, lower.ptr) &&
+               same_half(text.ptr + len - HALF, lower.ptr + len - HALF);
+    for (size_t i = 0; i < len - WORD; i += WORD)
+        if (!same_word(text.ptr + i, lower.ptr + i))
+            return false;
+    return same_word(text.ptr + len - WORD, lower.ptr + len - WORD);
 }
 
 enum header_id header_id_of(struct slice name)
@@ -66,7 +103,7 @@ enum header_id header_id_of(struct slice name)
     if (name.len >= sizeof(ids_by_length) / sizeof(ids_by_length[0]))
         return HEADER_OTHER;
     for (const uint8_t *id = ids_by_length[name.len]; *id; id++)
-        if (slice_equal_nocase(name, names[*id]))
+        if (is_named(name, names[*id]))
             return (enum header_id) * id;
     return HEADER_OTHER;
 }
@@ -91,6 +128,7 @@ int headers_add_id(struct headers *headers, enum header_id id, struct slice name
         return -ENOMEM;
     headers->items[headers->count++] =
         (struct header){.name = name, .value = value, .id = (uint16_t)id};
+    headers->present |= UINT64_C(1) << id;
     return 0;
 }
 
@@ -107,6 +145,8 @@ static uint32_t index_behind(const struct headers *headers, const struct header 
 struct header *headers_find_id(const struct headers *headers, enum header_id id,
                                const struct header *from)
 {
+    if (!(headers->present >> id & 1))
+        return NULL;
     for (uint32_t i = index_behind(headers, from); i < headers->count; i++)
         if (headers->items[i].id == id && !headers->items[i].removed)
             return &headers->items[i];
@@ -159,6 +199,7 @@ unsigned headers_remove_id(struct headers *headers, enum header_id id)
     unsigned count = 0;
     for (struct header *header = NULL; (header = headers_find_id(headers, id, header)); count++)
         header->removed = true;
+    headers->present &= ~(UINT64_C(1) << id);
     return count;
 }
 

@@ -55,6 +55,7 @@ struct headers {
     struct header *items; /* in the arena */
     uint32_t count;       /* of items, holes included */
     uint32_t capacity;
+    uint64_t present;    /* ids (bits) of which there may be fields; of the others there is none */
     struct arena *arena; /* borrowed */
 };
 

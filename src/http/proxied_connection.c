@@ -104,7 +104,7 @@ static int adopt(struct connection *connection, struct slice bytes, const char *
     connection->proxied = info;
     if (info->header.source.len) {
         stream->remote = info->header.source;
-        stream->local = info->header.destination;
+        return connection_set_local(connection, &info->header.destination) ? -ENOMEM : 1;
     }
     return 1;
 }

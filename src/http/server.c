@@ -1,6 +1,7 @@
 #include "http/server.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <linux/tcp.h>
 #include <stdlib.h>
@@ -66,6 +67,31 @@ static void count_connections(struct http_server *server, int difference)
     limits_add_connections(&server->admission.limits, server->admission.listener, difference);
 }
 
+static void free_local(struct connection *connection)
+{
+    if (connection->stream.local != &connection->listener->local)
+        free((struct address *)connection->stream.local);
+    connection->stream.local = &connection->listener->local;
+}
+
+/* Nearly all clients of a listener come to one address, which these share: a connection is to be
+ * small. */
+int connection_set_local(struct connection *connection, const struct address *local)
+{
+    struct address *shared = &connection->listener->local;
+    free_local(connection);
+    if (!shared->len)
+        *shared = *local;
+    if (address_equal(shared, local))
+        return 0;
+    struct address *own = malloc(sizeof(*own));
+    if (!own)
+        return -ENOMEM;
+    *own = *local;
+    connection->stream.local = own;
+    return 0;
+}
+
 static void connection_closed(struct stream *stream)
 {
     struct connection *connection = stream->owner;
@@ -76,6 +102,7 @@ static void connection_closed(struct stream *stream)
     bool handed_on = connection->server != connection->listener;
     struct service *held = handed_on ? connection->server->service : NULL;
     connection->protocol->closed(connection);
+    free_local(connection);
     list_remove(&connection->link);
     admission_leave(connection);
     count_connections(connection->listener, -1);
@@ -102,17 +129,19 @@ static void init_stream(struct connection *connection, int fd, const struct addr
     stream->on_closed = connection_closed;
     stream->movable = true;
     stream->remote = *remote;
+    stream->local = &connection->listener->local;
 }
 
-static void settle_stream(struct connection *connection)
+/* Returns 0 or -ENOMEM. */
+static int settle_stream(struct connection *connection)
 {
     struct http_server *server = connection->server;
     struct stream *stream = &connection->stream;
     int fd = stream->fd;
-    stream->local.len = sizeof(struct sockaddr_un);
-    if (getsockname(fd, &stream->local.any, &stream->local.len) != 0)
-        stream->local.len = 0;
-    stream->local_socket = stream->local.any.sa_family == AF_UNIX;
+    struct address local = {.len = sizeof(struct sockaddr_un)};
+    if (getsockname(fd, &local.any, &local.len) != 0)
+        local.len = 0;
+    stream->local_socket = local.any.sa_family == AF_UNIX;
     if (!stream->local_socket) {
         int on = 1;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
@@ -120,6 +149,7 @@ static void settle_stream(struct connection *connection)
     if (server->config.keepalive_ms)
         stream_keepalive(stream, server->config.keepalive_ms);
     stream->send_stall_ms = server->config.send_timeout_ms;
+    return connection_set_local(connection, &local);
 }
 
 void connection_start_protocol(struct connection *connection)
@@ -169,6 +199,13 @@ static void refuse(struct http_server *server, int fd)
     io_close_fd(server->io, fd);
 }
 
+static void nothing_held(struct connection *connection)
+{
+    (void)connection;
+}
+
+static const struct protocol none_yet = {.closed = nothing_held};
+
 void http_server_accept(struct http_server *server, int fd)
 {
     struct address remote;
@@ -189,8 +226,14 @@ void http_server_accept(struct http_server *server, int fd)
     }
     server->accepted++;
     counters_add(COUNTER_CONNECTIONS_ACCEPTED, 1);
+    connection->protocol = &none_yet;
     init_stream(connection, fd, &remote);
-    settle_stream(connection);
+    if (settle_stream(connection) != 0) {
+        log_warn("no memory for a connection's address: it is closed");
+        counters_add(COUNTER_REFUSED_MEMORY, 1);
+        stream_abort(&connection->stream);
+        return;
+    }
     connection->starting = true;
     if (proxied)
         proxied_connection_start(connection);
@@ -204,17 +247,11 @@ void http_server_accept(struct http_server *server, int fd)
     stream_start(&connection->stream);
 }
 
-static void nothing_held(struct connection *connection)
-{
-    (void)connection;
-}
-
 /* Whatever was allowed when it was let in: it is here now, and counts. */
 struct connection *http_server_adopt(struct http_server *server, int fd,
                                      const struct address *remote, const struct address *local)
 {
     uint64_t source = admission_count(&server->admission, &server->config, remote);
-    static const struct protocol none_yet = {.closed = nothing_held};
     struct connection *connection = add_connection(server, source);
     if (!connection) {
         admission_give(&server->admission, &source);
@@ -222,7 +259,10 @@ struct connection *http_server_adopt(struct http_server *server, int fd,
     }
     connection->protocol = &none_yet;
     init_stream(connection, fd, remote);
-    connection->stream.local = *local;
+    if (connection_set_local(connection, local) != 0) {
+        connection_closed(&connection->stream);
+        return NULL;
+    }
     return connection;
 }
 
@@ -276,7 +316,7 @@ void connection_begin_exchange(struct connection *connection, struct exchange *e
     request->tls = tls_stream_session(&connection->stream);
     request->scheme = request->tls ? SLICE("https") : SLICE("http");
     request->remote = &connection->stream.remote;
-    request->local = &connection->stream.local;
+    request->local = connection->stream.local;
     request->proxied = connection->proxied;
     exchange->codec = codec;
     exchange->connection = connection;
@@ -330,7 +370,7 @@ void connection_note_refusal(const struct connection *connection, struct exchang
                              uint16_t status, const char *why)
 {
     exchange->request.remote = &connection->stream.remote;
-    exchange->request.local = &connection->stream.local;
+    exchange->request.local = connection->stream.local;
     note(connection->server->service, exchange, status, why);
 }
 

@@ -22,6 +22,7 @@ struct http_server {
     uint32_t connection_count;
     bool draining;
     struct admission admission; /* whom it lets in */
+    struct address local;       /* where its first client came to; len 0: none has come */
     uint64_t accepted;          /* connections */
     uint64_t requests;          /* complete heads */
 };

@@ -81,13 +81,20 @@ void io_trim_later(struct io *io);
 /* Reads the clock; once a turn, after waiting. */
 void io_tick(struct io *io);
 
-/* Ends the operation: it is the caller's again, and may be gone when this returns. */
-static inline void io_finish(struct io *io, struct io_op *op, int result)
+/* Ends the operation, with the buffer of a receive or NULL: it is the caller's again, and may be
+ * gone when this returns. */
+static inline void io_finish_with(struct io *io, struct io_op *op, int result, struct io_buf *buf)
 {
     op->state.in_flight = false;
     io->in_flight--;
     io->stats.completions++;
-    op->done(op, result, NULL, false);
+    io->stats.buffers_held += buf != NULL;
+    op->done(op, result, buf, false);
+}
+
+static inline void io_finish(struct io *io, struct io_op *op, int result)
+{
+    io_finish_with(io, op, result, NULL);
 }
 
 /* Reports an event of a multishot operation that goes on; it may be cancelled when this returns. */

@@ -410,10 +410,15 @@ static void note_event(struct epoll *epoll, const struct epoll_event *event)
     }
 }
 
-static void end(struct io *io, struct io_op *op, int result)
+static void end_with(struct io *io, struct io_op *op, int result, struct io_buf *buf)
 {
     leave_slot(io->impl, op);
-    io_finish(io, op, result);
+    io_finish_with(io, op, result, buf);
+}
+
+static void end(struct io *io, struct io_op *op, int result)
+{
+    end_with(io, op, result, NULL);
 }
 
 /* May the operation go on after a report? */
@@ -439,6 +444,10 @@ static bool recv_once(struct io *io, struct io_op *op)
         if ((size_t)count < io->pool.buffer_bytes && !slot->hangup)
             slot->readable = false;
         buf->len = (uint32_t)count;
+        if (op->once) {
+            end_with(io, op, (int)count, buf);
+            return false;
+        }
         io_report(io, op, (int)count, buf);
         return readable_still(epoll, op);
     }

@@ -39,7 +39,8 @@ struct io_buf {
 enum io_op_kind {
     IO_OP_ACCEPT,  /* multishot, unless `once`: result is a connected, non-blocking, close-on-exec
                       descriptor; a multishot one may take all that wait before it can be stopped */
-    IO_OP_RECV,    /* multishot: result > 0 with `buf`; 0 is the end of the stream */
+    IO_OP_RECV,    /* multishot, unless `once`: result > 0 with `buf`; 0 is the end of the stream. A
+                      multishot one takes all that is there, into as many buffers */
     IO_OP_SEND,    /* sends all of `msg`, however many kernel operations that takes; result is the
                       byte count of the whole message, or negative (some may have been sent) */
     IO_OP_CONNECT, /* of a non-blocking descriptor; result 0 when connected */
@@ -69,7 +70,7 @@ struct io_op {
             socklen_t address_len;
         } connect;
         short events; /* POLL */
-        bool once;    /* ACCEPT: ends with the first */
+        bool once;    /* ACCEPT, RECV: ends with the first */
         struct {
             void *data;
             size_t len;

@@ -84,13 +84,13 @@ void io_pipe_release(struct io *io, struct io_pipe *pipe)
     io_trim_later(io);
 }
 
-int io_pipe_fill(struct io_pipe *pipe, int socket)
+int io_pipe_fill(struct io_pipe *pipe, int socket, uint64_t bytes_max)
 {
     assert(pipe->bytes == 0);
+    size_t room = bytes_max < pipe->bytes_max ? bytes_max : pipe->bytes_max;
     ssize_t count;
     do
-        count = splice(socket, NULL, pipe->in, NULL, pipe->bytes_max,
-                       SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+        count = splice(socket, NULL, pipe->in, NULL, room, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
     while (count < 0 && errno == EINTR);
     if (count < 0)
         return -errno;

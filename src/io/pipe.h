@@ -32,9 +32,9 @@ bool io_pipe_any(const struct io *io);
 /* Gives it back. One that still holds bytes is closed: nobody else shall get these. */
 void io_pipe_release(struct io *io, struct io_pipe *pipe);
 
-/* Moves what a socket has received into an empty pipe. Returns the number of bytes, 0 at the end of
- * the stream, or a negative errno: -EAGAIN if nothing is there. */
-int io_pipe_fill(struct io_pipe *pipe, int socket);
+/* Moves what a socket has received, at most `bytes_max`, into an empty pipe. Returns the number of
+ * bytes, 0 at the end of the stream, or a negative errno: -EAGAIN if nothing is there. */
+int io_pipe_fill(struct io_pipe *pipe, int socket, uint64_t bytes_max);
 
 /* Moves what a pipe holds to a socket, as far as that takes it. Returns the number of bytes or a
  * negative errno: -EAGAIN if the socket takes none. */

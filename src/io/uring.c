@@ -20,11 +20,12 @@
 #include <unistd.h>
 
 enum {
-    ENTRIES = 4096,       /* submission entries unless the options say otherwise */
-    RING_BUFFERS = 1024,  /* entries of a buffer ring, a power of two */
-    RING_FILL_MIN = 64,   /* buffers kept in it at first: few, so that they stay in the cache */
-    FILL_DECAY_MS = 5000, /* after so long without starving, half as many are enough */
-    NO_OP = 0,            /* user data of requests whose completion nobody waits for */
+    ENTRIES = 4096,         /* submission entries unless the options say otherwise */
+    RING_BUFFERS = 1024,    /* entries of a buffer ring, a power of two */
+    RING_FILL_MIN = 64,     /* buffers kept in it at first: few, so that they stay in the cache */
+    STREAMS_FILL_MAX = 128, /* and at most, for streams: starving costs less than cold memory */
+    FILL_DECAY_MS = 5000,   /* after so long without starving, half as many are enough */
+    NO_OP = 0,              /* user data of requests whose completion nobody waits for */
 };
 
 /* Buffers that the kernel may fill: a group for streams and one for datagrams, which is made when
@@ -38,6 +39,7 @@ struct buffer_ring {
     uint32_t free_id_count;
     uint32_t filled;    /* buffers that the kernel has */
     uint32_t fill_goal; /* how many it is to have: doubled when they ran out */
+    uint32_t fill_max;
     int64_t fill_changed_ms;
 };
 
@@ -80,6 +82,7 @@ static int create(struct io *io, const struct io_options *options)
         return -ENOMEM;
     int result = open_ring(uring, options->entries ? options->entries : ENTRIES);
     if (result == 0) {
+        uring->streams.fill_max = STREAMS_FILL_MAX;
         result = open_buffer_ring(io, uring, &uring->streams, &io->pool, 0);
         if (result < 0)
             io_uring_queue_exit(&uring->ring);
@@ -190,7 +193,10 @@ static void close_buffer_ring(struct buffer_ring *ring)
 static int open_datagrams(struct io *io, struct uring *uring)
 {
     struct buffer_ring *ring = calloc(1, sizeof(*ring));
-    int result = ring ? open_buffer_ring(io, uring, ring, &io->datagrams, 1) : -ENOMEM;
+    if (!ring)
+        return -ENOMEM;
+    ring->fill_max = RING_BUFFERS;
+    int result = open_buffer_ring(io, uring, ring, &io->datagrams, 1);
     if (result < 0)
         free(ring);
     else
@@ -312,7 +318,10 @@ static void submit(struct io *io, struct io_op *op)
         prepare_accept(sqe, op);
         break;
     case IO_OP_RECV:
-        io_uring_prep_recv_multishot(sqe, op->fd, NULL, 0, 0);
+        if (op->once)
+            io_uring_prep_recv(sqe, op->fd, NULL, 0, 0);
+        else
+            io_uring_prep_recv_multishot(sqe, op->fd, NULL, 0, 0);
         sqe->flags |= IOSQE_BUFFER_SELECT;
         sqe->buf_group = ((struct uring *)io->impl)->streams.group;
         break;
@@ -403,7 +412,7 @@ static void starve(struct io *io, struct buffer_ring *ring, struct io_op *op)
 {
     if (!bufpool_any(ring->pool)) {
         io->stats.buffer_waits++;
-    } else if (ring->fill_goal < RING_BUFFERS && ring->filled == 0) {
+    } else if (ring->fill_goal < ring->fill_max && ring->filled == 0) {
         ring->fill_goal *= 2;
         ring->fill_changed_ms = io->now_ms;
     }
@@ -428,6 +437,10 @@ static void complete_recv(struct io *io, struct io_op *op, int result, uint32_t 
     if (result > 0) {
         assert(buf); /* every receive selects one */
         buf->len = (uint32_t)result;
+        if (op->once) {
+            io_finish_with(io, op, result, buf);
+            return;
+        }
         io_report(io, op, result, buf);
         if (!(flags & IORING_CQE_F_MORE))
             rearm(io, op);

@@ -354,7 +354,7 @@ static void begin(struct l4_conn *conn, struct connection *connection)
     struct exchange *exchange = conn->exchange;
     conn->connection = connection;
     conn->remote = connection->stream.remote;
-    conn->local = connection->stream.local;
+    conn->local = *connection->stream.local;
     conn->idle_timeout_ms = connection->server->config.tunnel_idle_timeout_ms;
     connection_begin_exchange(connection, exchange, &l4_codec, connection->coro);
     dress(conn);

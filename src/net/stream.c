@@ -13,6 +13,7 @@
 #include "coro/coro.h"
 #include "io/wait.h"
 
+
 enum {
     HANGUP_CHECK_MS = 250,
     KEEPALIVE_PROBES = 3,
@@ -160,8 +161,11 @@ static void arm(struct stream *stream)
     if (!stream->started || stream->paused || stream->closing || stream->end != STREAM_OPEN ||
         stream->queued >= queue_max(stream) || io_op_in_flight(&stream->recv))
         return;
-    stream->recv =
-        (struct io_op){.kind = IO_OP_RECV, .fd = stream->fd, .done = recv_done, .owner = stream};
+    stream->recv = (struct io_op){.kind = IO_OP_RECV,
+                                  .fd = stream->fd,
+                                  .once = stream->piecewise,
+                                  .done = recv_done,
+                                  .owner = stream};
     io_submit(stream->io, &stream->recv);
 }
 

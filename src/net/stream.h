@@ -72,21 +72,22 @@ enum stream_side { STREAM_UNCOUNTED, STREAM_OF_CLIENT, STREAM_OF_PEER };
 struct stream {
     struct io *io;
     int fd;                             /* -1 when closed */
+    enum stream_side side;              /* set by whoever opens it */
     struct io_op recv;                  /* multishot, in flight while more may be queued */
     struct timer hangup;                /* behind the end: when to look for a reset next */
     struct stream_write *write;         /* under way, or NULL */
     struct stream_write *next_write;    /* waits for the filter's own; NULL if none */
     const struct stream_filter *filter; /* or NULL */
     void *filter_state;
-    enum stream_side side; /* set by whoever opens it */
-    bool shut;             /* stream_shutdown was called */
-    bool sending;          /* a coroutine is inside stream_send */
-    struct io_buf *first;  /* received and unread, oldest first; owned */
+    struct io_buf *first; /* received and unread, oldest first; owned */
     struct io_buf *last;
     uint32_t queued;   /* buffers in that list */
     int end;           /* STREAM_OPEN, STREAM_EOF, or the negative error that ended it */
+    bool shut;         /* stream_shutdown was called */
+    bool sending;      /* a coroutine is inside stream_send */
     bool started;      /* stream_start was called */
     bool paused;       /* stream_pause was called */
+    bool piecewise;    /* receives a buffer at a time: the rest of what comes may be spliced */
     bool watch_hangup; /* after an end, hear of a reset too (reported as an arrival) */
     bool closing;      /* stream_close was called */
     bool reset;        /* close with RST */
@@ -104,7 +105,7 @@ struct stream {
     void *owner;           /* for the callbacks */
     struct tunnel *tunnel; /* that has taken the stream over, or NULL */
     struct address remote;
-    struct address local;
+    const struct address *local; /* where a client has come to, else NULL; borrowed */
     uint64_t bytes_in;
     uint64_t bytes_out;
 };

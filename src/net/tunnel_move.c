@@ -193,7 +193,8 @@ void tunnel_describe(const struct tunnel *tunnel, struct tunnel_state *state, in
     *client_fd = tunnel->out.from->fd;
     *peer_fd = tunnel->out.to->fd;
     state->client_remote = tunnel->out.from->remote;
-    state->client_local = tunnel->out.from->local;
+    if (tunnel->out.from->local)
+        state->client_local = *tunnel->out.from->local;
     state->peer_remote = tunnel->out.to->remote;
     state->moved_ms = tunnel->moved_ms;
     state->deadline_ms = options->deadline;

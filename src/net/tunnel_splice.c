@@ -119,7 +119,7 @@ static void fill(struct direction *direction)
         leave(direction);
         return;
     }
-    int count = io_pipe_fill(splice->pipe, direction->from->fd);
+    int count = io_pipe_fill(splice->pipe, direction->from->fd, UINT64_MAX);
     if (count > 0) {
         stream_count_in(direction->from, (uint32_t)count);
         splice->moved = true;

@@ -237,19 +237,36 @@ static void strip_hop_by_hop(struct response *response)
         headers_remove_id(headers, HEADER_UPGRADE);
 }
 
+static void log_broken_response(const struct forwarding *forwarding, int error)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    if (log_limit_pass(&limit, 10, &suppressed))
+        log_warn("request %llu: the response of peer %s broke off: %s",
+                 (unsigned long long)forwarding->request->id, forwarding->entry->peer->text,
+                 error == -ECONNRESET ? "closed before its end" : strerror(-error));
+}
+
 static int read_body(struct body *body, struct slice *out, unsigned max, int64_t deadline)
 {
     struct forwarding *forwarding = body->source;
     struct client_exchange *client = forwarding->client;
     int result = client->ops->read_body(client, body, out, max, deadline);
-    if (result < 0 && result != -ECANCELED && deadline != DEADLINE_NOW) {
-        static struct log_limit limit;
-        uint32_t suppressed;
-        if (log_limit_pass(&limit, 10, &suppressed))
-            log_warn("request %llu: the response of peer %s broke off: %s",
-                     (unsigned long long)forwarding->request->id, forwarding->entry->peer->text,
-                     result == -ECONNRESET ? "closed before its end" : strerror(-result));
-    }
+    if (result < 0 && result != -ECANCELED && deadline != DEADLINE_NOW)
+        log_broken_response(forwarding, result);
+    return result;
+}
+
+/* A response is not spliced as long as its request is sent: if that fails, reading has to end. */
+static int splice_body(struct body *body, struct io_pipe **pipe, int64_t deadline)
+{
+    struct forwarding *forwarding = body->source;
+    struct client_exchange *client = forwarding->client;
+    if (!client->ops->splice_body || forwarding->upload.active)
+        return -EOPNOTSUPP;
+    int result = client->ops->splice_body(client, body, pipe, deadline);
+    if (result == -ETIMEDOUT)
+        log_broken_response(forwarding, result);
     return result;
 }
 
@@ -258,7 +275,11 @@ static void release_body(struct body *body)
     settle(body->source);
 }
 
-static const struct body_ops response_body_ops = {.read = read_body, .release = release_body};
+static const struct body_ops response_body_ops = {
+    .read = read_body,
+    .splice = splice_body,
+    .release = release_body,
+};
 
 static enum outcome accept_upgrade(struct forwarding *forwarding)
 {

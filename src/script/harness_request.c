@@ -212,7 +212,8 @@ static void release_undeclared(struct body *body)
     (void)body; /* the bytes are the arena's */
 }
 
-static const struct body_ops undeclared_ops = {read_undeclared, release_undeclared};
+static const struct body_ops undeclared_ops = {.read = read_undeclared,
+                                               .release = release_undeclared};
 
 static void read_body(lua_State *L, struct request *request)
 {
