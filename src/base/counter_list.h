@@ -64,6 +64,7 @@ COUNTER(UDP_DATAGRAMS, "udp_datagrams", "", "", "Datagrams that clients have sen
 COUNTER(UDP_DROPPED, "udp_datagrams_dropped", "reason", "full", "Datagrams of either side that were dropped: a queue or a socket was full, or they were too long")
 COUNTER(UDP_TRUNCATED, "udp_datagrams_dropped", "reason", "length", "")
 COUNTER(LOG_LINES_DROPPED, "access_log_lines_dropped", "", "", "Lines of access logs that a full disk or a slow reader did not take")
+COUNTER(LOG_MESSAGES_DROPPED, "log_messages_dropped", "", "", "Messages of the log on standard error that a full disk or a slow reader did not take")
 COUNTER(LAYER_FAILURES, "layer_failures", "", "", "Errors that Lua layers have raised")
 COUNTER(RELOADS_DONE, "reloads", "result", "done", "Reloads of the site, by how they went")
 COUNTER(RELOADS_FAILED, "reloads", "result", "failed", "")
