@@ -36,7 +36,7 @@ t.on_both_backends("a log that nobody reads", function(backend)
       local path, held = unread_pipe()
       local directory = process.directory()
       process.run { "chmod", "777", directory }
-      local redirect = 'for site do :; done; chmod -R a+rX "${site%%%%/*}"; exec %s "$@" %d<>%s'
+      local redirect = 'for site do :; done; chmod -R a+rX "${site%%/*}"; exec %s "$@" %d<>%s'
       local running = program.start { io = backend, site = LOGGING_SITE, listeners = 0,
          program = how and program.public_copy(),
          arguments = how == "becomes" and { "--user", "nobody" } or nil,
