@@ -93,8 +93,8 @@ ml.hash = hash
 --- `send_buffer` of the socket (those of the system), `request_line_max` (8k), `head_max` (32k),
 --- `headers_max` (100), `body_max` (none), `requests_max` (none; per connection), `connections_max`
 --- (none; per worker), and against overload, each answered with a quick 503 and Retry-After that no layer
---- sees: `active_max` (none; while more requests, of any listener, are under way in the worker, tunnels
---- included) and `queue_time_max` (none; how long a request may have waited in the worker before anybody
+--- sees: `active_max` (none; while more requests, of any listener, are under way in the worker; tunnels, which
+--- may be quiet for hours, are none) and `queue_time_max` (none; how long a request may have waited in the worker before anybody
 --- came to it: what comes later would only make all others late). `server_name` ("monolake-lua"),
 --- `protocols` ({ "h1", "h2" }; a list of "h1", "h2", which TLS clients choose by ALPN, and "h2c", HTTP/2
 --- in the clear for clients that know it beforehand).

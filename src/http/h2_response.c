@@ -162,6 +162,7 @@ static int run_tunnel(struct h2_stream *stream, struct stream *origin)
         .send_timeout_ms = config->send_timeout_ms,
     };
     stream->tunnel = true;
+    exchange_becomes_tunnel(stream->exchange);
     stream->input.timeout_ms = 0;
     stream->input.max_bytes = 0;
     return h2_tunnel_run(&tunnel);
