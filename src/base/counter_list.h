@@ -29,6 +29,8 @@ COUNTER(HELD_BACK_BOUND, "accept_pauses", "reason", "connections", "Times that c
 COUNTER(HELD_BACK_RATE, "accept_pauses", "reason", "rate", "")
 COUNTER(HELD_BACK_FILES, "accept_pauses", "reason", "files", "")
 COUNTER(ACCEPT_FAILED, "accept_pauses", "reason", "error", "")
+COUNTER(SHED_CLIENTS, "idle_connections_shed", "side", "client", "Idle connections that were closed early, for others to have their descriptors or places")
+COUNTER(SHED_PEERS, "idle_connections_shed", "side", "peer", "")
 COUNTER(HANDSHAKES_FULL, "handshakes", "result", "full", "TLS handshakes with clients, by how they went")
 COUNTER(HANDSHAKES_RESUMED, "handshakes", "result", "resumed", "")
 COUNTER(HANDSHAKES_FAILED, "handshakes", "result", "failed", "")

@@ -12,6 +12,7 @@
 #include "coro/coro.h"
 #include "http/admission.h"
 #include "http/connection.h"
+#include "http/idle.h"
 #include "http/proxy_info.h"
 #include "tls/tls_stream.h"
 
@@ -77,6 +78,7 @@ static void connection_closed(struct stream *stream)
     struct service *held = handed_on ? connection->server->service : NULL;
     connection->protocol->closed(connection);
     list_remove(&connection->link);
+    idle_end(connection);
     admission_leave(connection);
     count_connections(connection->listener, -1);
     proxy_info_release(connection->proxied);
@@ -155,6 +157,7 @@ static struct connection *add_connection(struct http_server *server, uint64_t so
         return NULL;
     connection->server = connection->listener = server;
     connection->source = source;
+    list_init(&connection->idle_link);
     list_push_back(&server->connections, &connection->link);
     count_connections(server, 1);
     return connection;
