@@ -1,5 +1,7 @@
 --- What runs out is told of, costs nobody else anything, and is used again when it is there.
 local ffi = require "ffi"
+local busted = require "busted"
+local faults = require "spec.support.faults"
 local t = require "spec.support"
 
 local process, program, sys = t.process, t.program, t.sys
@@ -108,3 +110,92 @@ t.on_both_backends("a log that nobody reads", function(backend)
       end)
    end
 end)
+
+--- Jiffies that a process has computed for.
+local function cpu_ticks(pid)
+   local user, system = process.read_file(("/proc/%d/stat"):format(pid)):match
+      "%) %S+ %S+ %S+ %S+ %S+ %S+ %S+ %S+ %S+ %S+ %S+ (%d+) (%d+)"
+   return user + system
+end
+
+if (os.getenv "SPEC_IO" or "epoll") == "epoll" then
+   busted.describe("a system call that fails for want of something", function()
+      if not faults.possible then
+         return pending "no sanitizer lets anything be preloaded before it"
+      end
+      local broken, running, origin
+      busted.setup(function()
+         origin = t.socket.listen()
+         broken = faults.new()
+         running = program.start { io = "epoll", prefix = broken.prefix, site = [[
+            local ml = require "monolake"
+            ml.listen { address = "127.0.0.1:0", chain = ml.router {
+               ["/local"] = ml.text "local",
+               ["/*"] = ml.proxy { "${origin}", name = "origin" },
+            } }
+         ]], values = { origin = origin.address } }
+      end)
+      busted.teardown(function()
+         origin:close()
+         running:stop()
+         process.remove_directories()
+      end)
+
+      local function get(client, path)
+         return client:exchange(("GET %s HTTP/1.1\nHost: a"):format(path))
+      end
+
+      for _, case in ipairs {
+         { "EMFILE", "Too many open files; trying again [^\n]*ulimit" },
+         { "ENFILE", "Too many open files in system; trying again [^\n]*fs%.file%-max" },
+         { "ENOMEM", "Cannot allocate memory; trying again\n" },
+         { "ENOBUFS", "No buffer space available; trying again\n" },
+      } do
+         t.it(("accept4 with %s is tried again, and others are served"):format(case[1]), function()
+            local client, offset = running:connect(), #running:log()
+            assert.equal("local", get(client, "/local").body)
+            broken:set { accept4 = faults[case[1]] }
+            local late = running:connect():send_head "GET /local HTTP/1.1\nHost: a"
+            running:await_log("cannot accept on [^\n]*" .. case[2], offset)
+            local worker = running:workers()[1]
+            local began, ticks = sys.clock(), cpu_ticks(worker)
+            assert.is_true(late:silent(0.3))
+            assert.is_true(cpu_ticks(worker) - ticks < 50 * (sys.clock() - began), "it spins")
+            assert.equal("local", get(client, "/local").body)
+            broken:set {}
+            assert.equal("local", late:read_response().body)
+         end)
+      end
+
+      t.it("socket with ENFILE answers 503, and blames no origin", function()
+         local client, offset = running:connect(), #running:log()
+         broken:set { socket = faults.ENFILE }
+         assert.equal(503, get(client, "/").status)
+         running:await_log("the system has no file descriptor left: raise fs.file%-max", offset)
+         broken:set {}
+         client:send_head "GET / HTTP/1.1\nHost: a"
+         local upstream = origin:accept()
+         upstream:read_request()
+         upstream:respond(200, "hello")
+         assert.equal("hello", client:read_response().body)
+      end)
+
+      for _, case in ipairs { { "send", "ENOBUFS" }, { "send", "ENOMEM" }, { "recv", "ENOMEM" },
+         { "epoll_ctl", "ENOMEM" } } do
+         t.it(("%s with %s ends that connection only"):format(case[1], case[2]), function()
+            local worker = running:workers()[1]
+            local client = running:connect()
+            if case[1] ~= "epoll_ctl" then
+               assert.equal("local", get(client, "/local").body)
+            end
+            broken:set { [case[1]] = faults[case[2]] }
+            client:try_send "GET /local HTTP/1.1\r\nHost: a\r\n\r\n"
+            client = case[1] == "epoll_ctl" and running:connect() or client
+            client:expect_close()
+            broken:set {}
+            assert.equal("local", running:exchange("GET /local HTTP/1.1\nHost: a").body)
+            assert.equal(worker, running:workers()[1])
+         end)
+      end
+   end)
+end
