@@ -9,6 +9,7 @@ local process, program, sys = t.process, t.program, t.sys
 ffi.cdef "unsigned getuid(void);"
 local is_root = ffi.C.getuid() == 0
 
+local REQUEST = "GET / HTTP/1.1\nHost: a"
 local SETPRIV = "setpriv --reuid 65534 --regid 65534 --clear-groups"
 
 --- A named pipe that only its owner may open. Nobody reads it, but that there is a reader.
@@ -199,3 +200,60 @@ if (os.getenv "SPEC_IO" or "epoll") == "epoll" then
       end
    end)
 end
+
+--- Longer than any time-out, ticket or entry lives.
+local DAY_S = 86400
+
+t.on_both_backends("a clock that jumps", function(backend)
+   if not faults.possible then
+      return
+   end
+   t.on_both_libraries("", function(library)
+      for name, offset_s in pairs { forth = DAY_S, back = -DAY_S } do
+         t.it(name .. " changes the date, but no timer", function()
+            local broken = faults.new()
+            local running = program.start(t.with_tls(backend, library, {
+               prefix = broken.prefix, listeners = 2, site = [[
+                  local ml = require "monolake"
+                  local dict = ml.shared("kept", { size = "1m" })
+                  local function remember(req)
+                     if req.path == "/set" then
+                        dict:set("key", "there", { ttl = "10m" })
+                     end
+                     return ml.text(tostring(dict:get "key"))
+                  end
+                  ml.listen { address = "127.0.0.1:0", chain = remember }
+                  ml.listen { address = "127.0.0.1:0", tls = { cert = "a.pem", key = "a.key" },
+                     chain = function(req) return ml.text(tostring(req.tls.resumed)) end }
+               ]] }))
+            local function visit(session)
+               local client = assert(t.tls_socket.try_connect(running.addresses[2], { session = session }))
+               local body = client:exchange(REQUEST).body
+               session = client:session()
+               client:close()
+               return body, session
+            end
+            local function day_of(response)
+               return response:get("date"):match "%d+ %a+ %d+"
+            end
+
+            local client = running:connect()
+            local before = client:exchange "GET /set HTTP/1.1\nHost: a"
+            local _, session = visit()
+            broken:set { clock_offset_s = offset_s }
+            local after = t.eventually("another date", function()
+               local response = client:exchange(REQUEST) -- the connection has not run out of time
+               return day_of(response) ~= day_of(before) and response
+            end)
+            assert.equal(os.date("!%d %b %Y", os.time() + offset_s), day_of(after))
+            assert.equal("there", after.body)
+            visit(session) -- resumed or not
+            assert.equal("true", (visit(select(2, visit()))))
+            assert.is_true(client:silent(0.1))
+            broken:set {}
+            assert.equal("there", client:exchange(REQUEST).body)
+            visit(session)
+         end)
+      end
+   end)
+end)
