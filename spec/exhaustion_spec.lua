@@ -6,7 +6,7 @@ local t = require "spec.support"
 
 local process, program, sys = t.process, t.program, t.sys
 
-ffi.cdef "unsigned getuid(void);"
+ffi.cdef "unsigned getuid(void); int getpid(void);"
 local is_root = ffi.C.getuid() == 0
 
 local REQUEST = "GET / HTTP/1.1\nHost: a"
@@ -255,5 +255,123 @@ t.on_both_backends("a clock that jumps", function(backend)
             visit(session)
          end)
       end
+   end)
+end)
+
+t.on_both_backends("processes that cannot be started", function(backend)
+   t.it("leave the old site, the old program and the other workers serving, and are tried again", function()
+      if not is_root then
+         return pending "needs a user of its own"
+      end
+      local own_user = tostring(1000000 + ffi.C.getpid()) -- whose processes nobody else counts for
+      local directory = process.directory()
+      process.run { "chmod", "777", directory }
+      local running = program.start { io = backend, workers = 2, program = program.public_copy(),
+         prefix = { "sh", "-c", 'for site; do :; done; chmod -R a+rX "${site%/*}"; exec setpriv --reuid ' ..
+            own_user .. ' --regid 65534 --clear-groups "$@"', "sh" },
+         site = [[
+            local ml = require "monolake"
+            ml.listen { address = "127.0.0.1:0", chain = ml.text "hello" }
+         ]] }
+      local function limit(count)
+         local _, err, status = process.run { "setpriv", "--reuid", own_user, "--regid", "65534", "--clear-groups",
+            "prlimit", "--pid", tostring(running.process.pid), ("--nproc=%d:"):format(count) }
+         assert(status == 0, err)
+      end
+      local function serves()
+         return running:exchange(REQUEST).body == "hello"
+      end
+
+      limit(1)
+      running:reload "error [^\n]*reload failed[^\n]*: Resource temporarily unavailable[^\n]*old site serves on"
+      assert.is_true(serves())
+      local offset = #running:log()
+      running.process:signal(sys.SIGUSR2)
+      running:await_log("error [^\n]*upgrade[^\n]*Resource temporarily unavailable", offset)
+      assert.is_true(serves())
+      local first = running:workers()[1]
+      sys.kill(first, sys.SIGKILL)
+      running:await_log("error [^\n]*worker 0[^\n]*Resource temporarily unavailable", offset)
+      limit(1000)
+      t.eventually("the worker to be started again", function()
+         local workers = running:workers()
+         return #workers == 2 and workers[1] ~= first and workers[2] ~= first
+      end)
+      running:reload()
+      for _ = 1, 10 do
+         assert.is_true(serves())
+      end
+   end)
+end)
+
+t.on_both_backends("clients that reset", function(backend)
+   t.it("while they are written to end nothing else", function()
+      local running = program.start { io = backend, site = [[
+         local ml = require "monolake"
+         local large = ("x"):rep(4 * 1024 * 1024)
+         ml.listen { address = "127.0.0.1:0", protocols = { "h1", "h2c" }, chain = function(req)
+            return ml.text(req.path == "/large" and large or "hello")
+         end }
+      ]] }
+      local worker = running:workers()[1]
+      for _ = 1, 20 do
+         local client = running:connect():send_head "GET /large HTTP/1.1\nHost: a"
+         client:read_some()
+         client:reset()
+      end
+      assert.equal("hello", running:exchange(REQUEST).body)
+      assert.equal(worker, running:workers()[1])
+   end)
+end)
+
+--- Executes what follows in a network of its own, which has these ports only.
+local FEW_PORTS = [[ip link set lo up && echo "%d %d" >/proc/sys/net/ipv4/ip_local_port_range && exec "$@"]]
+
+t.on_both_backends("ports towards an origin", function(backend)
+   local possible = process.installed "ip" and os.execute "unshare -n true 2>/dev/null" == 0
+
+   --- Clients come by a socket in the file system; the origin is in the same network as the program.
+   local function start(first, last)
+      local directory = process.directory()
+      local running = program.start { io = backend, listeners = 2, values = { directory = directory },
+         prefix = { "unshare", "-n", "sh", "-c", FEW_PORTS:format(first, last), "sh" }, site = [[
+            local ml = require "monolake"
+            ml.listen { address = "unix:${directory}/socket", chain = ml.router {
+               ["/one"] = ml.proxy { "127.0.0.1:8080", name = "one" },
+               ["/two"] = ml.proxy { "127.0.0.1:8080", name = "two" },
+               ["/shed"] = function() return ml.text(tostring(ml.stats().idle_connections_shed.peer)) end,
+            } }
+            ml.listen { address = "127.0.0.1:8080", chain = function()
+               while not io.open "${directory}/go" do
+                  ml.sleep(0.01)
+               end
+               return ml.text "hello"
+            end }
+         ]] }
+      running.address = "unix:" .. directory .. "/socket"
+      return running, directory .. "/go"
+   end
+
+   t.it("that are all in use answer 503 at once, and are used again", function()
+      if not possible then
+         return pending "a network of its own is not permitted here"
+      end
+      local running, go = start(40000, 40003)
+      local clients = {}
+      for i = 1, 4 do
+         clients[i] = running:connect():send_head "GET /one HTTP/1.1\nHost: a"
+      end
+      local refused = running:connect()
+      t.eventually("the ports to be in use", function()
+         return refused:exchange("GET /two HTTP/1.1\nHost: a").status == 503
+      end)
+      running:await_log "no local port is left for that address: widen net.ipv4.ip_local_port_range"
+      process.write_file(go, "")
+      for _, client in ipairs(clients) do
+         assert.equal("hello", client:read_response().body)
+      end
+      -- All four are idle now, for the other upstream.
+      assert.equal("hello", refused:exchange("GET /two HTTP/1.1\nHost: a").body)
+      assert.is_true(tonumber(refused:exchange("GET /shed HTTP/1.1\nHost: a").body) >= 1)
    end)
 end)
