@@ -94,13 +94,14 @@ ml.hash = hash
 --- the place of the oldest one whose client has said nothing since it was answered, or is refused if there is
 --- none), `flow_queue_max` (16 datagrams of a flow that wait for its layers), `receive_buffer` and
 --- `send_buffer` of the socket (those of the system), `request_line_max` (8k), `head_max` (32k),
---- `headers_max` (100), `body_max` (none), `requests_max` (none; per connection), `connections_max`
---- (none; per worker), and against overload, each answered with a quick 503 and Retry-After that no layer
---- sees: `active_max` (none; while more requests, of any listener, are under way in the worker, tunnels
---- included) and `queue_time_max` (none; how long a request may have waited in the worker before anybody
---- came to it: what comes later would only make all others late). `server_name` ("monolake-lua"),
---- `protocols` ({ "h1", "h2" }; a list of "h1", "h2", which TLS clients choose by ALPN, and "h2c", HTTP/2
---- in the clear for clients that know it beforehand).
+--- `headers_max` (100), `body_max` (none), `requests_max` (none; per connection), `connections_max` (none;
+--- per worker; the longest idle connections are closed when others wait for their places), and against
+--- overload, each answered with a quick 503 and Retry-After that no layer sees: `active_max` (none; while
+--- more requests, of any listener, are under way in the worker; tunnels, which may be quiet for hours, are
+--- none) and `queue_time_max` (none; how long a request may have waited in the worker before anybody came
+--- to it: what comes later would only make all others late). `server_name` ("monolake-lua"), `protocols` ({
+--- "h1", "h2" }; a list of "h1", "h2", which TLS clients choose by ALPN, and "h2c", HTTP/2 in the clear for
+--- clients that know it beforehand).
 --- For HTTP/2: `h2_streams_max` (128 at once on a connection; 1 or more), `h2_window` (65535 bytes; how far
 --- a request's body may be ahead of its reader: raise it for uploads over long ways, which go at most so
 --- far per round trip; every stream may hold as much memory), and what a connection may do in 10 s before

@@ -1,5 +1,6 @@
 --- More connections than the program may have: they wait, nobody else suffers.
 local t = require "spec.support"
+local h2 = require "spec.support.h2"
 
 local program = t.program
 
@@ -56,6 +57,93 @@ t.on_both_backends("connections", function(backend)
       assert.is_true(select(2, running:log():gsub("are open", "")) < 10, "the log is flooded")
    end)
 
+   local function open(client)
+      return client:silent(0)
+   end
+
+   t.it("beyond what open files allow take the places of the longest idle ones", function()
+      local running = program.start { io = backend, prefix = { "prlimit", "--nofile=40:40" }, site = [[
+         local ml = require "monolake"
+         ml.listen { address = "127.0.0.1:0", chain = function()
+            return ml.text(tostring(ml.stats().idle_connections_shed.client))
+         end }
+      ]] }
+      local clients = {}
+      for i = 1, 30 do
+         clients[i] = running:connect()
+         clients[i]:exchange(REQUEST)
+      end
+      clients[1]:exchange(REQUEST)
+      local late = running:connect():send_head(REQUEST)
+      assert.equal("1", late:read_response().body)
+      assert.is_true(open(clients[1]))
+      clients[2]:expect_close()
+      assert.is_true(open(clients[3]))
+      running:await_log "1 idle connections of clients are closed early"
+   end)
+
+   t.it("beyond connections_max take the places of that listener's longest idle ones", function()
+      local running = program.start { io = backend, listeners = 2, site = [[
+         local ml = require "monolake"
+         for _ = 1, 2 do
+            ml.listen { address = "127.0.0.1:0", connections_max = 2, protocols = { "h1", "h2c" },
+               chain = ml.text "hello" }
+         end
+      ]] }
+      local other = running:connect { address = running.addresses[2] }
+      other:exchange(REQUEST)
+      local streams = h2.connect(running.address)
+      assert.equal(200, streams:get("/").status)
+      local busy = running:connect():send "GET / HTTP/1.1\r\n"
+      local late = running:connect():send_head(REQUEST)
+      assert.equal("hello", late:read_response().body)
+      assert.equal(0, streams:close_code())
+      assert.is_true(open(other))
+      busy:send "Host: a\r\n\r\n"
+      assert.equal("hello", busy:read_response().body)
+   end)
+
+   t.it("that are idle stay where nobody waits for their places", function()
+      local running = program.start { io = backend, site = [[
+         local ml = require "monolake"
+         ml.listen { address = "127.0.0.1:0", connections_max = 1, chain = ml.text "hello" }
+      ]] }
+      local client = running:connect()
+      client:exchange(REQUEST)
+      assert.is_true(client:silent(1.5)) -- longer than an idle one is spared
+   end)
+
+   t.it("to origins take the descriptors of idle ones to others", function()
+      local first, second = t.socket.listen(), t.socket.listen()
+      local running = program.start { io = backend, prefix = { "prlimit", "--nofile=40:1000" }, site = [[
+         local ml = require "monolake"
+         ml.listen { address = "127.0.0.1:0", chain = ml.router {
+            ["/first"] = ml.proxy { "${first}", name = "first" },
+            ["/second"] = ml.proxy { "${second}", name = "second" },
+            ["/shed"] = function() return ml.text(tostring(ml.stats().idle_connections_shed.peer)) end,
+         } }
+      ]], values = { first = first.address, second = second.address } }
+      local function respond(_, connection)
+         connection:respond(200, "hello")
+      end
+      t.serve_requests(first, respond)
+      t.serve_requests(second, respond)
+      local worker = running:workers()[1]
+      local client = running:connect()
+      assert.equal("hello", client:exchange("GET /first HTTP/1.1\nHost: a").body)
+      t.process.run { "prlimit", "--pid", tostring(worker), "--nofile=24:1000" }
+      local crowd = {}
+      for i = 1, 30 do -- as long as they say half of what they want, they are not idle
+         crowd[i] = running:connect():send "GET / HTTP/1.1\r\n"
+      end
+      running:await_log "cannot accept on [^\n]*Too many open files; trying again [^\n]*ulimit"
+      assert.equal("hello", client:exchange("GET /second HTTP/1.1\nHost: a").body)
+      assert.equal("1", client:exchange("GET /shed HTTP/1.1\nHost: a").body)
+      for _, one in ipairs(crowd) do
+         one:close()
+      end
+   end)
+
    t.it("to origins for which no descriptor is left blame no origin", function()
       local origin = t.socket.listen()
       local running = program.start { io = backend, site = [[
@@ -90,13 +178,14 @@ t.on_both_backends("connections", function(backend)
       for i = 1, 8 do
          served[i] = running:connect()
          assert.equal(200, served[i]:exchange(REQUEST).status)
+         served[i]:send "GET / HTTP/1.1\r\n" -- is not idle any more
       end
       for i = 1, 100 do
          silent[i] = running:connect()
       end
       running:await_log "75 connections are open: others wait"
       for _, client in ipairs(served) do -- all at once: needs a connection to the origin for each
-         client:send_head(REQUEST)
+         client:send "Host: a\r\n\r\n"
       end
       for _, client in ipairs(served) do
          assert.equal(200, client:read_response().status)

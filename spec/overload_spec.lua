@@ -26,8 +26,10 @@ t.on_both_backends("under overload", function(backend)
                return ml.text "served"
             end,
          } }
+         ml.listen { address = "127.0.0.1:0", active_max = 2, protocols = { "h1", "h2c" }, chain = origin }
+         ml.listen { address = "127.0.0.1:0", l4 = ml.tcp_proxy(ml.upstream { "${origin}", name = "bytes" }) }
       ]],
-      listeners = 3,
+      listeners = 5,
       values = { directory = directory },
    })
 
@@ -70,6 +72,44 @@ t.on_both_backends("under overload", function(backend)
       assert.equal("again", client:read_response().body)
       second_upstream:respond(200, "two")
       assert.equal("two", second:read_response().body)
+   end)
+
+   local function switch_protocols(held)
+      local upstream = origin:accept()
+      upstream:read_request_head()
+      held[#held + 1] = upstream:send_head(("HTTP/1.1 101 Switching Protocols\nConnection: upgrade\n" ..
+         "Upgrade: websocket\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="))
+   end
+
+   t.it("does not count tunnels, which may be quiet for hours, as requests under way", function()
+      local held, streams = {}, h2.connect(proxy().addresses[4])
+      for _ = 1, 3 do
+         held[#held + 1] = connect(5):send "bytes"
+         held[#held + 1] = origin:accept()
+         assert.equal("bytes", held[#held]:read(5))
+
+         held[#held + 1] = connect(4):send_head(
+            "GET / HTTP/1.1\nHost: a\nConnection: upgrade\nUpgrade: websocket\n" ..
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+         switch_protocols(held)
+         assert.equal(101, held[#held - 1]:read_response_head().status)
+
+         local fields = h2.get { [":method"] = "CONNECT", { "sec-websocket-version", "13" } }
+         table.insert(fields, 1, { ":protocol", "websocket" })
+         local id = streams:request(fields, { open = true })
+         switch_protocols(held)
+         assert.equal(200, streams:head(id).status)
+      end
+      local client = connect(4)
+      client:send_head "GET / HTTP/1.1\nHost: a"
+      local upstream = origin:accept()
+      upstream:read_request()
+      upstream:respond(200, "served")
+      assert.equal("served", client:read_response().body)
+      for _, socket in ipairs(held) do
+         socket:close()
+      end
+      streams:close()
    end)
 
    t.it("answers 503 to who has waited longer than queue_time_max", function()

@@ -18,15 +18,6 @@ local origin = ml.upstream { "unix:${private}/site.sock", name = "itself" }
 ml.listen { address = { "127.0.0.1:0", "unix:${private}/site.sock" }, chain = { status } }
 ]]
 
---- A copy that everybody may read and execute, wherever this checkout lies.
-local function public_program()
-   local directory = process.directory()
-   local path = program.copy(directory)
-   local command = "cd '%s' && cp -rL lualib copy && rm lualib && mv copy lualib && chmod -R a+rX ."
-   process.run { "sh", "-c", command:format(directory) }
-   return path
-end
-
 --- Lets everybody read the site's folder before the program is executed.
 local PREFIX = { "sh", "-c", 'for site; do :; done; chmod -R a+rX "${site%/*}"; exec "$@"', "sh" }
 
@@ -39,7 +30,7 @@ t.on_both_backends("a program that root starts for somebody else", function(back
       process.run { "chmod", "700", private }
       local running = program.start { io = backend, site = SITE, workers = 2, listeners = 2,
          values = { private = private }, arguments = { "--user", user },
-         prefix = PREFIX, program = public_program() }
+         prefix = PREFIX, program = program.public_copy() }
       return running
    end
 
@@ -198,7 +189,7 @@ describe("--user", function()
          pending "this is not root"
          return
       end
-      local _, err, status = process.run { "setpriv", "--reuid=65534", "--clear-groups", public_program(),
+      local _, err, status = process.run { "setpriv", "--reuid=65534", "--clear-groups", program.public_copy(),
          "--user", "root", "site.lua" }
       assert.equal(2, status)
       assert.matches('--user: "root" is not a user that only root may become', err, 1, true)

@@ -85,6 +85,15 @@ function program.copy(directory)
    return path, real
 end
 
+--- A copy that everybody may read and execute, wherever this checkout lies. Returns its path.
+function program.public_copy()
+   local directory = process.directory()
+   local path = program.copy(directory)
+   local command = "cd '%s' && cp -rL lualib copy && rm lualib && mv copy lualib && chmod -R a+rX ."
+   process.run { "sh", "-c", command:format(directory) }
+   return path
+end
+
 --- Puts a shell script in the place of a program's file.
 function program.replace(path, text)
    process.write_file(path .. ".new", "#!/bin/sh\n" .. text)

@@ -1,4 +1,5 @@
 /* Every kind of operation on both back ends: the same tests run on io_uring and on epoll. */
+#include "base/clock.h"
 #include "support/loop.h"
 
 #include <errno.h>
@@ -596,6 +597,53 @@ static void a_parked_receive_can_be_cancelled(void **state)
     close_both(second);
 }
 
+#ifndef __SANITIZE_ADDRESS__ /* whose allocator ends the program */
+
+static void limit_memory(struct rlimit *before, uint64_t bytes_more)
+{
+    unsigned long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    assert_non_null(file);
+    assert_int_equal(fscanf(file, "%lu", &pages), 1);
+    fclose(file);
+    assert_int_equal(getrlimit(RLIMIT_AS, before), 0);
+    struct rlimit limit = {.rlim_cur = pages * 4096 + bytes_more, .rlim_max = before->rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_AS, &limit), 0);
+}
+
+static void a_receive_waits_for_memory_without_spinning(void **state)
+{
+    (void)state;
+    enum { LARGE = 32 << 20, LOOK_MS = 200, TURNS_MAX = 100 };
+    loop_reopen(
+        (struct io_options){.buffer_bytes = LARGE, .buffer_max_bytes = UINT64_C(4) * LARGE});
+    struct rlimit before;
+    limit_memory(&before, LARGE / 2);
+    int fds[2];
+    open_local_pair(fds);
+    struct probe recv = {0};
+    begin(&recv, IO_OP_RECV, fds[0]);
+    assert_int_equal(write(fds[1], "x", 1), 1);
+    uint64_t turns = io_stats(loop).turns;
+    int64_t began_ms = clock_now_ms();
+    while (clock_now_ms() - began_ms < LOOK_MS)
+        io_turn(loop, LOOK_MS);
+    assert_true(io_stats(loop).turns - turns < TURNS_MAX);
+    assert_true(io_stats(loop).buffer_waits > 0);
+    assert_int_equal(recv.calls, 0);
+
+    assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
+    began_ms = clock_now_ms();
+    for (unsigned i = 0; i < 5 && !recv.bytes; i++)
+        io_turn(loop, 60000);
+    assert_int_equal(recv.bytes, 1);
+    assert_true(clock_now_ms() - began_ms < 30000); /* nothing else has ended the wait */
+    end_by_cancel(&recv);
+    close_both(fds);
+}
+
+#endif
+
 /* A burst that takes far more buffers than the ring holds, which the pool gives back later. */
 static void the_pool_grows_on_demand_and_shrinks_again(void **state)
 {
@@ -813,6 +861,9 @@ int main(void)
         ON_BOTH(several_operations_share_a_descriptor),
         ON_BOTH(receives_wait_for_buffers),
         ON_BOTH(a_parked_receive_can_be_cancelled),
+#ifndef __SANITIZE_ADDRESS__
+        ON_BOTH(a_receive_waits_for_memory_without_spinning),
+#endif
         ON_BOTH(the_pool_grows_on_demand_and_shrinks_again),
         ON_BOTH(accepts_many_connections),
         ON_BOTH(accept_reports_that_descriptors_ran_out),

@@ -1,12 +1,13 @@
 #include "base/log.h"
 
 #include "base/clock.h"
+#include "base/counters.h"
+#include "base/output.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 enum log_level log_threshold = LOG_LEVEL_INFO;
 
@@ -41,6 +42,45 @@ static size_t write_prefix(char *line, size_t size, enum log_level level)
     return len;
 }
 
+/* --- What a full disk or a reader that is slow or gone does not take is dropped --- */
+
+static uint32_t dropped; /* messages, since they were told of last */
+static bool cut_short;   /* the last write ended within a line */
+
+static bool put(const char *bytes, size_t len)
+{
+    ssize_t count = output_write(&output_error, bytes, len);
+    if (count > 0)
+        cut_short = bytes[count - 1] != '\n';
+    return count > 0;
+}
+
+/* Ends a line that was cut, then says what is missing. */
+static bool mend(void)
+{
+    char line[256];
+    if (cut_short && !put("\n", 1))
+        return false;
+    if (!dropped)
+        return true;
+    size_t len = write_prefix(line, sizeof(line), LOG_LEVEL_WARN);
+    len +=
+        (size_t)snprintf(line + len, sizeof(line) - len,
+                         "%u messages were dropped here: standard error took no more\n", dropped);
+    if (!put(line, len))
+        return false;
+    dropped = 0;
+    return true;
+}
+
+static void put_line(const char *line, size_t len)
+{
+    if (mend() && put(line, len))
+        return;
+    dropped++;
+    counters_add(COUNTER_LOG_MESSAGES_DROPPED, 1);
+}
+
 void log_write(enum log_level level, const char *format, ...)
 {
     char line[LOG_LINE_MAX_BYTES];
@@ -60,9 +100,7 @@ void log_write(enum log_level level, const char *format, ...)
         len += (size_t)body;
     }
     line[len++] = '\n';
-    /* A log that cannot be written must not stop traffic: the result is deliberately unused. */
-    ssize_t written = write(STDERR_FILENO, line, len);
-    (void)written;
+    put_line(line, len);
 }
 
 bool log_limit_pass(struct log_limit *limit, uint32_t burst, uint32_t *suppressed)

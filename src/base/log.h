@@ -1,6 +1,8 @@
 /*
  * The error log: one line a message on standard error, bounded in length, written in one call so
- * that lines of several processes never mix. Never suspends. (The access log is proxy/access_log.)
+ * that lines of several processes never mix. It never waits: messages that standard error does not
+ * take are dropped, counted and told of when it takes some again (output.h). Never suspends. (The
+ * access log is proxy/access_log.)
  */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H

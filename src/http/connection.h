@@ -40,6 +40,8 @@ struct connection {
     const struct protocol *protocol;
     struct coro *coro;          /* that sets it up or serves it, or NULL */
     struct timer idle;          /* armed while there is nothing to serve */
+    struct list idle_link;      /* among the worker's idle ones, or alone; idle.h */
+    int64_t idle_since_ms;      /* while it is among them */
     uint64_t source;            /* of limits_source, where it is counted; 0: nowhere */
     void *state;                /* of the protocol, where it has some beyond this; or NULL */
     bool starting;              /* http_server_accept is at work: it frees what closes meanwhile */

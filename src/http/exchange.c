@@ -13,6 +13,7 @@ enum { SLAB_EXCHANGES = 64, WARM_ARENAS = 512 };
 static struct list idle = {&idle, &idle};
 static struct list active = {&active, &active};
 static uint32_t active_count;
+static uint32_t tunnel_count; /* of those */
 static uint32_t idle_count;
 static uint64_t next_id = 1;
 
@@ -88,6 +89,7 @@ void exchange_end(struct exchange *exchange)
     exchange->service = NULL;
     list_remove(&exchange->link);
     active_count--;
+    tunnel_count -= exchange->tunnel;
     counters_add(COUNTER_REQUESTS_ACTIVE, -1);
     list_push_front(&idle, &exchange->link);
     idle_count++;
@@ -110,7 +112,13 @@ const struct exchange *exchange_running(void)
     return NULL;
 }
 
+void exchange_becomes_tunnel(struct exchange *exchange)
+{
+    tunnel_count += !exchange->tunnel;
+    exchange->tunnel = true;
+}
+
 uint32_t exchange_active_count(void)
 {
-    return active_count;
+    return active_count - tunnel_count;
 }

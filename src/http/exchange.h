@@ -54,6 +54,7 @@ struct exchange {
     int64_t total_deadline;           /* monotonic milliseconds; every wait is bounded by it */
     uint64_t bytes_sent;              /* of the response's body, without what frames it */
     enum overload overload;           /* then it is answered 503 at once */
+    bool tunnel;                      /* it has become one */
     /* Whoever may still be reading the request's body in the background, or NULL. */
     void *body_user;
     void (*end_body_use)(void *body_user); /* may suspend */
@@ -80,7 +81,11 @@ void exchange_reclaim_body(struct exchange *exchange);
 /* The one whose coroutine runs, or NULL. */
 const struct exchange *exchange_running(void);
 
-/* How many are active in this worker. */
+/* From now on it only carries bytes to and fro, which may be none for hours: it counts no longer as
+ * one that there is work to do for. */
+void exchange_becomes_tunnel(struct exchange *exchange);
+
+/* How many are active in this worker, but for those that have become tunnels. */
 uint32_t exchange_active_count(void);
 
 #endif

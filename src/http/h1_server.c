@@ -7,6 +7,7 @@
 #include "base/counters.h"
 #include "base/log.h"
 #include "coro/coro.h"
+#include "http/idle.h"
 #include "http/tunnel_note.h"
 #include "io/wait.h"
 #include "net/tunnel.h"
@@ -45,6 +46,7 @@ static struct h1_connection *of(struct connection *connection)
 static void close_connection(struct h1_connection *connection, bool reset)
 {
     timer_stop(&connection->base.idle);
+    idle_end(&connection->base);
     h1_input_fini(&connection->input);
     if (reset)
         stream_abort(&connection->base.stream);
@@ -76,6 +78,7 @@ static void arrival(struct connection *base)
         return;
     }
     timer_stop(&connection->base.idle);
+    idle_end(base);
     stream->watch_hangup = true;
     connection->base.coro = coro_start(connection_main, connection);
     if (!connection->base.coro) {
@@ -93,6 +96,7 @@ static void go_idle(struct h1_connection *connection)
     if (server->draining)
         wait_ms = CONNECTION_DRAIN_IDLE_MS;
     timer_start(io_timers(server->io), &connection->base.idle, io_now_ms(server->io) + wait_ms);
+    idle_begin(&connection->base);
 }
 
 static void drain(struct connection *base)

@@ -174,6 +174,7 @@ static int run_tunnel(struct h2_stream *stream, struct stream *origin)
     };
     struct tunnel_result result;
     stream->tunnel = true;
+    exchange_becomes_tunnel(stream->exchange);
     stream->input.timeout_ms = 0;
     stream->input.max_bytes = 0;
     h2_tunnel_run(&tunnel, &result);

@@ -16,6 +16,7 @@
 #include "coro/coro.h"
 #include "http/h2_callbacks.h"
 #include "http/h2_frames.h"
+#include "http/idle.h"
 
 enum {
     LINGER_MS = 2000, /* for the client to read what was said last; then it is closed on */
@@ -58,6 +59,10 @@ void h2_connection_update_timer(struct h2_connection *connection)
     if (waiting == connection->waiting)
         return;
     connection->waiting = waiting;
+    if (waiting == H2_WAITING_REQUEST)
+        idle_begin(connection->base);
+    else
+        idle_end(connection->base);
     if (waiting == H2_WAITING_NOTHING)
         timer_stop(&connection->base->idle);
     else if (waiting == H2_WAITING_HEAD || !connection->requests)
@@ -119,6 +124,7 @@ static void ended(struct h2_transport *transport, int error)
     (void)error; /* the transport keeps it */
     connection->ended = true;
     timer_stop(&connection->base->idle);
+    idle_end(connection->base);
     timer_stop(&connection->settings);
     timer_stop(&connection->drain);
     cancel_streams(connection);

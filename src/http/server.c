@@ -13,6 +13,7 @@
 #include "coro/coro.h"
 #include "http/admission.h"
 #include "http/connection.h"
+#include "http/idle.h"
 #include "http/proxy_info.h"
 #include "tls/tls_stream.h"
 
@@ -104,6 +105,7 @@ static void connection_closed(struct stream *stream)
     connection->protocol->closed(connection);
     free_local(connection);
     list_remove(&connection->link);
+    idle_end(connection);
     admission_leave(connection);
     count_connections(connection->listener, -1);
     proxy_info_release(connection->proxied);
@@ -186,6 +188,7 @@ static struct connection *add_connection(struct http_server *server, uint64_t so
         return NULL;
     connection->server = connection->listener = server;
     connection->source = source;
+    list_init(&connection->idle_link);
     list_push_back(&server->connections, &connection->link);
     count_connections(server, 1);
     return connection;

@@ -68,6 +68,7 @@ struct io {
     struct pipepool pipes;
     struct bufpool datagrams;     /* larger ones: each takes any datagram whole */
     struct timer trim;            /* armed while the pools may have blocks to spare */
+    struct timer memory_retry;    /* armed while receives wait for memory */
     struct list deferred;         /* operations whose end is reported in the next turn */
     struct list parked;           /* receives that wait for a buffer */
     struct list parked_datagrams; /* as these, of datagrams */
@@ -119,6 +120,13 @@ static inline size_t io_datagram_head_bytes(const struct io_op *op)
 
 /* A receive found no buffer: it waits among the parked until the back end takes it up again. */
 void io_park(struct io *io, struct io_op *op);
+
+/* A receive finds no buffer in that pool: counts it, and now and then says so. */
+void io_note_wait(struct io *io, const struct bufpool *pool);
+
+/* Where parked receives wait for memory, which may be there again without anything happening here:
+ * bounds the wait of this turn, and has it tried again then. */
+void io_await_memory(struct io *io, int64_t *wait_ms);
 
 /* Does a failed accept concern only the connection that was to be accepted? */
 bool io_accept_transient(int error);

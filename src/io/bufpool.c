@@ -87,6 +87,7 @@ static struct io_buf *add_block(struct bufpool *pool)
     if (pool->count >= pool->count_max)
         return NULL;
     struct io_buf *buf = malloc(sizeof(*buf) + pool->buffer_bytes);
+    pool->lacking = !buf;
     if (!buf)
         return NULL;
     buf->base = (char *)(buf + 1);

@@ -20,6 +20,7 @@ struct bufpool {
     uint64_t count_max;    /* at least 1 */
     uint32_t buffer_bytes; /* capacity of one */
     bool datagrams;        /* marks its buffers as such */
+    bool lacking;          /* the last attempt to allocate one has failed */
 };
 
 void bufpool_init(struct bufpool *pool, uint32_t buffer_bytes, uint64_t total_bytes_max);
@@ -32,10 +33,10 @@ struct io_buf *bufpool_get(struct bufpool *pool);
 
 void bufpool_put(struct bufpool *pool, struct io_buf *buf);
 
-/* Would bufpool_get find a buffer? */
-static inline bool bufpool_any(const struct bufpool *pool)
+/* How many buffers bufpool_get would find, as far as is known. */
+static inline uint64_t bufpool_room(const struct bufpool *pool)
 {
-    return pool->free || pool->count < pool->count_max;
+    return pool->free_count + (pool->lacking ? 0 : pool->count_max - pool->count);
 }
 
 /* Frees half of what has lain unused since the last call, but for BUFPOOL_KEEP blocks. Returns true

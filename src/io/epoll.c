@@ -118,7 +118,7 @@ static void make_runnable(struct epoll *epoll, struct io_op *op)
 /* Receives that waited for a buffer go on, no more at a time than there are buffers. */
 static void unpark(struct epoll *epoll, struct list *parked, const struct bufpool *pool)
 {
-    uint64_t room = pool->free_count + (pool->count_max - pool->count);
+    uint64_t room = bufpool_room(pool);
     while (room-- && !list_empty(parked)) {
         struct io_op *op = container_of(parked->next, struct io_op, state.link);
         list_remove(&op->state.link);
@@ -144,6 +144,7 @@ static int turn(struct io *io, int64_t wait_ms)
     struct epoll *epoll = io->impl;
     unpark(epoll, &io->parked, &io->pool);
     unpark(epoll, &io->parked_datagrams, &io->datagrams);
+    io_await_memory(io, &wait_ms);
     send_datagrams(io, epoll);
     /* While there is work at hand the kernel is asked in every second turn only. */
     bool work = !list_empty(&epoll->runnable) || !list_empty(&io->deferred);
@@ -433,7 +434,7 @@ static bool recv_once(struct io *io, struct io_op *op)
     struct epoll *epoll = io->impl;
     struct io_buf *buf = bufpool_get(&io->pool);
     if (!buf) {
-        io->stats.buffer_waits++;
+        io_note_wait(io, &io->pool);
         io_park(io, op);
         return false;
     }
@@ -569,7 +570,7 @@ static bool recv_batch(struct io *io, struct io_op *op)
         room++;
     }
     if (room == 0) {
-        io->stats.buffer_waits++;
+        io_note_wait(io, &io->datagrams);
         io_park(io, op);
         return false;
     }

@@ -1,6 +1,7 @@
 #include "io/io.h"
 
 #include "base/clock.h"
+#include "base/counters.h"
 #include "base/log.h"
 #include "io/backend.h"
 
@@ -14,6 +15,7 @@ enum {
     DATAGRAM_BYTES = 65536 + sizeof(struct datagram_head) + IO_DATAGRAM_ROOM,
     TRIM_EVERY_MS = 1000,
     SCARCE_PART = 4,
+    MEMORY_RETRY_MS = 20,
 };
 #define BUFFER_MAX_BYTES   (UINT64_C(256) << 20)
 #define DATAGRAM_MAX_BYTES (UINT64_C(64) << 20)
@@ -22,6 +24,7 @@ static int choose_backend(struct io *io, const struct io_options *options);
 static int64_t wait_bound_ms(const struct io *io, int wait_ms);
 static void report_deferred(struct io *io);
 static void trim_pools(struct timer *timer);
+static void retry_memory(struct timer *timer);
 
 int io_create(struct io **io, const struct io_options *options)
 {
@@ -31,6 +34,7 @@ int io_create(struct io **io, const struct io_options *options)
     created->now_ms = clock_now_ms();
     timer_wheel_init(&created->timers, created->now_ms);
     timer_init(&created->trim, trim_pools, created);
+    timer_init(&created->memory_retry, retry_memory, created);
     list_init(&created->deferred);
     list_init(&created->parked);
     list_init(&created->parked_datagrams);
@@ -54,6 +58,7 @@ void io_destroy(struct io *io)
     assert(io->in_flight == 0);
     io->backend->destroy(io);
     timer_stop(&io->trim);
+    timer_stop(&io->memory_retry);
     pipepool_fini(&io->pipes);
     bufpool_fini(&io->pool);
     bufpool_fini(&io->datagrams);
@@ -239,6 +244,50 @@ void io_park(struct io *io, struct io_op *op)
     op->state.parked = true;
     list_push_back(op->kind == IO_OP_RECV_FROM ? &io->parked_datagrams : &io->parked,
                    &op->state.link);
+}
+
+static void tell_of_wait(const struct bufpool *pool)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    if (!log_limit_pass(&limit, 1, &suppressed))
+        return;
+    if (pool->lacking)
+        log_warn("no memory for another receive buffer: what arrives waits for it");
+    else
+        log_warn("all %llu receive buffers are in use (%llu MiB): what arrives waits for one",
+                 (unsigned long long)pool->count,
+                 (unsigned long long)(pool->count * pool->buffer_bytes) >> 20);
+}
+
+void io_note_wait(struct io *io, const struct bufpool *pool)
+{
+    io->stats.buffer_waits++;
+    counters_add(COUNTER_BUFFER_WAITS, 1);
+    tell_of_wait(pool);
+}
+
+static bool lacks(const struct bufpool *pool, const struct list *parked)
+{
+    return pool->lacking && !list_empty(parked);
+}
+
+void io_await_memory(struct io *io, int64_t *wait_ms)
+{
+    bool buffers = lacks(&io->pool, &io->parked);
+    if (!buffers && !lacks(&io->datagrams, &io->parked_datagrams))
+        return;
+    tell_of_wait(buffers ? &io->pool : &io->datagrams);
+    if (!timer_armed(&io->memory_retry))
+        timer_start(&io->timers, &io->memory_retry, io->now_ms + MEMORY_RETRY_MS);
+    if (*wait_ms < 0 || *wait_ms > MEMORY_RETRY_MS)
+        *wait_ms = MEMORY_RETRY_MS; /* it was reckoned without that timer */
+}
+
+static void retry_memory(struct timer *timer)
+{
+    struct io *io = timer->owner;
+    io->pool.lacking = io->datagrams.lacking = false;
 }
 
 bool io_accept_transient(int error)

@@ -122,6 +122,7 @@ static int turn(struct io *io, int64_t wait_ms)
     feed(io, &uring->streams, &io->parked, &wait_ms);
     if (uring->datagrams)
         feed(io, uring->datagrams, &io->parked_datagrams, &wait_ms);
+    io_await_memory(io, &wait_ms);
     int result = enter(uring, wait_ms);
     io->stats.turns++;
     io_tick(io);
@@ -410,8 +411,8 @@ static struct io_buf *take_buffer(struct buffer_ring *ring, uint32_t flags)
  * the pool is at its bound. */
 static void starve(struct io *io, struct buffer_ring *ring, struct io_op *op)
 {
-    if (!bufpool_any(ring->pool)) {
-        io->stats.buffer_waits++;
+    if (!bufpool_room(ring->pool)) {
+        io_note_wait(io, ring->pool);
     } else if (ring->fill_goal < ring->fill_max && ring->filled == 0) {
         ring->fill_goal *= 2;
         ring->fill_changed_ms = io->now_ms;

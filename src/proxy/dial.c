@@ -78,8 +78,9 @@ const char *dial_reason(int error)
     case -EMSGSIZE:
         return "the header of the PROXY protocol would be longer than 16 KiB";
     case -EMFILE:
-    case -ENFILE:
         return "no file descriptor is left: raise the limit (ulimit -n)";
+    case -ENFILE:
+        return "the system has no file descriptor left: raise fs.file-max";
     case -EADDRNOTAVAIL:
         return "no local port is left for that address: widen net.ipv4.ip_local_port_range, or keep "
                "more connections idle (idle_max)";

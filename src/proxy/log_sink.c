@@ -5,21 +5,19 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/list.h"
 #include "base/counters.h"
 #include "base/log.h"
+#include "base/output.h"
 #include "io/io.h"
 
 struct log_sink {
     struct list link; /* in `sinks` */
     struct io *io;
-    char *target; /* owned */
-    int fd;
-    bool is_socket;
+    char *target;         /* owned */
+    struct output output; /* its descriptor is owned */
     unsigned users;
     struct timer flush;
     struct log_limit complaints;
@@ -33,36 +31,14 @@ static struct list sinks = {&sinks, &sinks};
 
 /* --- Opening ---------------------------------------------------------------------------------- */
 
-/* Standard output is shared with others, who may not expect it to be non-blocking: of a pipe or a
- * terminal a description of our own is opened. A file has one position for all who write to it, and
- * a socket cannot be opened again, but sent to without waiting. */
-static int open_standard(int standard)
-{
-    const char *path = standard == 1 ? "/proc/self/fd/1" : "/proc/self/fd/2";
-    struct stat status;
-    int fd = -1;
-    if (fstat(standard, &status) == 0 && (S_ISFIFO(status.st_mode) || S_ISCHR(status.st_mode)))
-        fd = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    if (fd < 0)
-        fd = fcntl(standard, F_DUPFD_CLOEXEC, 3);
-    return fd < 0 ? -errno : fd;
-}
-
 static int open_target(const char *target)
 {
     if (strcmp(target, "stdout") == 0)
-        return open_standard(1);
+        return output_duplicate(&output_standard);
     if (strcmp(target, "stderr") == 0)
-        return open_standard(2);
+        return output_duplicate(&output_error);
     int fd = open(target, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK | O_CLOEXEC, 0640);
     return fd < 0 ? -errno : fd;
-}
-
-static void take_descriptor(struct log_sink *sink, int fd)
-{
-    struct stat status;
-    sink->fd = fd;
-    sink->is_socket = fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode);
 }
 
 int log_sink_check(const char *target)
@@ -94,13 +70,6 @@ static uint64_t count_lines(const char *bytes, size_t len)
     return count;
 }
 
-static ssize_t write_once(const struct log_sink *sink)
-{
-    if (sink->is_socket)
-        return send(sink->fd, sink->buffer, sink->used, MSG_DONTWAIT | MSG_NOSIGNAL);
-    return write(sink->fd, sink->buffer, sink->used);
-}
-
 static void take_off(struct log_sink *sink, size_t count)
 {
     sink->cut_short = sink->buffer[count - 1] != '\n';
@@ -124,15 +93,14 @@ static void drop_gathered(struct log_sink *sink, int error)
 static void flush(struct log_sink *sink)
 {
     while (sink->used) {
-        ssize_t count = write_once(sink);
-        if (count > 0)
-            take_off(sink, (size_t)count);
-        else if (count == 0 || errno == EAGAIN)
+        ssize_t count = output_write(&sink->output, sink->buffer, sink->used);
+        if (count == 0 || count == -EAGAIN)
             return;
-        else if (errno != EINTR) {
-            drop_gathered(sink, errno);
+        if (count < 0) {
+            drop_gathered(sink, (int)-count);
             return;
         }
+        take_off(sink, (size_t)count);
     }
 }
 
@@ -197,7 +165,7 @@ static int create(struct log_sink **out, struct io *io, const char *target)
     }
     sink->io = io;
     sink->target = copy;
-    take_descriptor(sink, fd);
+    sink->output = output_of(fd);
     timer_init(&sink->flush, flush_due, sink);
     list_push_back(&sinks, &sink->link);
     *out = sink;
@@ -220,7 +188,7 @@ void log_sink_release(struct log_sink *sink)
     flush(sink);
     timer_stop(&sink->flush);
     list_remove(&sink->link);
-    close(sink->fd);
+    close(sink->output.fd);
     free(sink->target);
     free(sink);
 }
@@ -237,8 +205,8 @@ void log_sinks_reopen(void)
                       sink->target, strerror(-fd));
             continue;
         }
-        close(sink->fd);
-        take_descriptor(sink, fd);
+        close(sink->output.fd);
+        sink->output = output_of(fd);
     }
 }
 

@@ -11,6 +11,8 @@
 #include "base/counters.h"
 #include "base/log.h"
 #include "coro/coro.h"
+#include "http/idle.h"
+#include "io/wait.h"
 #include "net/dns.h"
 
 enum {
@@ -18,8 +20,12 @@ enum {
     RESOLVE_MAX_MS = 300000,
     RESOLVE_RETRY_MS = 5000, /* after a failed refresh the old addresses serve on */
     RESOLVE_TIMEOUT_MS = 10000,
-    CHANGES_MAX = 4, /* of a peer's mind, for one exchange */
+    CHANGES_MAX = 4,   /* of a peer's mind, for one exchange */
+    SHED_COUNT = 8,    /* idle connections that are closed when another one cannot be opened */
+    SHED_PAUSE_MS = 5, /* until they are closed */
 };
+
+static void drop_idle(struct h1_client *client);
 
 static struct list peers = {&peers, &peers};
 
@@ -290,12 +296,63 @@ static int open_one(struct peer *peer, struct peer_opener *opener, int64_t deadl
     return result;
 }
 
+static bool same_address(const struct peer *a, const struct peer *b)
+{
+    for (unsigned i = 0; i < a->address_count; i++)
+        for (unsigned j = 0; j < b->address_count; j++)
+            if (address_equal(&a->addresses[i], &b->addresses[j]))
+                return true;
+    return false;
+}
+
+/* Of the peers, or of those that share an address with one, the one with most idle connections. */
+static struct peer *most_idle(const struct peer *like)
+{
+    struct peer *most = NULL;
+    list_for_each(node, &peers)
+    {
+        struct peer *peer = container_of(node, struct peer, link);
+        if (peer->idle_count > (most ? most->idle_count : 0) && (!like || same_address(peer, like)))
+            most = peer;
+    }
+    return most;
+}
+
+/* Closes some idle connections, at most so many, the longest idle ones of a peer first; by a reset,
+ * which leaves no port behind that waits for its end. */
+static unsigned shed_idle(const struct peer *like, unsigned count)
+{
+    struct peer *peer;
+    unsigned shed = 0;
+    for (; shed < count && (peer = most_idle(like)); shed++) {
+        struct h1_client *client = container_of(peer->idle.prev, struct h1_client, link);
+        client->input.ended = false;
+        drop_idle(client);
+    }
+    counters_add(COUNTER_SHED_PEERS, shed);
+    return shed;
+}
+
+/* A connection could not be made for want of what idle ones hold: is it worth another try? */
+static bool make_way(struct peer *peer, int error)
+{
+    bool files = error == -EMFILE || error == -ENFILE;
+    if (!files && error != -EADDRNOTAVAIL)
+        return false;
+    if (!shed_idle(files ? NULL : peer, SHED_COUNT) && !(files && idle_shed(NULL, SHED_COUNT)))
+        return false;
+    return wait_sleep(peer->io, io_now_ms(peer->io) + SHED_PAUSE_MS) != -ECANCELED;
+}
+
 int peer_connect(struct peer *peer, struct peer_opener *opener, int64_t deadline)
 {
     counters_add_upstream(peer->counters, UPSTREAM_CONNECTS, 1);
     int result = ensure_address(peer, deadline);
-    if (result == 0)
+    if (result == 0) {
         result = open_one(peer, opener, deadline);
+        if (result < 0 && make_way(peer, result))
+            result = open_one(peer, opener, deadline);
+    }
     if (result < 0) {
         counters_add_upstream(peer->counters, UPSTREAM_CONNECT_FAILURES, 1);
         peer_connection_closed(peer);

@@ -2,6 +2,9 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <netinet/in.h>
+#include <linux/tcp.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -10,11 +13,14 @@
 
 #include "base/counters.h"
 #include "base/log.h"
+#include "http/idle.h"
 
 enum {
     ACCEPT_BURST = 8192,   /* more than a listener's queue holds usually (net.core.somaxconn) */
     TELL_EVERY_MS = 60000, /* of clients that wait */
     ACCEPT_PAUSE_MS = 100, /* after running out of descriptors, and to look for room */
+    SHED_BURST = 32,       /* idle connections that are closed at once for those who wait */
+    SHED_PAUSE_MS = 5,     /* until they are closed */
 };
 
 /* A crowd of clients that say nothing must not take what the requests of others need. */
@@ -157,15 +163,47 @@ static void tell_of_bound(struct acceptor *acceptor, bool by_rate)
                  acceptor->key);
 }
 
+/* How many clients the kernel has queued. */
+static unsigned queued(const struct acceptor *acceptor)
+{
+    struct tcp_info info = {0};
+    socklen_t len = sizeof(info);
+    if (getsockopt(acceptor->fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0)
+        return info.tcpi_unacked;
+    struct pollfd any = {.fd = acceptor->fd, .events = POLLIN};
+    return poll(&any, 1, 0) > 0;
+}
+
+/* Makes room for those who wait, if it can be had. Returns after which time to look for it. */
+static int64_t shed_idle(const struct acceptor *acceptor, bool by_files)
+{
+    unsigned waiting = lesser(queued(acceptor), SHED_BURST);
+    return waiting && idle_shed(by_files ? NULL : &acceptor->server, waiting) ? SHED_PAUSE_MS
+                                                                              : ACCEPT_PAUSE_MS;
+}
+
 static void hold_back(struct acceptor *acceptor, bool by_rate)
 {
-    enum counter why = by_rate                ? COUNTER_HELD_BACK_RATE
-                       : files_left(acceptor) ? COUNTER_HELD_BACK_BOUND
-                                              : COUNTER_HELD_BACK_FILES;
+    bool by_files = !files_left(acceptor);
+    enum counter why = by_rate    ? COUNTER_HELD_BACK_RATE
+                       : by_files ? COUNTER_HELD_BACK_FILES
+                                  : COUNTER_HELD_BACK_BOUND;
     counters_add(why, 1);
     warn_if_full(acceptor);
     tell_of_bound(acceptor, by_rate);
-    pause_accepting(acceptor, by_rate ? rate_pause_ms(acceptor) : ACCEPT_PAUSE_MS);
+    pause_accepting(acceptor, by_rate ? rate_pause_ms(acceptor) : shed_idle(acceptor, by_files));
+}
+
+static const char *advice(int error)
+{
+    switch (error) {
+    case -EMFILE:
+        return " (raise the limit of open files if this lasts: ulimit -n, LimitNOFILE=)";
+    case -ENFILE:
+        return " (the whole system has no more: raise fs.file-max if this lasts)";
+    default:
+        return "";
+    }
 }
 
 static void accept_failed(struct acceptor *acceptor, int error)
@@ -174,10 +212,10 @@ static void accept_failed(struct acceptor *acceptor, int error)
     uint32_t suppressed;
     counters_add(COUNTER_ACCEPT_FAILED, 1);
     if (log_limit_pass(&limit, 1, &suppressed))
-        log_error("cannot accept on %s: %s; trying again (raise the limit of open files if this "
-                  "lasts: ulimit -n, LimitNOFILE=)",
-                  acceptor->key, strerror(-error));
-    pause_accepting(acceptor, ACCEPT_PAUSE_MS);
+        log_error("cannot accept on %s: %s; trying again%s", acceptor->key, strerror(-error),
+                  advice(error));
+    bool files = error == -EMFILE || error == -ENFILE;
+    pause_accepting(acceptor, files ? shed_idle(acceptor, true) : ACCEPT_PAUSE_MS);
 }
 
 static void accepted(struct io_op *op, int result, struct io_buf *buf, bool more)

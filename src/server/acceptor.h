@@ -2,7 +2,7 @@
  * Accepting: the listening sockets of a worker, each with the server of its connections. No more is
  * accepted than may be open: by the listener's connections_max and connections_total_max, and by
  * what the process has descriptors for; and no faster than by accept_rate. Others wait in the
- * kernel's queue. Never suspends.
+ * kernel's queue, and idle connections make room for them. Never suspends.
  */
 #ifndef SERVER_ACCEPTOR_H
 #define SERVER_ACCEPTOR_H

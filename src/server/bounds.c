@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/output.h"
 #include "net/listener.h"
 #include "server/activation.h"
 #include "server/inherit.h"
@@ -207,14 +208,15 @@ void bounds_announce(struct bounds *bounds)
 {
     for (unsigned i = 0; i < bounds->count; i++) {
         struct bound *bound = bounds->items[i];
-        char text[ADDRESS_TEXT_MAX];
+        char text[ADDRESS_TEXT_MAX], line[ADDRESS_TEXT_MAX + 64];
         if (bound->announced)
             continue;
         bound->announced = true;
         address_format(&bound->address, text);
-        printf("listening on %s%s\n", bound->datagrams ? listener_udp_prefix.ptr : "", text);
+        int len = snprintf(line, sizeof(line), "listening on %s%s\n",
+                           bound->datagrams ? listener_udp_prefix.ptr : "", text);
+        output_write(&output_standard, line, (size_t)len); /* nobody's to wait for */
     }
-    fflush(stdout);
 }
 
 void bounds_close(struct bounds *bounds)

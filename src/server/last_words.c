@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/output.h"
 #include "http/exchange.h"
 #include "script/interrupt.h"
 
@@ -25,7 +26,7 @@ static void write_backtrace(void)
 {
     void *frames[FRAMES_MAX];
     int count = backtrace(frames, FRAMES_MAX);
-    backtrace_symbols_fd(frames, count, STDERR_FILENO);
+    backtrace_symbols_fd(frames, count, output_error.fd);
 }
 
 void last_words_tell_request(void)

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/output.h"
 #include "server/activation.h"
 #include "server/inherit.h"
 #include "server/options.h"
@@ -71,6 +72,7 @@ int main(int argc, char **argv)
     if (!options_parse(&options, argc, argv, &exit_code))
         return exit_code;
     log_threshold = options.level;
+    output_open_standards();
     privileges_limit();
     tls_keep_memory();
     tls_set_default_library(options.tls);

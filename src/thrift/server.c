@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "http/idle.h"
 
 enum { LINGER_MS = 1000 };
 
@@ -50,6 +51,7 @@ static void finish(struct thrift_connection *connection)
 {
     struct stream *stream = &connection->base->stream;
     timer_stop(&connection->drain);
+    idle_end(connection->base);
     if (stream->end != STREAM_OPEN) {
         stream_close(stream);
         return;
@@ -67,6 +69,7 @@ static void lose(struct thrift_connection *connection)
         return;
     connection->lost = true;
     timer_stop(&connection->base->idle);
+    idle_end(connection->base);
     for (struct list *node = connection->calls.next, *next; node != &connection->calls;
          node = next) {
         next = node->next;
@@ -156,6 +159,10 @@ static void update_timer(struct thrift_connection *connection)
     if (waiting == connection->waiting && waiting != THRIFT_WAITING_ARGUMENTS)
         return;
     connection->waiting = waiting;
+    if (waiting == THRIFT_WAITING_CALL)
+        idle_begin(connection->base);
+    else
+        idle_end(connection->base);
     if (waiting == THRIFT_WAITING_NOTHING)
         timer_stop(timer);
     else
