@@ -123,6 +123,7 @@ static void worker_ended(struct supervisor *supervisor, unsigned index, int stat
     pid_t pid = slot->pid;
     bool has_served = slot->generation != 0;
     close(slot->control);
+    control_queue_clear(&slot->told);
     slot->pid = 0;
     slot->generation = 0;
     limits_clear(&supervisor->limits, index);
@@ -254,19 +255,24 @@ static void turn(struct supervisor *supervisor)
                                .events = POLLIN};
     polls[3] = (struct pollfd){.fd = supervisor->upgrade.pid ? supervisor->upgrade.control : -1,
                                .events = POLLIN};
-    for (unsigned i = 0; i < supervisor->count; i++)
+    for (unsigned i = 0; i < supervisor->count; i++) {
+        const struct worker_slot *slot = &supervisor->workers[i];
         polls[4 + i] =
-            (struct pollfd){.fd = supervisor->workers[i].pid ? supervisor->workers[i].control : -1,
-                            .events = POLLIN};
+            (struct pollfd){.fd = slot->pid ? slot->control : -1,
+                            .events = control_queue_waits(&slot->told) ? POLLIN | POLLOUT : POLLIN};
+    }
     int64_t due = next_due(supervisor);
     int64_t wait = due == DEADLINE_NEVER ? -1 : due - clock_now_ms();
     if (due != DEADLINE_NEVER && wait < 0)
         wait = 0;
     if (poll(polls, supervisor->count + 4, wait > 60000 ? 60000 : (int)wait) < 0)
         return;
-    for (unsigned i = 0; i < supervisor->count; i++)
+    for (unsigned i = 0; i < supervisor->count; i++) {
+        if (polls[4 + i].revents & POLLOUT)
+            worker_tell_rest(supervisor, i);
         if (polls[4 + i].revents & POLLIN)
             read_control(supervisor, i);
+    }
     if (polls[3].revents && upgrade_hear(supervisor))
         stop(supervisor, false);
     if (polls[0].revents)

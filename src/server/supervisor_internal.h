@@ -4,7 +4,7 @@
 
 #include "net/limits.h"
 #include "server/bounds.h"
-#include "server/control.h"
+#include "server/control_queue.h"
 #include "server/memories.h"
 #include "server/options.h"
 #include "server/probe.h"
@@ -17,8 +17,10 @@
 struct worker_slot {
     pid_t pid; /* 0: not running */
     int control;
-    uint64_t generation; /* that it serves; 0: none yet */
-    bool answered;       /* to what it was last asked */
+    struct control_queue told; /* what that did not take yet */
+    bool untold;               /* it has missed something, and is being killed */
+    uint64_t generation;       /* that it serves; 0: none yet */
+    bool answered;             /* to what it was last asked */
     int64_t started_ms;
     int64_t pinged_ms;     /* when it was asked whether it lives; 0: it has answered */
     int64_t pinged_cpu_ms; /* what it had computed then */
@@ -87,7 +89,14 @@ int64_t workers_next_due(const struct supervisor *supervisor);
 /* How long one may take to load a site. */
 int64_t workers_load_ms(const struct supervisor *supervisor);
 
+/* Sends a message to all, or to one if it runs; text may be NULL, fd -1. One that does not read
+ * finds it later; one that cannot be told any more is killed. */
 void workers_tell(struct supervisor *supervisor, enum control_kind kind, uint64_t value, int fd);
+void worker_tell(struct supervisor *supervisor, unsigned index, enum control_kind kind,
+                 uint64_t value, const char *text, int fd);
+
+/* Its socket may take what waits to be told. */
+void worker_tell_rest(struct supervisor *supervisor, unsigned index);
 
 /* Does it hold for each of them? */
 bool workers_all_answered(const struct supervisor *supervisor);

@@ -68,12 +68,17 @@ void reload_fail(struct supervisor *supervisor, const char *why)
 static void send_fresh_listeners(struct supervisor *supervisor)
 {
     for (unsigned i = 0; i < supervisor->bounds.count; i++) {
-        struct bound *bound = supervisor->bounds.items[i];
+        const struct bound *bound = supervisor->bounds.items[i];
         for (unsigned j = 0; bound->fresh && j < supervisor->count; j++)
-            if (supervisor->workers[j].pid)
-                control_send(supervisor->workers[j].control, CONTROL_LISTEN, 0, bound->key,
-                             bound->fds[j]);
+            worker_tell(supervisor, j, CONTROL_LISTEN, 0, bound->key, bound->fds[j]);
     }
+}
+
+static void send_memories(struct supervisor *supervisor)
+{
+    for (unsigned i = 0; i < supervisor->memories.count; i++)
+        if (supervisor->memories.items[i].wanted)
+            workers_tell(supervisor, CONTROL_SHARE, 0, supervisor->memories.items[i].fd);
 }
 
 static void set_deadline(struct supervisor *supervisor)
@@ -125,9 +130,7 @@ static void probe_ended(struct supervisor *supervisor)
     supervisor->reload = PREPARING;
     set_deadline(supervisor);
     send_fresh_listeners(supervisor);
-    for (unsigned i = 0; i < supervisor->count; i++)
-        if (supervisor->workers[i].pid)
-            memories_send(&supervisor->memories, supervisor->workers[i].control);
+    send_memories(supervisor);
     /* One that is not running need not answer: it will start with the new generation. */
     for (unsigned i = 0; i < supervisor->count; i++)
         supervisor->workers[i].answered = !supervisor->workers[i].pid;
