@@ -39,7 +39,9 @@ struct upgrade {
     int tunnels;        /* our end of the socket to its workers */
     bool takes_tunnels; /* it has said so */
     int64_t deadline;
-    bool taken_over; /* what is this one's is the new one's: sockets, pid file */
+    uint32_t owed;   /* a set of signals, 1 << number: for the new one, once it has taken over */
+    pid_t successor; /* it has: what is this one's is its, sockets and pid file; 0: none has. Nobody
+                        waits for its end, so the number stays its */
 };
 
 enum reload { IDLE, PROBING, PREPARING, COMMITTING };
@@ -55,23 +57,28 @@ struct supervisor {
     uint64_t generation;  /* that serves */
     uint64_t next;        /* that is being prepared */
     enum reload reload;
-    bool reload_again; /* another HUP came meanwhile */
-    int64_t reload_started_ms;
-    int64_t reload_deadline; /* for the workers to prepare, and to commit */
-    bool reload_asked;       /* that deadline is over: the silent ones were asked for last words */
+    int64_t reload_wanted_ms;  /* when another HUP came, which has to wait; 0: none did */
+    int64_t reload_started_ms; /* when the HUP of the present one came */
+    int64_t reload_deadline;   /* for the workers to prepare, and to commit */
+    bool reload_asked; /* that deadline is over: the silent ones were asked for last words */
     struct probe probe;
     struct probe_result probed;  /* of the generation that is being prepared */
     struct probe_result serving; /* of the one that serves */
     struct watch watch;
-    int64_t changed_ms; /* a watched file changed then; 0: none did */
-    bool ready;         /* has been announced */
+    int64_t changed_ms;  /* a watched file changed then; 0: none did */
+    bool ready;          /* has been announced */
+    bool upgrade_wanted; /* USR2 came during a reload */
     bool stopping;
+    bool asked_to_stop; /* by a signal, not by a takeover */
     int64_t stop_deadline;
     int signals; /* signalfd */
     struct upgrade upgrade;
     int exit_code;
     struct control_message message;
 };
+
+/* A reload or an upgrade is over: begins what was asked for meanwhile. */
+void supervisor_go_on(struct supervisor *supervisor);
 
 /* --- supervisor_workers.c: starting, telling and ending them -----------------------------------
  */
@@ -116,7 +123,7 @@ void worker_plan_restart(struct worker_slot *slot);
 /* --- supervisor_reload.c -----------------------------------------------------------------------
  */
 
-/* Begins one, or another behind the present one. */
+/* Begins one, or another behind what is under way. */
 void reload_begin(struct supervisor *supervisor);
 
 /* Ends it; the old generation serves on. */
@@ -139,8 +146,12 @@ void reload_watch(struct supervisor *supervisor, const struct probe_result *resu
 /* --- supervisor_upgrade.c ----------------------------------------------------------------------
  */
 
-/* SIGUSR2. */
+/* SIGUSR2: begins one, or when the reload that is under way is over. */
 void upgrade_begin(struct supervisor *supervisor);
+
+/* A signal that concerns whoever serves: passes it on to the new program, if there is one, as soon
+ * as it takes signals. */
+void upgrade_pass_on(struct supervisor *supervisor, int number);
 
 /* Kills the new program, if it has not taken over yet. */
 void upgrade_abandon(struct supervisor *supervisor);

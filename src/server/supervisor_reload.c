@@ -15,16 +15,14 @@ void reload_begin(struct supervisor *supervisor)
 {
     if (supervisor->stopping)
         return;
-    if (supervisor->upgrade.pid) {
-        log_warn("no reload now: a new program is being started");
+    if (!supervisor->reload_wanted_ms)
+        supervisor->reload_wanted_ms = clock_now_ms();
+    if (supervisor->upgrade.pid)
+        log_info("the reload waits for the end of the upgrade");
+    if (supervisor->upgrade.pid || supervisor->reload != IDLE || !supervisor->ready)
         return;
-    }
-    if (supervisor->reload != IDLE || !supervisor->ready) {
-        supervisor->reload_again = true;
-        return;
-    }
-    supervisor->reload_again = false;
-    supervisor->reload_started_ms = clock_now_ms();
+    supervisor->reload_started_ms = supervisor->reload_wanted_ms;
+    supervisor->reload_wanted_ms = 0;
     int result = probe_start(&supervisor->probe, supervisor->options->site,
                              supervisor->options->script_timeout_ms);
     if (result < 0) {
@@ -43,8 +41,7 @@ static void end_reload(struct supervisor *supervisor)
     probe_result_free(&supervisor->probed);
     malloc_trim(0); /* the files of a site may be large, and the next reload be far */
     notify_send("READY=1");
-    if (supervisor->reload_again)
-        reload_begin(supervisor);
+    supervisor_go_on(supervisor);
 }
 
 void reload_watch(struct supervisor *supervisor, const struct probe_result *result)
