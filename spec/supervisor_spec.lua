@@ -293,7 +293,7 @@ t.on_both_backends("a worker that is killed", function(backend)
       local offset = #running:log()
       victim = next(by_pid)
       assert.equal(500, by_pid[victim]:exchange("GET /interpreted HTTP/1.1\nHost: a").status)
-      assert.matches("site.lua:8: the script did not finish within 200 ms: does it loop%?\nstack traceback:",
+      assert.matches("site.lua:[78]: the script did not finish within 200 ms: does it loop%?\nstack traceback:",
          running:log(offset))
       assert.equal(victim, ask(by_pid[victim]))
    end)

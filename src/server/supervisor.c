@@ -51,6 +51,7 @@ static void worker_ready(struct supervisor *supervisor, struct worker_slot *slot
 {
     slot->generation = generation;
     slot->asked_ms = 0;
+    workers_stand_in(supervisor);
     if (!workers_all_serve(supervisor))
         return;
     bounds_announce(&supervisor->bounds);
@@ -134,6 +135,8 @@ static void worker_ended(struct supervisor *supervisor, unsigned index, int stat
         return;
     }
     worker_plan_restart(slot);
+    worker_helps_no_more(supervisor, index);
+    workers_stand_in(supervisor);
     if (supervisor->reload == PREPARING)
         reload_fail(supervisor, "a worker died while it loaded the site");
 }

@@ -29,7 +29,9 @@ struct worker_slot {
     int64_t asked_ms;   /* when it was asked for its last words; 0: it was not */
     unsigned asks;      /* how often, if it was */
     int64_t restart_ms; /* when to start it again; 0: now is fine */
-    unsigned crashes;   /* in a row, each soon after the start */
+    unsigned
+        helper; /* which one stands in for it while it does not serve: its number + 1; 0: none */
+    unsigned crashes; /* in a row, each soon after the start */
 };
 
 /* A new program that is to take this one's place; supervisor_upgrade.c. */
@@ -119,6 +121,19 @@ void workers_kill(struct supervisor *supervisor);
 
 /* Plans when to start one again that has ended. */
 void worker_plan_restart(struct worker_slot *slot);
+
+/* --- supervisor_stand_in.c --------------------------------------------------------------------
+ */
+
+/* To be called when one has begun to serve, or has ended: sees to it that for each of those that do
+ * not serve another one does, if there is any. */
+void workers_stand_in(struct supervisor *supervisor);
+
+/* A new generation serves: also on the listeners that are fresh. */
+void workers_stand_in_fresh(struct supervisor *supervisor);
+
+/* That one has ended. */
+void worker_helps_no_more(struct supervisor *supervisor, unsigned index);
 
 /* --- supervisor_reload.c -----------------------------------------------------------------------
  */

@@ -96,6 +96,7 @@ static void commit(struct supervisor *supervisor)
     reload_watch(supervisor, &supervisor->serving);
     bounds_quiesce_unwanted(&supervisor->bounds);
     workers_tell(supervisor, CONTROL_COMMIT, supervisor->next, -1);
+    workers_stand_in_fresh(supervisor);
     bounds_settle(&supervisor->bounds);
     memories_settle(&supervisor->memories);
 }
