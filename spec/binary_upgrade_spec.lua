@@ -1,6 +1,8 @@
 --- USR2: a new program takes the place of the one that runs, and nobody who talks to it notices.
 local t = require "spec.support"
 
+local h2 = require "spec.support.h2"
+
 local process, program, socket, sys = t.process, t.program, t.socket, t.sys
 
 local SITE = [[
@@ -129,6 +131,32 @@ t.on_both_backends("a new program", function(backend)
       assert.is_true(response:has("connection", "close"))
       idle:expect_close()
       running:expect_end()
+      socket.reset_all()
+      new:stop()
+   end)
+
+   t.it("lets the old one finish its streams of HTTP/2, and tells their clients to begin no more", function()
+      local running = start { site = SITE:gsub("chain =", 'protocols = { "h1", "h2c" }, chain =') }
+      local client = h2.connect(running.address)
+      local held = {}
+      for i = 1, 2 do
+         held[i] = client:request(h2.get { [":path"] = "/held" })
+      end
+      running:await_log "held begins.*held begins"
+      local new = running:upgrade()
+      client:pump(function() return client.goaway end)
+      assert.equal(h2.NO_ERROR, client.goaway)
+      process.write_file(running.values.directory .. "/release", "")
+      for _, id in ipairs(held) do
+         local response = client:response(id)
+         assert.equal(200, response.status)
+         assert.equal("held", response.body)
+      end
+      assert.equal(h2.NO_ERROR, client:close_code())
+      assert.is_true(client.last_id >= held[2])
+      running:expect_end()
+      -- Its clients' next connection is the new one's.
+      assert.equal("hello", h2.connect(new.address):get("/").body)
       socket.reset_all()
       new:stop()
    end)
