@@ -311,8 +311,8 @@ t.on_both_backends("a worker that is killed", function(backend)
       local offset = #running:log()
       victim = next(by_pid)
       assert.equal(500, by_pid[victim]:exchange("GET /interpreted HTTP/1.1\nHost: a").status)
-      local told = running:log(offset)
-      assert.matches("site.lua:[78]: the script did not finish within 200 ms: does it loop%?\nstack traceback:", told)
+      assert.matches("site.lua:[78]: the script did not finish within 200 ms: does it loop%?\n" ..
+         "stack traceback:", running:log(offset))
       assert.equal(victim, ask(by_pid[victim]))
    end)
 
