@@ -92,6 +92,38 @@ while not io.open(directory .. "/changed") do end
       end
    end)
 
+   t.it("tells how long it took, from the signal on, and counts", function()
+      local text = [[
+local directory = debug.getinfo(1).source:match "@(.*)/"
+io.open(directory .. "/begun", "w"):close()
+while not io.open(directory .. "/changed") do end
+local ml = require "monolake"
+ml.listen { address = "127.0.0.1:0", chain = function()
+   local reloads = ml.stats().reloads
+   return ml.text(reloads.done .. " " .. reloads.failed)
+end }
+]]
+      local running = start(site "one")
+      local offset = #running:log()
+      running:write("site.lua", text)
+      running.process:signal(sys.SIGHUP)
+      t.eventually("the script to run", function()
+         return io.open(running:path "begun")
+      end)
+      running.process:signal(sys.SIGHUP) -- waits for the end of the first
+      t.tasks.sleep(0.2)
+      running:write("changed", "")
+      for generation = 2, 3 do
+         local line = ("generation %d serves %%((%%d+) ms%%)"):format(generation)
+         local took_ms = running:await_log(line, offset)
+         assert.is_true(tonumber(took_ms) >= 190, took_ms)
+      end
+      assert.equal("2 0", ask_anew(running))
+      running:write("site.lua", "error 'on purpose'")
+      reload_in_vain(running, "on purpose")
+      assert.equal("2 1", ask_anew(running))
+   end)
+
    t.it("finishes a request under way by the script that it began with", function()
       local origin = socket.listen()
       local function proxying(name)

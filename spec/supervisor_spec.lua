@@ -190,6 +190,24 @@ t.on_both_backends("a service manager", function(backend)
       assert.equal("STOPPING=1", hear())
    end)
 
+   t.it("hears which program serves behind an upgrade, and of no end of the one before it", function()
+      local running = start_as_service "notify"
+      assert.equal("READY=1", hear())
+      local new = running:upgrade()
+      local heard = { hear(), hear() }
+      table.sort(heard)
+      -- The new program's own word, and that of whom the manager watches.
+      assert.same({ ("MAINPID=%d\nREADY=1"):format(new.process.pid), "READY=1" }, heard)
+      running:expect_end()
+      -- What the old one has said before its end is there by now.
+      new.process:signal(sys.SIGHUP)
+      assert.matches("^RELOADING=1\n", hear())
+      assert.equal("READY=1", hear())
+      stop(new)
+      assert.equal("STOPPING=1", hear())
+      assert.is_nil(sys.recv(fd))
+   end)
+
    t.it("hears that a failed reload is over", function()
       local running = start_as_service "notify"
       assert.equal("READY=1", hear())
@@ -297,8 +315,8 @@ t.on_both_backends("a worker that is killed", function(backend)
       local offset = #running:log()
       victim = next(by_pid)
       assert.equal(500, by_pid[victim]:exchange("GET /interpreted HTTP/1.1\nHost: a").status)
-      assert.matches("site.lua:8: the script did not finish within 200 ms: does it loop%?\nstack traceback:",
-         running:log(offset))
+      assert.matches("site.lua:[78]: the script did not finish within 200 ms: does it loop%?\n" ..
+         "stack traceback:", running:log(offset))
       assert.equal(victim, ask(by_pid[victim]))
    end)
 

@@ -138,6 +138,21 @@ t.on_every_tls("resumption", function(backend, library)
       assert.is_false(visit(PLAIN, { session = session }).tls.resumed)
    end)
 
+   t.it("works behind an upgrade, whose program is told the keys", function()
+      local old = program.start(options(1))
+      local _, _, session = visit(PLAIN, nil, old)
+      local _, _, known = visit(DEMANDING, { certificate = "client" }, old)
+      local new = old:upgrade()
+      old:expect_end()
+      for _ = 1, 2 do
+         assert.is_true(visit(PLAIN, { session = session }, new).tls.resumed)
+         local seen = visit(DEMANDING, { session = known }, new)
+         assert.is_true(seen.tls.resumed)
+         assert.is_truthy(seen.tls.client)
+      end
+      new:stop()
+   end)
+
    t.it("is not asked for again when a reload demands more of clients", function()
       local proxy = program.start(options(1))
       local _, _, session = visit(PLAIN, nil, proxy)

@@ -9,7 +9,7 @@ import time
 import http1
 import http2
 import wire
-from books import ORIGIN, UPGRADE, WORKER
+from books import NOTICED_SECONDS, ORIGIN, UPGRADE, WORKER
 
 REQUESTS_PER_CONNECTION = 60
 STREAMS_AT_ONCE = 6
@@ -93,7 +93,7 @@ class Clients:
     def start(self, counts):
         kinds = {"h1": self.h1, "h1 new": self.h1_new, "h1 lua": self.h1_lua, "h1 tls": self.h1_tls,
                  "h2c": self.h2c, "h2 tls": self.h2_tls, "websocket": self.websocket, "tunnel": self.tunnel,
-                 "udp": self.udp}
+                 "udp": self.udp, "moving": self.moving}
         for kind, count in counts.items():
             for index in range(count):
                 rng = random.Random("%s %s %d" % (self.soak.seed, kind, index))
@@ -136,6 +136,24 @@ class Clients:
 
     def h1_tls(self, *arguments):
         return self.http1_client("tls", "http/1.1", 10, *arguments)
+
+    async def moving(self, name, sequence, rng, kind):
+        """Follows a listener that each reload moves to another port. Who is let in where it was is served,
+        and who is not finds it where it is: a reload swaps the two."""
+        version = self.soak.served_version()
+        try:
+            await self.http1_client("moving", None, 1, name, sequence, rng, kind)
+        except http1.Broken as broken:
+            if not broken.refused or not await self.moved(version):
+                raise
+            self.books.outcomes["moving: refused where it was"] += 1
+
+    async def moved(self, version):
+        """Has another version come to serve? It may have a moment before we hear of it."""
+        deadline = time.monotonic() + NOTICED_SECONDS
+        while self.soak.served_version() == version and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        return self.soak.served_version() != version
 
     async def opened(self, connection):
         async with asyncio.timeout(self.soak.patience):

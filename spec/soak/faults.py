@@ -163,6 +163,7 @@ class Faults:
             return
         self.program.pid = int(line[1])
         self.soak.upgraded_at = time.monotonic()
+        self.soak.serves(self.program.version)
         self.books.durations["upgrade"].add(time.monotonic() - begun)
         event.end(later=GRACE_SECONDS + 5)
         with open(self.program.directory + "/pid") as file:

@@ -12,6 +12,7 @@ class Broken(Exception):
     def __init__(self, stage, why):
         super().__init__("%s: %s" % (stage, why))
         self.stage, self.reset = stage, isinstance(why, ConnectionResetError)
+        self.refused = isinstance(why, ConnectionRefusedError)
 
 
 class Answer:

@@ -55,10 +55,11 @@ class Template(string.Template):
 
 
 class Program:
-    def __init__(self, books, directory, binary, arguments, values):
+    def __init__(self, books, directory, binary, arguments, values, moving_ports):
         self.books, self.directory, self.binary = books, directory, binary
         self.arguments, self.values = arguments, values
         self.version, self.more = 1, ""
+        self.moving_ports = moving_ports
         self.exits, self.ended = {}, asyncio.Event()  # pid -> how it ended
         self.waiters = []
         self.generations = {}  # pid of a worker -> those that it holds
@@ -67,9 +68,13 @@ class Program:
         with open(os.path.join(HERE, "site.lua")) as file:
             self.template = Template(file.read())
 
+    def moving_port(self, version):
+        """Where that version has the listener that each of them moves."""
+        return self.moving_ports[version % len(self.moving_ports)]
+
     def write_site(self, text=None):
         """The site of this version, or another text."""
-        values = dict(self.values, version=self.version, more=self.more)
+        values = dict(self.values, version=self.version, more=self.more, moving=self.moving_port(self.version))
         with open(self.directory + "/site.lua", "w") as file:
             file.write(self.template.substitute(values) if text is None else text)
 

@@ -71,6 +71,7 @@ local TLS = { cert = "a.pem", key = "a.key" }
 
 ml.listen { address = "127.0.0.1:${plain}", idle_timeout = "20s", head_timeout = "3s",
    chain = native(plain_origin) }
+ml.listen { address = "127.0.0.1:${moving}", chain = native(plain_origin) }
 ml.listen { address = "127.0.0.1:${lua}", chain = ml.router {
    ["/whoami"] = whoami, ["/*"] = { scripted, ml.proxy(scripted_origin) } } }
 ml.listen { address = "127.0.0.1:${tls}", tls = TLS, chain = native(plain_origin) }

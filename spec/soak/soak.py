@@ -26,7 +26,7 @@ from program import Origins, Program, free_port, status_kib
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CLIENTS = {"h1": 8, "h1 new": 3, "h1 lua": 6, "h1 tls": 4, "h2c": 2, "h2 tls": 2, "websocket": 6, "tunnel": 8,
-           "udp": 4}
+           "udp": 4, "moving": 6}
 LISTENERS = ("plain", "lua", "tls", "h2c", "tcp")
 BASE_SECONDS = 8            # of load before reloads, to compare with
 BROKEN_SHARE = 0.1          # of reloads in a row
@@ -102,7 +102,8 @@ class Soak:
         arguments = ["--io", self.options.io, "-w", "2", "--log-level", "debug", "--script-timeout",
                      "%g" % (1 * float(os.environ.get("SPEC_PATIENCE", 1)))]
         self.program = Program(self.books, self.directory, build + "/monolake-lua", arguments,
-                               dict(ports, grace="%ds" % GRACE_SECONDS))
+                               dict(ports, grace="%ds" % GRACE_SECONDS), [free_port(), free_port()])
+        self.serves(self.program.version)
         self.origins = Origins(self.books, self.directory, origins)
         self.record = Record(self.books, self.origins.record)
 
@@ -122,6 +123,7 @@ class Soak:
 
     def serves(self, version):
         self.served = version
+        self.addresses["moving"] = ("127.0.0.1", self.program.moving_port(version))
 
     def tunnel_seconds(self, rng):
         """Some outlive the program that accepted them: they move to its successor."""

@@ -179,6 +179,13 @@ end
 function Program:upgrade()
    local offset = #self:log()
    self.process:signal(sys.SIGUSR2)
+   return self:await_upgrade(offset)
+end
+
+--- As `upgrade` behind the signal.
+---@param offset integer of the log
+---@return spec.Program
+function Program:await_upgrade(offset)
    local pid = tonumber(self:await_log("is started as process (%d+)", offset))
    local new = setmetatable({ directory = self.directory, values = self.values, address = self.address,
       addresses = self.addresses, process = process.adopt(pid, self.process) }, Program)

@@ -89,7 +89,7 @@ void exchange_end(struct exchange *exchange)
     exchange->service = NULL;
     list_remove(&exchange->link);
     active_count--;
-    tunnel_count -= exchange->tunnel;
+    tunnel_count -= exchange->became_tunnel;
     counters_add(COUNTER_REQUESTS_ACTIVE, -1);
     list_push_front(&idle, &exchange->link);
     idle_count++;
@@ -114,8 +114,8 @@ const struct exchange *exchange_running(void)
 
 void exchange_becomes_tunnel(struct exchange *exchange)
 {
-    tunnel_count += !exchange->tunnel;
-    exchange->tunnel = true;
+    tunnel_count += !exchange->became_tunnel;
+    exchange->became_tunnel = true;
 }
 
 uint32_t exchange_active_count(void)

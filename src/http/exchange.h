@@ -54,7 +54,7 @@ struct exchange {
     int64_t total_deadline;           /* monotonic milliseconds; every wait is bounded by it */
     uint64_t bytes_sent;              /* of the response's body, without what frames it */
     enum overload overload;           /* then it is answered 503 at once */
-    bool tunnel;                      /* it has become one */
+    bool became_tunnel;               /* and is no longer counted as active */
     /* Whoever may still be reading the request's body in the background, or NULL. */
     void *body_user;
     void (*end_body_use)(void *body_user); /* may suspend */

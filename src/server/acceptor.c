@@ -44,7 +44,7 @@ struct acceptor *acceptors_find(struct acceptors *acceptors, const char *key)
     list_for_each(node, &acceptors->list)
     {
         struct acceptor *acceptor = container_of(node, struct acceptor, link);
-        if (acceptor->fd >= 0 && strcmp(acceptor->key, key) == 0)
+        if (acceptor->fd >= 0 && acceptor->stands_in_for < 0 && strcmp(acceptor->key, key) == 0)
             return acceptor;
     }
     return NULL;
@@ -255,13 +255,26 @@ void acceptor_start(struct acceptor *acceptor)
     io_submit(acceptor->all->io, &acceptor->accept);
 }
 
+static int accept_queued(const struct acceptor *acceptor)
+{
+    return accept4(acceptor->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+}
+
+void acceptor_take_queued(struct acceptor *acceptor)
+{
+    const struct http_server *server = &acceptor->server;
+    int fd;
+    while (room(acceptor) && admission_rate_left(&server->admission, &server->config) &&
+           (fd = accept_queued(acceptor)) >= 0)
+        take_over(acceptor, fd);
+}
+
 void acceptor_stop(struct acceptor *acceptor)
 {
     if (acceptor->fd < 0)
         return;
     int fd;
-    while (acceptor->server.service &&
-           (fd = accept4(acceptor->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0)
+    while (acceptor->server.service && (fd = accept_queued(acceptor)) >= 0)
         http_server_accept(&acceptor->server, fd);
     timer_stop(&acceptor->resume);
     fd = acceptor->fd;
@@ -271,7 +284,7 @@ void acceptor_stop(struct acceptor *acceptor)
     io_close_fd(acceptor->all->io, fd);
 }
 
-void acceptors_add(struct acceptors *acceptors, const char *key, int fd)
+struct acceptor *acceptors_add(struct acceptors *acceptors, const char *key, int fd)
 {
     struct acceptor *acceptor = calloc(1, sizeof(*acceptor));
     char *copy = strdup(key);
@@ -280,15 +293,17 @@ void acceptors_add(struct acceptors *acceptors, const char *key, int fd)
         free(copy);
         close(fd);
         log_error("no memory for listener %s", key);
-        return;
+        return NULL;
     }
     acceptor->all = acceptors;
     acceptor->key = copy;
     acceptor->fd = fd;
+    acceptor->stands_in_for = -1;
     http_server_init(&acceptor->server, acceptors->io);
     admission_share(&acceptor->server.admission, &acceptors->limits, copy);
     timer_init(&acceptor->resume, resume_accepting, acceptor);
     list_push_back(&acceptors->list, &acceptor->link);
+    return acceptor;
 }
 
 void acceptors_sweep(struct acceptors *acceptors)

@@ -31,8 +31,9 @@ struct acceptor {
     struct http_server server;
     struct io_op accept;
     struct timer resume;
-    int64_t tell_ms; /* when the log may hear again of a bound that holds clients back */
-    bool wanted;     /* by the generation that begins to serve */
+    int64_t tell_ms;   /* when the log may hear again of a bound that holds clients back */
+    bool wanted;       /* by the generation that begins to serve */
+    int stands_in_for; /* the worker whose socket it is (stand_in.h); -1: it is ours */
 };
 
 void acceptors_init(struct acceptors *acceptors, struct io *io, const struct limits *limits);
@@ -40,10 +41,11 @@ void acceptors_init(struct acceptors *acceptors, struct io *io, const struct lim
 /* How many clients a process may have, by its limit of descriptors. */
 uint32_t acceptors_connections_max(void);
 
-/* Takes over a socket; acceptor_start is to be called when its server has a service. */
-void acceptors_add(struct acceptors *acceptors, const char *key, int fd);
+/* Takes over a socket; acceptor_start is to be called when its server has a service. NULL, logged,
+ * when memory is exhausted. */
+struct acceptor *acceptors_add(struct acceptors *acceptors, const char *key, int fd);
 
-/* The one with that key that has not been stopped, or NULL. */
+/* Our own with that key that has not been stopped, or NULL. */
 struct acceptor *acceptors_find(struct acceptors *acceptors, const char *key);
 
 /* Connections of all together. */
@@ -53,6 +55,9 @@ uint32_t acceptors_connections(const struct acceptors *acceptors);
 void acceptors_sweep(struct acceptors *acceptors);
 
 void acceptor_start(struct acceptor *acceptor);
+
+/* Accepts what is queued now, as far as the bounds allow. */
+void acceptor_take_queued(struct acceptor *acceptor);
 
 /* Are there descriptors for one more connection? */
 bool acceptor_has_room(const struct acceptor *acceptor);

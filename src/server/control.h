@@ -30,7 +30,10 @@ enum control_kind {
     /* Behind all others, for the programs on both sides of an upgrade may be of two versions. */
     CONTROL_TAKES_TUNNELS, /* from a new program: messages of version `value` (tunnel_state.h) */
     CONTROL_HAND_OVER,     /* to a worker, before it drains: with the socket for its tunnels */
-    CONTROL_SHARE, /* to a worker, before CONTROL_PREPARE: with a shared dictionary's memory */
+    CONTROL_STAND_IN, /* to a worker: with a socket of dead worker `value`; text: the listener's key
+                       */
+    CONTROL_STAND_BACK, /* to a worker: worker `value` lives again */
+    CONTROL_SHARE,      /* to a worker, before CONTROL_PREPARE: with a shared dictionary's memory */
 };
 
 struct control_message {

@@ -10,7 +10,6 @@
 
 #include "base/counters.h"
 #include "base/log.h"
-#include "server/control.h"
 #include "shared/open.h"
 
 enum { COUNTERS_LEFT_MAX = 16 };
@@ -125,13 +124,6 @@ void memories_close(struct memories *memories)
 }
 
 /* --- Workers ---------------------------------------------------------------------------------- */
-
-void memories_send(const struct memories *memories, int control)
-{
-    for (unsigned i = 0; i < memories->count; i++)
-        if (memories->items[i].wanted)
-            control_send(control, CONTROL_SHARE, 0, NULL, memories->items[i].fd);
-}
 
 void memories_offer(struct memories *memories)
 {

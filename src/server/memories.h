@@ -37,9 +37,6 @@ bool memories_want(struct memories *memories, const char *const *texts, unsigned
 void memories_drop_fresh(struct memories *memories);
 void memories_settle(struct memories *memories);
 
-/* Sends what is wanted to a worker that is to prepare. */
-void memories_send(const struct memories *memories, int control);
-
 /* In a worker that was just forked: what there is can be opened, and nothing else. */
 void memories_offer(struct memories *memories);
 

@@ -188,7 +188,10 @@ static bool append(char ***items, unsigned *count, const char *text)
         return false;
     *items = grown;
     grown[*count] = strdup(text);
-    return grown[(*count)++] != NULL;
+    if (!grown[*count])
+        return false;
+    (*count)++;
+    return true;
 }
 
 /* Takes the records apart. Returns false if the report is not whole. */
@@ -202,10 +205,11 @@ static bool parse_report(const struct probe *probe, struct probe_result *result)
         const char *stop = memchr(text, '\0', (size_t)(end - text));
         if (!stop)
             return false;
+        bool kept = true;
         if (kind == ADDRESS)
-            append(&result->addresses, &result->address_count, text);
+            kept = append(&result->addresses, &result->address_count, text);
         else if (kind == MEMORY)
-            append(&result->memories, &result->memory_count, text);
+            kept = append(&result->memories, &result->memory_count, text);
         else if (kind == GRACE)
             result->grace_ms = (uint32_t)strtoul(text, NULL, 10);
         else if (kind == SUMMARY)
@@ -213,22 +217,32 @@ static bool parse_report(const struct probe *probe, struct probe_result *result)
         else if (kind == ERROR)
             result->error = strdup(text);
         else if (kind == FILE_NAME)
-            append(&result->files, &result->file_count, text);
+            kept = append(&result->files, &result->file_count, text);
+        if (!kept)
+            return false;
         at = stop + 1;
     }
     return at < end;
 }
 
+static bool grow(struct probe *probe)
+{
+    size_t capacity = probe->capacity ? probe->capacity * 2 : 65536;
+    char *grown = capacity <= REPORT_MAX_BYTES ? realloc(probe->report, capacity) : NULL;
+    if (!grown)
+        return false;
+    probe->report = grown;
+    probe->capacity = capacity;
+    return true;
+}
+
+/* Returns whether there is no more to come. */
 static bool gather(struct probe *probe)
 {
     for (;;) {
-        if (probe->capacity - probe->len < 4096) {
-            size_t capacity = probe->capacity ? probe->capacity * 2 : 65536;
-            char *grown = capacity <= REPORT_MAX_BYTES ? realloc(probe->report, capacity) : NULL;
-            if (!grown)
-                return true;
-            probe->report = grown;
-            probe->capacity = capacity;
+        if (probe->capacity - probe->len < 4096 && !grow(probe)) {
+            probe->too_large = true;
+            return true;
         }
         ssize_t got = read(probe->fd, probe->report + probe->len, probe->capacity - probe->len);
         if (got < 0 && errno == EINTR)
@@ -242,7 +256,11 @@ static bool gather(struct probe *probe)
 static void describe_end(struct probe *probe, bool late, int status, struct probe_result *result)
 {
     bool whole = probe->len && parse_report(probe, result);
-    if (late) {
+    if (probe->too_large) {
+        free(result->error);
+        result->error = format_error("no memory for the site's files: more than %d MiB",
+                                     (int)(probe->len >> 20));
+    } else if (late) {
         free(result->error);
         result->error =
             format_error("the script did not finish within %d ms", (int)probe->timeout_ms);
@@ -272,8 +290,8 @@ bool probe_step(struct probe *probe, struct probe_result *result)
     if (!ended && !late)
         return false;
     int status = 0;
-    if (late)
-        kill(probe->pid, SIGKILL);
+    /* One that has said all is ending, which no signal changes any more; others might never end. */
+    kill(probe->pid, SIGKILL);
     while (waitpid(probe->pid, &status, 0) < 0 && errno == EINTR)
         continue;
     *result = (struct probe_result){0};

@@ -36,6 +36,7 @@ struct probe {
     char *report; /* gathered so far; owned */
     size_t len;
     size_t capacity;
+    bool too_large; /* there was no memory for the rest */
 };
 
 /* Starts one on a script that may take so long. Returns 0 or a negative errno. */

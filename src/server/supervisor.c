@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
@@ -16,6 +15,7 @@
 #include "server/activation.h"
 #include "server/inherit.h"
 #include "server/notify.h"
+#include "server/pid_file.h"
 #include "server/supervisor_internal.h"
 
 enum {
@@ -25,31 +25,25 @@ enum {
 
 /* --- Workers ---------------------------------------------------------------------------------- */
 
-/* Replaces the file in one step, so that nobody ever reads half a number. */
-static bool write_pid_file(const char *path)
-{
-    char temporary[4096];
-    snprintf(temporary, sizeof(temporary), "%s.%d", path, getpid());
-    FILE *file = fopen(temporary, "w");
-    bool written = file && fprintf(file, "%d\n", getpid()) > 0;
-    if (file)
-        written &= fclose(file) == 0;
-    if (written && rename(temporary, path) == 0)
-        return true;
-    log_error("cannot write the pid file %s: %s", path, strerror(errno));
-    unlink(temporary);
-    return false;
-}
-
 /* What the program before this one has kept until now. */
 static void take_over(struct supervisor *supervisor)
 {
     if (inherit_control() < 0)
         return;
     if (supervisor->options->pid_file)
-        write_pid_file(supervisor->options->pid_file);
+        pid_file_write(supervisor->options->pid_file);
     inherit_tell_ready(&supervisor->bounds);
     inherit_drop_tunnels();
+}
+
+void supervisor_go_on(struct supervisor *supervisor)
+{
+    if (supervisor->stopping)
+        return;
+    if (supervisor->upgrade_wanted) /* it loads the site as it is, too */
+        upgrade_begin(supervisor);
+    if (supervisor->reload_wanted_ms)
+        reload_begin(supervisor);
 }
 
 static void worker_ready(struct supervisor *supervisor, struct worker_slot *slot,
@@ -57,6 +51,7 @@ static void worker_ready(struct supervisor *supervisor, struct worker_slot *slot
 {
     slot->generation = generation;
     slot->asked_ms = 0;
+    workers_stand_in(supervisor);
     if (!workers_all_serve(supervisor))
         return;
     bounds_announce(&supervisor->bounds);
@@ -64,8 +59,7 @@ static void worker_ready(struct supervisor *supervisor, struct worker_slot *slot
         supervisor->ready = true;
         take_over(supervisor);
         notify_send("READY=1");
-        if (supervisor->reload_again)
-            reload_begin(supervisor);
+        supervisor_go_on(supervisor);
     } else if (supervisor->reload == COMMITTING) {
         reload_committed(supervisor);
     }
@@ -123,6 +117,7 @@ static void worker_ended(struct supervisor *supervisor, unsigned index, int stat
     pid_t pid = slot->pid;
     bool has_served = slot->generation != 0;
     close(slot->control);
+    control_queue_clear(&slot->told);
     slot->pid = 0;
     slot->generation = 0;
     limits_clear(&supervisor->limits, index);
@@ -140,6 +135,8 @@ static void worker_ended(struct supervisor *supervisor, unsigned index, int stat
         return;
     }
     worker_plan_restart(slot);
+    worker_helps_no_more(supervisor, index);
+    workers_stand_in(supervisor);
     if (supervisor->reload == PREPARING)
         reload_fail(supervisor, "a worker died while it loaded the site");
 }
@@ -157,11 +154,20 @@ static void reap(struct supervisor *supervisor)
 
 /* --- Events ----------------------------------------------------------------------------------- */
 
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 static void stop(struct supervisor *supervisor, bool now)
 {
-    if (supervisor->stopping)
-        now = true; /* a second signal hurries */
-    if (!supervisor->stopping && !supervisor->upgrade.taken_over)
+    int64_t deadline = clock_now_ms() + STOP_WAIT_MS + (now ? 0 : supervisor->serving.grace_ms);
+    if (supervisor->upgrade.takes_tunnels && !now)
+        deadline += HAND_OVER_MAX_MS;
+    /* Who asks again and again does not have it take longer. */
+    supervisor->stop_deadline =
+        supervisor->stopping ? earlier(supervisor->stop_deadline, deadline) : deadline;
+    if (!supervisor->stopping && !supervisor->upgrade.successor)
         notify_send("STOPPING=1");
     upgrade_abandon(supervisor);
     supervisor->stopping = true;
@@ -169,14 +175,24 @@ static void stop(struct supervisor *supervisor, bool now)
         kill(supervisor->probe.pid, SIGKILL);
     log_info(now ? "stopping now" : "finishing requests, then stopping (at most %u ms)",
              supervisor->serving.grace_ms);
-    supervisor->stop_deadline =
-        clock_now_ms() + STOP_WAIT_MS + (now ? 0 : supervisor->serving.grace_ms);
-    if (supervisor->upgrade.takes_tunnels && !now)
-        supervisor->stop_deadline += HAND_OVER_MAX_MS;
     bounds_quiesce(&supervisor->bounds);
     workers_tell(supervisor, now ? CONTROL_STOP : CONTROL_DRAIN, supervisor->serving.grace_ms, -1);
     /* Workers accept what was queued; then nobody holds the sockets open. */
     bounds_close(&supervisor->bounds);
+}
+
+/* TERM and QUIT. One that drains for a new program has not been asked yet: its operator wants what
+ * a first signal means, and that is under way. */
+static void asked_to_stop(struct supervisor *supervisor)
+{
+    bool again =
+        supervisor->stopping && (supervisor->asked_to_stop || !supervisor->upgrade.successor);
+    if (supervisor->stopping && !again)
+        log_info("this program is finishing requests already, since a new program has taken over; "
+                 "another signal stops it now");
+    else
+        stop(supervisor, again);
+    supervisor->asked_to_stop = true;
 }
 
 static void take_signals(struct supervisor *supervisor)
@@ -185,16 +201,18 @@ static void take_signals(struct supervisor *supervisor)
     while (read(supervisor->signals, &info, sizeof(info)) == sizeof(info)) {
         switch (info.ssi_signo) {
         case SIGHUP:
+            upgrade_pass_on(supervisor, SIGHUP);
             reload_begin(supervisor);
             break;
         case SIGTERM:
         case SIGQUIT:
-            stop(supervisor, false);
+            asked_to_stop(supervisor);
             break;
         case SIGINT:
             stop(supervisor, true);
             break;
         case SIGUSR1:
+            upgrade_pass_on(supervisor, SIGUSR1);
             workers_tell(supervisor, CONTROL_REOPEN, 0, -1);
             break;
         case SIGUSR2:
@@ -205,11 +223,6 @@ static void take_signals(struct supervisor *supervisor)
             break;
         }
     }
-}
-
-static int64_t earlier(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
 }
 
 /* When something is due that no descriptor tells of. */
@@ -254,19 +267,24 @@ static void turn(struct supervisor *supervisor)
                                .events = POLLIN};
     polls[3] = (struct pollfd){.fd = supervisor->upgrade.pid ? supervisor->upgrade.control : -1,
                                .events = POLLIN};
-    for (unsigned i = 0; i < supervisor->count; i++)
+    for (unsigned i = 0; i < supervisor->count; i++) {
+        const struct worker_slot *slot = &supervisor->workers[i];
         polls[4 + i] =
-            (struct pollfd){.fd = supervisor->workers[i].pid ? supervisor->workers[i].control : -1,
-                            .events = POLLIN};
+            (struct pollfd){.fd = slot->pid ? slot->control : -1,
+                            .events = control_queue_waits(&slot->told) ? POLLIN | POLLOUT : POLLIN};
+    }
     int64_t due = next_due(supervisor);
     int64_t wait = due == DEADLINE_NEVER ? -1 : due - clock_now_ms();
     if (due != DEADLINE_NEVER && wait < 0)
         wait = 0;
     if (poll(polls, supervisor->count + 4, wait > 60000 ? 60000 : (int)wait) < 0)
         return;
-    for (unsigned i = 0; i < supervisor->count; i++)
+    for (unsigned i = 0; i < supervisor->count; i++) {
+        if (polls[4 + i].revents & POLLOUT)
+            worker_tell_rest(supervisor, i);
         if (polls[4 + i].revents & POLLIN)
             read_control(supervisor, i);
+    }
     if (polls[3].revents && upgrade_hear(supervisor))
         stop(supervisor, false);
     if (polls[0].revents)
@@ -298,6 +316,10 @@ static bool start(struct supervisor *supervisor, struct probe_result *probed)
 {
     char error[512];
     supervisor->signals = open_signals();
+    if (supervisor->signals < 0) {
+        log_error("cannot take signals: %s", strerror(errno));
+        return false;
+    }
     supervisor->watch.fd = -1;
     supervisor->probe.fd = -1;
     supervisor->generation = 1;
@@ -336,7 +358,7 @@ static bool start(struct supervisor *supervisor, struct probe_result *probed)
         reload_watch(supervisor, &supervisor->serving);
     }
     return !supervisor->options->pid_file || inherit_control() >= 0 ||
-           write_pid_file(supervisor->options->pid_file);
+           pid_file_write(supervisor->options->pid_file);
 }
 
 int supervisor_main(const struct options *options, struct probe_result *probed)
@@ -358,7 +380,8 @@ int supervisor_main(const struct options *options, struct probe_result *probed)
     watch_fini(&supervisor.watch);
     limits_close(&supervisor.limits);
     memories_close(&supervisor.memories);
-    if (options->pid_file && !supervisor.upgrade.taken_over)
+    /* It is another's behind a takeover, and still another's before ours. */
+    if (options->pid_file && !supervisor.upgrade.successor && inherit_control() < 0)
         unlink(options->pid_file);
     return supervisor.exit_code;
 }

@@ -13,16 +13,14 @@ void reload_begin(struct supervisor *supervisor)
 {
     if (supervisor->stopping)
         return;
-    if (supervisor->upgrade.pid) {
-        log_warn("no reload now: a new program is being started");
+    if (!supervisor->reload_wanted_ms)
+        supervisor->reload_wanted_ms = clock_now_ms();
+    if (supervisor->upgrade.pid)
+        log_info("the reload waits for the end of the upgrade");
+    if (supervisor->upgrade.pid || supervisor->reload != IDLE || !supervisor->ready)
         return;
-    }
-    if (supervisor->reload != IDLE || !supervisor->ready) {
-        supervisor->reload_again = true;
-        return;
-    }
-    supervisor->reload_again = false;
-    supervisor->reload_started_ms = clock_now_ms();
+    supervisor->reload_started_ms = supervisor->reload_wanted_ms;
+    supervisor->reload_wanted_ms = 0;
     int result = probe_start(&supervisor->probe, supervisor->options->site,
                              supervisor->options->script_timeout_ms);
     if (result < 0) {
@@ -40,8 +38,7 @@ static void end_reload(struct supervisor *supervisor)
     supervisor->reload = IDLE;
     probe_result_free(&supervisor->probed);
     notify_send("READY=1");
-    if (supervisor->reload_again)
-        reload_begin(supervisor);
+    supervisor_go_on(supervisor);
 }
 
 void reload_watch(struct supervisor *supervisor, const struct probe_result *result)
@@ -65,12 +62,17 @@ void reload_fail(struct supervisor *supervisor, const char *why)
 static void send_fresh_listeners(struct supervisor *supervisor)
 {
     for (unsigned i = 0; i < supervisor->bounds.count; i++) {
-        struct bound *bound = supervisor->bounds.items[i];
+        const struct bound *bound = supervisor->bounds.items[i];
         for (unsigned j = 0; bound->fresh && j < supervisor->count; j++)
-            if (supervisor->workers[j].pid)
-                control_send(supervisor->workers[j].control, CONTROL_LISTEN, 0, bound->key,
-                             bound->fds[j]);
+            worker_tell(supervisor, j, CONTROL_LISTEN, 0, bound->key, bound->fds[j]);
     }
+}
+
+static void send_memories(struct supervisor *supervisor)
+{
+    for (unsigned i = 0; i < supervisor->memories.count; i++)
+        if (supervisor->memories.items[i].wanted)
+            workers_tell(supervisor, CONTROL_SHARE, 0, supervisor->memories.items[i].fd);
 }
 
 static void set_deadline(struct supervisor *supervisor)
@@ -91,6 +93,7 @@ static void commit(struct supervisor *supervisor)
     reload_watch(supervisor, &supervisor->serving);
     bounds_quiesce_unwanted(&supervisor->bounds);
     workers_tell(supervisor, CONTROL_COMMIT, supervisor->next, -1);
+    workers_stand_in_fresh(supervisor);
     bounds_settle(&supervisor->bounds);
     memories_settle(&supervisor->memories);
 }
@@ -117,9 +120,7 @@ static void probe_ended(struct supervisor *supervisor)
     supervisor->reload = PREPARING;
     set_deadline(supervisor);
     send_fresh_listeners(supervisor);
-    for (unsigned i = 0; i < supervisor->count; i++)
-        if (supervisor->workers[i].pid)
-            memories_send(&supervisor->memories, supervisor->workers[i].control);
+    send_memories(supervisor);
     /* One that is not running need not answer: it will start with the new generation. */
     for (unsigned i = 0; i < supervisor->count; i++)
         supervisor->workers[i].answered = !supervisor->workers[i].pid;

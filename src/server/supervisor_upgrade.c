@@ -22,6 +22,7 @@
 #include "net/tunnel_state.h"
 #include "server/inherit.h"
 #include "server/notify.h"
+#include "server/pid_file.h"
 #include "server/tunnel_socket.h"
 
 enum {
@@ -93,11 +94,14 @@ static int start(struct supervisor *supervisor)
 
 void upgrade_begin(struct supervisor *supervisor)
 {
-    if (supervisor->upgrade.pid || supervisor->stopping || !supervisor->ready ||
-        supervisor->reload != IDLE) {
-        log_warn("no upgrade now: %s", supervisor->upgrade.pid ? "another one is under way"
-                                       : supervisor->stopping  ? "this program is stopping"
-                                                               : "the site is being loaded");
+    if (supervisor->upgrade.pid || supervisor->stopping) {
+        log_warn("no upgrade now: %s",
+                 supervisor->upgrade.pid ? "another one is under way" : "this program is stopping");
+        return;
+    }
+    supervisor->upgrade_wanted = !supervisor->ready || supervisor->reload != IDLE;
+    if (supervisor->upgrade_wanted) {
+        log_info("the upgrade waits until the site is loaded");
         return;
     }
     int result = start(supervisor);
@@ -117,9 +121,32 @@ static void forget(struct supervisor *supervisor)
     supervisor->upgrade = (struct upgrade){0};
 }
 
+void upgrade_pass_on(struct supervisor *supervisor, int number)
+{
+    struct upgrade *upgrade = &supervisor->upgrade;
+    if (upgrade->successor)
+        kill(upgrade->successor, number);
+    else if (upgrade->pid)
+        upgrade->owed |= 1U << (unsigned)number;
+}
+
+/* The new program is this one's successor from now on. */
+static void succeed(struct supervisor *supervisor)
+{
+    struct upgrade before = supervisor->upgrade;
+    forget(supervisor);
+    supervisor->upgrade.successor = before.pid;
+    supervisor->upgrade.takes_tunnels = before.takes_tunnels;
+    if (supervisor->reload_wanted_ms) /* it may have read the site before it was edited */
+        before.owed |= 1U << SIGHUP;
+    for (int number = 1; number < 32; number++)
+        if (before.owed >> number & 1)
+            upgrade_pass_on(supervisor, number);
+}
+
 void upgrade_abandon(struct supervisor *supervisor)
 {
-    if (!supervisor->upgrade.pid || supervisor->upgrade.taken_over)
+    if (!supervisor->upgrade.pid)
         return;
     kill(supervisor->upgrade.pid, SIGKILL);
     waitpid(supervisor->upgrade.pid, NULL, 0);
@@ -129,17 +156,17 @@ void upgrade_abandon(struct supervisor *supervisor)
 bool upgrade_hear(struct supervisor *supervisor)
 {
     struct upgrade *upgrade = &supervisor->upgrade;
-    while (upgrade->pid && !upgrade->taken_over &&
-           control_receive(upgrade->control, &supervisor->message) > 0) {
+    bool ready = false;
+    while (upgrade->pid && !ready && control_receive(upgrade->control, &supervisor->message) > 0) {
         const struct control_message *message = &supervisor->message;
         if (message->kind == CONTROL_ADOPTED)
             bounds_adopted(&supervisor->bounds, message->text, (unsigned)message->value);
         else if (message->kind == CONTROL_TAKES_TUNNELS)
             upgrade->takes_tunnels = message->value == TUNNEL_STATE_VERSION;
         else if (message->kind == CONTROL_READY)
-            upgrade->taken_over = true;
+            ready = true;
     }
-    if (!upgrade->taken_over)
+    if (!ready)
         return false;
     char text[64];
     snprintf(text, sizeof(text), "MAINPID=%d\nREADY=1", upgrade->pid);
@@ -149,10 +176,7 @@ bool upgrade_hear(struct supervisor *supervisor)
     if (upgrade->takes_tunnels)
         workers_tell(supervisor, CONTROL_HAND_OVER, 0, upgrade->tunnels);
     log_info("upgrade: process %d has taken over", upgrade->pid);
-    bool takes_tunnels = upgrade->takes_tunnels;
-    forget(supervisor);
-    upgrade->taken_over = true;
-    upgrade->takes_tunnels = takes_tunnels;
+    succeed(supervisor);
     return true;
 }
 
@@ -170,6 +194,9 @@ void upgrade_reap(struct supervisor *supervisor)
                   WEXITSTATUS(status));
     bounds_adopted(&supervisor->bounds, NULL, 0);
     forget(supervisor);
+    if (supervisor->options->pid_file)
+        pid_file_write(supervisor->options->pid_file); /* it may have got so far */
+    supervisor_go_on(supervisor);
 }
 
 int64_t upgrade_next_due(const struct supervisor *supervisor)

@@ -52,8 +52,10 @@ static void child_main(struct supervisor *supervisor, unsigned index, int contro
         listeners[i] = (struct worker_listener){bound->key, bound->fds[index]};
     }
     for (unsigned i = 0; i < supervisor->count; i++)
-        if (supervisor->workers[i].pid)
+        if (supervisor->workers[i].pid) {
             close(supervisor->workers[i].control);
+            control_queue_clear(&supervisor->workers[i].told);
+        }
     if (supervisor->probe.fd >= 0) {
         close(supervisor->probe.fd);
         close(supervisor->probe.sources);
@@ -112,6 +114,7 @@ static void start_worker(struct supervisor *supervisor, unsigned index)
     slot->pid = pid;
     counters_add(COUNTER_WORKERS, 1);
     slot->control = sockets[0];
+    slot->untold = false;
     slot->generation = 0;
     slot->restart_ms = 0;
     slot->pinged_ms = slot->asked_ms = 0;
@@ -209,7 +212,7 @@ static void ping(struct supervisor *supervisor, unsigned index, int64_t now)
         slot->pinged_cpu_ms = cpu_time_ms(slot->pid);
         slot->lent_ms = 0;
         slot->next_ping_ms = now + PING_EVERY_MS;
-        control_send(slot->control, CONTROL_PING, 0, NULL, -1);
+        worker_tell(supervisor, index, CONTROL_PING, 0, NULL, -1);
     } else if (slot->pinged_ms && now >= silent_until(supervisor, slot) &&
                (slot->asked_ms || !lend(supervisor, slot, index, now))) {
         char what[80];
@@ -255,8 +258,35 @@ int64_t workers_next_due(const struct supervisor *supervisor)
 void workers_tell(struct supervisor *supervisor, enum control_kind kind, uint64_t value, int fd)
 {
     for (unsigned i = 0; i < supervisor->count; i++)
-        if (supervisor->workers[i].pid)
-            control_send(supervisor->workers[i].control, kind, value, NULL, fd);
+        worker_tell(supervisor, i, kind, value, NULL, fd);
+}
+
+/* Whoever has missed a message would be wrong from then on: about its listeners, or its end. */
+static void expect_told(struct worker_slot *slot, unsigned index, int result)
+{
+    if (result == 0 || result == -EPIPE ||
+        result == -ECONNRESET) /* its end is about to be heard of */
+        return;
+    log_error("worker %u cannot be told what to do: %s. It is killed", index, strerror(-result));
+    slot->untold = true;
+    control_queue_clear(&slot->told);
+    signal_silent(slot->pid, SIGKILL);
+}
+
+void worker_tell(struct supervisor *supervisor, unsigned index, enum control_kind kind,
+                 uint64_t value, const char *text, int fd)
+{
+    struct worker_slot *slot = &supervisor->workers[index];
+    if (slot->pid && !slot->untold)
+        expect_told(slot, index,
+                    control_queue_send(&slot->told, slot->control, kind, value, text, fd));
+}
+
+void worker_tell_rest(struct supervisor *supervisor, unsigned index)
+{
+    struct worker_slot *slot = &supervisor->workers[index];
+    if (slot->pid && !slot->untold)
+        expect_told(slot, index, control_queue_flush(&slot->told, slot->control));
 }
 
 bool workers_all_answered(const struct supervisor *supervisor)

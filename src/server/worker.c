@@ -28,6 +28,7 @@
 #include "server/last_words.h"
 #include "server/privileges.h"
 #include "server/sources.h"
+#include "server/stand_in.h"
 #include "server/syscalls.h"
 #include "server/udp_listeners.h"
 #include "shared/open.h"
@@ -41,6 +42,7 @@ struct worker {
     struct io *io;
     const struct worker_options *options;
     struct acceptors acceptors;
+    struct stand_ins stand_ins; /* for workers that are dead */
     struct udp_listeners udp;
     struct adopters adopters;   /* of the tunnels of the program before this one */
     struct hand_over hand_over; /* of ours to the program behind it */
@@ -200,6 +202,7 @@ static void commit(struct worker *worker, struct site *site)
     clear_wanted(worker);
     each_listener(worker, site, mark_wanted);
     each_listener(worker, site, serve_with);
+    stand_ins_follow(&worker->stand_ins);
     list_for_each(node, &worker->acceptors.list)
     {
         struct acceptor *acceptor = container_of(node, struct acceptor, link);
@@ -341,6 +344,12 @@ static void obey(struct worker *worker, const struct control_message *message)
     case CONTROL_HAND_OVER:
         worker->tunnels = message->fd;
         break;
+    case CONTROL_STAND_IN:
+        stand_in_begin(&worker->stand_ins, (unsigned)message->value, message->text, message->fd);
+        break;
+    case CONTROL_STAND_BACK:
+        stand_in_end(&worker->stand_ins, (unsigned)message->value);
+        break;
     case CONTROL_PING:
         control_send(worker->options->control, CONTROL_PONG, 0, NULL, -1);
         break;
@@ -424,6 +433,7 @@ static int start(struct worker *worker)
         return -1;
     syscalls_filter();
     acceptors_init(&worker->acceptors, worker->io, &options->limits);
+    stand_ins_init(&worker->stand_ins, &worker->acceptors);
     udp_listeners_init(&worker->udp, worker->io, &options->limits);
     timer_init(&worker->grace, grace_over, worker);
     hand_over_init(&worker->hand_over, worker->io, &worker->acceptors);
