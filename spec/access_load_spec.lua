@@ -55,7 +55,7 @@ t.on_both_backends("a large set of addresses", function(backend)
       assert.is_true(refused(running, "127.0.0.3"))
       assert.is_false(refused(running, "127.0.0.2"))
       local peak_kib = running:peak_kib()
-      local figures = ("%d lines (%s): RSS %.1f MiB, %.1f without; at most %.1f in a reload of %.2f s"):format(
+      local figures = ("%d lines (%s): RSS %.1f MiB, %.1f without; at most %.1f, reload %.2f s"):format(
          LINES, backend, rss_kib / 1024, base_kib / 1024, peak_kib / 1024, seconds)
       if FULL then
          io.stderr:write("\n   ", figures, "\n")

@@ -396,6 +396,25 @@ t.on_both_backends("Thrift", function(backend)
       assert_exception(client, 4, UNKNOWN_METHOD, "Not Found")
    end)
 
+   t.it("sends oneway calls although the connection that was kept for them breaks", function()
+      local client = connect(PLAIN)
+      for seqid = 1, 20 do
+         client:send(message { seqid = seqid })
+         local peer, call = accept()
+         answer(peer, call)
+         assert.equal(seqid, thrift.read(client).seqid)
+         if seqid % 2 == 0 then
+            peer:reset()
+         else
+            peer:close()
+         end
+         client:send(message { seqid = 100 + seqid, method = "note", type = thrift.ONEWAY, args = "\11" })
+         peer, call = accept()
+         assert.same({ "note", thrift.ONEWAY }, { call.method, call.type })
+         peer:reset()
+      end
+   end)
+
    t.it("streams long arguments and replies", function()
       local client = connect(PLAIN)
       local args = ("0123456789abcdef"):rep(100000) -- 1.6 MB
@@ -766,7 +785,12 @@ local SERVICES = [[
       ["/add"] = ml.proxy { "127.0.0.1:1", name = "nowhere", protocol = "thrift" },
       ["/note"] = ml.proxy { "127.0.0.1:2", name = "nowhere else", protocol = "thrift" },
    } }
+   for _, address in ipairs { ${addresses} } do -- few connections, which many calls share
+      ml.listen { address = "127.0.0.1:0", thrift = ml.proxy { address, name = "shared " .. address,
+         protocol = "thrift", calls_max = 8, connections_max = 2 } }
+   end
 ]]
+local ROUTED = 7 -- and behind that those that share
 
 t.on_both_backends("Thrift between programs that are not ours", function(backend)
    local servers, running = {}, nil
@@ -782,7 +806,7 @@ t.on_both_backends("Thrift between programs that are not ours", function(backend
                addresses[#addresses + 1] = ("%q"):format(address)
             end
          end
-         running = program.start { io = backend, site = SERVICES, listeners = #addresses + 1,
+         running = program.start { io = backend, site = SERVICES, listeners = 2 * #addresses + 1,
             values = { addresses = table.concat(addresses, ", ") } }
       end)
    end)
@@ -808,6 +832,11 @@ t.on_both_backends("Thrift between programs that are not ours", function(backend
          end
          for _, case in ipairs { "timeout", "concurrent" } do
             start("python", index + 3, case)
+            start("cpp", index, case)
+         end
+         for _, case in ipairs { "calls", "concurrent", "oneway" } do
+            start("python", ROUTED + index + 3, case)
+            start("cpp", ROUTED + index, case)
          end
          for _, client in ipairs(clients) do
             assert.is_true(client[2]:wait(60 * t.tasks.patience), client[1])
@@ -818,8 +847,8 @@ t.on_both_backends("Thrift between programs that are not ours", function(backend
 
    t.it("tells clients what is wrong in exceptions that they understand", function()
       for _, encoding in ipairs(ENCODINGS) do
-         thrift.call("python", encoding, running.addresses[7], "unreachable")
-         thrift.call("python", encoding, running.addresses[7], "unknown")
+         thrift.call("python", encoding, running.addresses[ROUTED], "unreachable")
+         thrift.call("python", encoding, running.addresses[ROUTED], "unknown")
       end
    end)
 end)

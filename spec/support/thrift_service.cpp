@@ -18,8 +18,10 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <mutex>
 #include <stdexcept>
+#include <thread>
 #include <unistd.h>
 
 using namespace apache::thrift;
@@ -148,6 +150,52 @@ static void oneway(CalculatorClient &client)
     check(false, "the note was taken");
 }
 
+static void timeout(CalculatorClient &client)
+{
+    try {
+        client.slow(20000);
+        check(false, "an exception is raised");
+    } catch (const TApplicationException &error) {
+        check(error.getType() == TApplicationException::INTERNAL_ERROR, "its kind comes back");
+        check(std::string(error.what()).find("Gateway Timeout") != std::string::npos, "so does why");
+    }
+    check(client.add(1, 2) == 3, "the connection goes on");
+}
+
+/* What a client needs; its transport is open. */
+static std::unique_ptr<CalculatorClient> connect(const std::string &encoding,
+                                                 const std::string &address)
+{
+    size_t colon = address.rfind(':');
+    auto socket = std::make_shared<TSocket>(address.substr(0, colon),
+                                            std::atoi(address.c_str() + colon + 1));
+    std::shared_ptr<TTransport> transport = socket;
+    if (encoding != "theader")
+        transport = std::make_shared<TFramedTransport>(socket);
+    socket->setRecvTimeout(20000);
+    transport->open();
+    return std::make_unique<CalculatorClient>(protocols(encoding)->getProtocol(transport));
+}
+
+static void concurrent(const std::string &encoding, const std::string &address)
+{
+    std::vector<std::thread> threads;
+    for (int number = 0; number < 20; number++)
+        threads.emplace_back([=] {
+            auto client = connect(encoding, address);
+            std::string data(2000 + number, char('a' + number)), back;
+            for (int i = 0; i < 30; i++) {
+                check(client->add(number * 1000, i) == number * 1000 + i, "add");
+                if (i % 10 == number % 10) {
+                    client->echo(back, data);
+                    check(back == data, "echo");
+                }
+            }
+        });
+    for (std::thread &thread : threads)
+        thread.join();
+}
+
 int main(int argc, char **argv)
 {
     std::string role = argc > 2 ? argv[1] : "", encoding = argc > 2 ? argv[2] : "";
@@ -157,21 +205,17 @@ int main(int argc, char **argv)
     }
     check(role == "client" && argc == 5, "the usage");
     std::string address = argv[3], which = argv[4];
-    size_t colon = address.rfind(':');
-    auto socket = std::make_shared<TSocket>(address.substr(0, colon),
-                                            std::atoi(address.c_str() + colon + 1));
-    std::shared_ptr<TTransport> transport = socket;
-    if (encoding != "theader")
-        transport = std::make_shared<TFramedTransport>(socket);
-    socket->setRecvTimeout(20000);
-    transport->open();
-    CalculatorClient client(protocols(encoding)->getProtocol(transport));
+    auto client = connect(encoding, address);
     if (which == "calls")
-        calls(client);
+        calls(*client);
     else if (which == "large")
-        large(client);
+        large(*client);
+    else if (which == "timeout")
+        timeout(*client);
+    else if (which == "concurrent")
+        concurrent(encoding, address);
     else
-        oneway(client);
+        oneway(*client);
     std::printf("%s ok\n", which.c_str());
     return 0;
 }
