@@ -1,5 +1,5 @@
 /*
- * A static HTTP/1.1 origin for the benchmark: one process, epoll, three fixed bodies at /128, /16k
+ * A static HTTP/1.1 origin for the benchmark: one process, epoll, fixed bodies at /128, /1k, /16k
  * and /1m, everything else is 404. It knows nothing of HTTP but where a request without a body
  * ends, so that it costs less than any proxy in front of it.
  *
@@ -36,6 +36,7 @@ struct connection {
 
 static struct response responses[] = {
     {.request_line = "GET /128 "},
+    {.request_line = "GET /1k "},
     {.request_line = "GET /16k "},
     {.request_line = "GET /1m "},
 };
@@ -144,8 +145,9 @@ static void print_port(int listener)
 int main(int argc, char **argv)
 {
     prepare(&responses[0], "200 OK", 128);
-    prepare(&responses[1], "200 OK", 16 << 10);
-    prepare(&responses[2], "200 OK", 1 << 20);
+    prepare(&responses[1], "200 OK", 1 << 10);
+    prepare(&responses[2], "200 OK", 16 << 10);
+    prepare(&responses[3], "200 OK", 1 << 20);
     prepare(&not_found, "404 Not Found", 0);
 
     int listener =
