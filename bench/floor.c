@@ -42,7 +42,8 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN); /* splice knows no MSG_NOSIGNAL */
     upstream_address = loopback_address((uint16_t)strtoul(argv[2], NULL, 10));
     bool uring = strcmp(kind, "io_uring") == 0;
-    int listener = loopback_listen((uint16_t)strtoul(argv[1], NULL, 10), uring ? 0 : SOCK_NONBLOCK);
+    int listener =
+        loopback_listen((uint16_t)strtoul(argv[1], NULL, 10), uring ? 0 : SOCK_NONBLOCK, 0);
     if (uring)
         floor_uring(listener);
     else

@@ -1,4 +1,5 @@
--- The plain proxy, one with the hook, one with a hook that makes garbage, those of TLS and HTTP/2, and one of layer 4.
+-- The plain proxy, one with the hook, one with a hook that makes garbage, those of TLS and HTTP/2, and one of
+-- layer 4.
 local ml = require "monolake"
 local origin = ml.upstream { "127.0.0.1:@origin@", idle_max = 512, idle_timeout = 600 }
 local grpc_origin = ml.upstream { "127.0.0.1:@grpc_origin@", protocol = "h2" }
@@ -23,9 +24,9 @@ ml.listen {
    },
 }
 
--- About 10 KB of garbage a request, beside 20,000 objects that live on and are replaced by and by (there from the
--- first request on, so that they are no burden to other rows). The longest call is told, in CPU time, which does not
--- run while others have the core.
+-- About 10 KB of garbage a request, beside 20,000 objects that live on and are replaced by and by (there from
+-- the first request on, so that they are no burden to other rows). The longest call is told, in CPU time: that
+-- does not run while others have the core.
 local ffi = require "ffi"
 ffi.cdef "struct bench_time { long s, ns; }; int clock_gettime(int, struct bench_time *);"
 local THREAD_CPU, LIVE = 3, 20000

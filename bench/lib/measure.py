@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from failure import Failure
 from peers import LOAD_CPU
-from workloads import WORKLOADS
 
 FOREIGN_SHARE_MAX = 0.03 # of one core
 ATTEMPTS = 2             # at a window in its round
@@ -102,13 +101,15 @@ def stolen_ns():
         return int(file.readline().split()[8]) * TICK_NS
 
 
-def attempt(peer, workload, origins, number, seconds, row):
+def new_row():
+    return {"windows": [], "dropped": []}
+
+
+def attempt(row, label, number, *arguments):
     """A window of a round; a second one when others disturbed the first. Adds them to the row."""
-    chosen = WORKLOADS[workload]
-    command = chosen.command(peer.ports[chosen.listener], chosen.path, seconds)
     for _ in range(ATTEMPTS):
-        result = window(peer, command, chosen.parse, origins) | {"round": number}
-        print(f"{workload:13} {peer.name:28} {result['cpu_us']:8.2f} us/request {result['rate']:9.0f}/s"
+        result = window(*arguments) | {"round": number}
+        print(f"{label:42} {result['cpu_us']:8.2f} us/request {result['rate']:9.0f}/s"
               f"  core {100 * result['proxy_share']:3.0f} %  others {100 * result['foreign_share']:4.1f} %", flush=True)
         if result["foreign_share"] <= FOREIGN_SHARE_MAX:
             row["windows"].append(result)

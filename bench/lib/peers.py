@@ -53,8 +53,8 @@ PEERS = {
 }
 
 
-def prepare_child(cpu):
-    os.sched_setaffinity(0, {cpu})
+def prepare_child(cpus):
+    os.sched_setaffinity(0, cpus)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
@@ -63,13 +63,11 @@ def prepare_child(cpu):
 class Process:
     """A process that was started here, with its children."""
 
-    def __init__(self, arguments, cpu, **pipes):
+    def __init__(self, arguments, cpus, **pipes):
         self.process = subprocess.Popen(
             arguments, stdin=subprocess.DEVNULL, start_new_session=True,
-            preexec_fn=lambda: prepare_child(cpu), **pipes)
-        self.ports = {}
+            preexec_fn=lambda: prepare_child(cpus), **pipes)
         self.workloads = ()
-        self.listeners = set()
 
     def stop(self):
         """Ends the process, and with it the group that it leads."""
@@ -84,9 +82,9 @@ class Process:
                 continue
 
 
-def start_origin(program="origin"):
+def start_origin(program="origin", *options):
     """One of ours, which prints its port."""
-    origin = Process([f"{BUILD}/bench/{program}", "0"], LOAD_CPU, stdout=subprocess.PIPE)
+    origin = Process([f"{BUILD}/bench/{program}", "0", *options], {LOAD_CPU}, stdout=subprocess.PIPE)
     origin.port = int(origin.process.stdout.readline())
     return origin
 
@@ -99,7 +97,7 @@ def start_grpc_origin(folder):
         file.write(GRPC_BODY)
     port = free_port()
     origin = Process(["nghttpd", "--no-tls", "--address=127.0.0.1", f"--htdocs={folder}", "--trailer=grpc-status: 0",
-                      "--max-concurrent-streams=1000", str(port)], LOAD_CPU, stdout=subprocess.DEVNULL)
+                      "--max-concurrent-streams=1000", str(port)], {LOAD_CPU}, stdout=subprocess.DEVNULL)
     origin.name, origin.port = "nghttpd", port
     await_port(origin, port)
     return origin
@@ -126,25 +124,33 @@ def start(name, folder, origin_port, grpc_origin_port, tcp_origin_port):
     """Starts a proxy and waits until it accepts."""
     program, arguments, template, workloads = PEERS[name]
     ports = {listener: free_port() for listener in LISTENERS}
-    values = ports | {"build": BUILD, "folder": folder, "origin": origin_port, "grpc_origin": grpc_origin_port,
-                      "tcp_origin": tcp_origin_port, "conf": ""}
-    program = shutil.which(program.format(**values))
+    origins = {"origin": origin_port, "grpc_origin": grpc_origin_port, "tcp_origin": tcp_origin_port}
+    if template and template.endswith("-lua.cfg"):
+        shutil.copy(os.path.join(CONF, "haproxy-hook.lua"), folder)
+    listeners = {WORKLOADS[workload].listener for workload in workloads}
+    if template == "site.lua" and "port" in listeners:
+        listeners.add("garbage_port")
+    peer = launch(name, [program, *arguments], folder, template, ports | origins, {PROXY_CPU},
+                  {listener: ports[listener] for listener in listeners})
+    peer.workloads = workloads
+    return peer
+
+
+def launch(name, command, folder, template, values, cpus, ports):
+    """Fills in values, starts, and waits until all ports accept."""
+    values = values | {"build": BUILD, "folder": folder, "conf": ""}
+    program = shutil.which(command[0].format(**values))
     if not program:
         raise Failure(f"{name} is not installed")
     if template:
-        # site.lua serves under several names that must not share a file.
+        # Sites serve under several names that must not share a file.
         values["conf"] = os.path.join(folder, f"{len(os.listdir(folder))}-{template}")
         render(os.path.join(CONF, template), values)
-        if template.endswith("-lua.cfg"):
-            shutil.copy(os.path.join(CONF, "haproxy-hook.lua"), folder)
     log = open(os.path.join(folder, f"{len(os.listdir(folder))}.log"), "w+b")
-    peer = Process([program] + [a.format(**values) for a in arguments], PROXY_CPU, cwd=folder, stdout=log, stderr=log)
-    peer.name, peer.ports, peer.workloads = name, ports, workloads
-    peer.listeners = {WORKLOADS[workload].listener for workload in workloads}
-    if template == "site.lua" and "port" in peer.listeners:
-        peer.listeners.add("garbage_port")
-    for listener in peer.listeners:
-        await_port(peer, ports[listener], log)
+    peer = Process([program] + [a.format(**values) for a in command[1:]], cpus, cwd=folder, stdout=log, stderr=log)
+    peer.name, peer.ports, peer.listeners, peer.log = name, ports, set(ports), log
+    for port in ports.values():
+        await_port(peer, port, log)
     return peer
 
 

@@ -242,13 +242,15 @@ def debian_version(package):
     return first_line("dpkg-query", "-W", "-f", "${Version}", package)
 
 
-def versions(congestion):
+PACKAGES = ("nginx", "libnginx-mod-http-lua", "libnginx-mod-stream", "haproxy", "h2o", "nghttp2-proxy", "libluajit2-5.1-2",
+            "liburing2", "libssl3", "libgnutls30", "libnghttp2-14", "wrk", "nghttp2-client")
+
+
+def versions(congestion, packages=PACKAGES):
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), platform.machine())
     lines = [f"- {model}, {os.cpu_count()} cores; Linux {platform.release()}; TCP congestion control {congestion}, "
              "for all"]
-    packages = ("nginx", "libnginx-mod-http-lua", "libnginx-mod-stream", "haproxy", "h2o", "nghttp2-proxy",
-                "libluajit2-5.1-2", "liburing2", "libssl3", "libgnutls30", "libnghttp2-14", "wrk", "nghttp2-client")
     lines.append("- Debian packages: " + ", ".join(f"{name} {debian_version(name)}" for name in packages))
     commit = first_line("git", "-C", os.path.dirname(__file__), "rev-parse", "--short", "HEAD")
     lines.append(f"- monolake-lua at {commit}; {first_line('gcc', '--version')}")
