@@ -1,9 +1,12 @@
 /*
- * A static HTTP/1.1 origin for the benchmark: one process, epoll, three fixed bodies at /128, /16k
+ * A static HTTP/1.1 origin for the benchmark: one process, epoll, fixed bodies at /128, /1k, /16k
  * and /1m, everything else is 404. It knows nothing of HTTP but where a request without a body
  * ends, so that it costs less than any proxy in front of it.
  *
- * usage: origin PORT (0: a free one). Prints the port that it listens on.
+ * usage: origin PORT [any]
+ *
+ * PORT 0 is a free one; it prints the port that it listens on. With "any" it is there at every
+ * address of 127.0.0.0/8, as if it were many.
  */
 #include "loopback.h"
 
@@ -36,6 +39,7 @@ struct connection {
 
 static struct response responses[] = {
     {.request_line = "GET /128 "},
+    {.request_line = "GET /1k "},
     {.request_line = "GET /16k "},
     {.request_line = "GET /1m "},
 };
@@ -144,12 +148,13 @@ static void print_port(int listener)
 int main(int argc, char **argv)
 {
     prepare(&responses[0], "200 OK", 128);
-    prepare(&responses[1], "200 OK", 16 << 10);
-    prepare(&responses[2], "200 OK", 1 << 20);
+    prepare(&responses[1], "200 OK", 1 << 10);
+    prepare(&responses[2], "200 OK", 16 << 10);
+    prepare(&responses[3], "200 OK", 1 << 20);
     prepare(&not_found, "404 Not Found", 0);
 
-    int listener =
-        loopback_listen((uint16_t)(argc > 1 ? strtoul(argv[1], NULL, 10) : 0), SOCK_NONBLOCK);
+    int listener = loopback_listen((uint16_t)(argc > 1 ? strtoul(argv[1], NULL, 10) : 0),
+                                   SOCK_NONBLOCK, argc > 2);
     print_port(listener);
     int epoll = epoll_create1(0);
     struct epoll_event event = {.events = EPOLLIN, .data.fd = listener};

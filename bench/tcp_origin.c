@@ -91,7 +91,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof(cycles); i++)
         cycles[i] = (char)(i % CYCLE);
     int listener =
-        loopback_listen((uint16_t)(argc > 1 ? strtoul(argv[1], NULL, 10) : 0), SOCK_NONBLOCK);
+        loopback_listen((uint16_t)(argc > 1 ? strtoul(argv[1], NULL, 10) : 0), SOCK_NONBLOCK, 0);
     print_port(listener);
     int epoll = epoll_create1(0);
     watch(epoll, EPOLL_CTL_ADD, listener, EPOLLIN);

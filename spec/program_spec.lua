@@ -105,6 +105,22 @@ ml.listen {
       assert.matches("\n  127%.0%.0%.1:9001\n  %[::1%]:9002 weight 3\n$", out)
    end)
 
+   t.it("takes the time and memory for 10,000 routes that these need, not their square", function()
+      local out, err, status = program.check { site = [[
+local ml = require "monolake"
+local routes = {}
+for i = 1, 10000 do
+   routes[("/service%d/:id/part%d"):format(i % 100, i)] = ml.text "part"
+end
+ml.listen { address = "127.0.0.1:0", chain = { ml.router(routes) } }
+]] }
+      assert.equal("", err)
+      assert.equal(0, status)
+      assert.matches("\n  router, 10000 routes\n", out)
+      local _, count = out:gsub("\n    /service%d+/:id/part%d+\n      response 200, 4 bytes", "")
+      assert.equal(10000, count)
+   end)
+
    t.it("neither binds addresses nor connects", function()
       local listener = t.socket.listen()
       local _, err, status = program.check {

@@ -7,14 +7,15 @@ import socket
 import subprocess
 import time
 
+from failure import Failure
 from paths import BUILD, CONF
 from workloads import GRPC_BODY, GRPC_PATH, WORKLOADS
 
 PROXY_CPU, LOAD_CPU = 0, 1
 STARTING_SECONDS_MAX = 60 # under callgrind, on a busy machine
 DESCRIPTORS = 16384
-LISTENERS = ("port", "hook_port", "tls_port", "h2c_port", "grpc_port", "l4_port")
-PLAIN = ("128 B", "16 KiB", "1 MiB")
+LISTENERS = ("port", "hook_port", "garbage_port", "tls_port", "h2c_port", "grpc_port", "l4_port")
+PLAIN = ("128 B", "browser head", "1 KiB", "16 KiB", "1 MiB")
 HOOK = ("Lua hook",)
 TLS = ("HTTPS 128 B", "HTTPS 16 KiB", "TLS handshake", "TLS resumed", "h2 128 B")
 GRPC = ("gRPC unary",)
@@ -27,23 +28,33 @@ def monolake(*options):
     return "{build}/monolake-lua", ["-w", "1", *options, "{conf}"], "site.lua"
 
 
+def floor(kind, port="port", origin="origin"):
+    return "{build}/bench/floor", [f"{{{port}}}", f"{{{origin}}}", kind], None
+
+
 # name: program, its arguments, the configuration (a file in bench/conf), workloads
 PEERS = {
     "monolake-lua": (*monolake("--io", "io_uring"), PLAIN + HOOK + TLS + H2C + GRPC + L4),
     "monolake-lua (epoll)": (*monolake("--io", "epoll"), PLAIN + HOOK + TLS + H2C + GRPC + L4),
     "monolake-lua (GnuTLS)": (*monolake("--io", "io_uring", "--tls", "gnutls"), TLS + GRPC),
+    "monolake-lua (GnuTLS + epoll)": (*monolake("--io", "epoll", "--tls", "gnutls"), TLS + GRPC),
     "nginx": ("nginx", NGINX, "nginx.conf", PLAIN + TLS + H2C + GRPC + L4),
     "nginx + Lua": ("nginx", NGINX, "nginx-lua.conf", HOOK),
     "HAProxy": ("haproxy", ["-db", "-f", "{conf}"], "haproxy.cfg", PLAIN + TLS + H2C + GRPC + L4),
     "HAProxy + Lua": ("haproxy", ["-db", "-f", "{conf}"], "haproxy-lua.cfg", HOOK),
     "h2o": ("h2o", ["-c", "{conf}"], "h2o.conf", PLAIN + TLS + H2C),
     "nghttpx": ("nghttpx", ["--conf={conf}"], "nghttpx.conf", TLS + H2C + GRPC),
-    "bare forwarder": ("{build}/bench/floor", ["{port}", "{origin}"], None, PLAIN),
+    "bare forwarder": (*floor("io_uring"), PLAIN),
+    "bare forwarder (epoll)": (*floor("epoll"), PLAIN),
+    "bare forwarder (splice)": (*floor("splice"), PLAIN),
+    "bare forwarder L4": (*floor("io_uring", "l4_port", "tcp_origin"), L4),
+    "bare forwarder L4 (epoll)": (*floor("epoll", "l4_port", "tcp_origin"), L4),
+    "bare forwarder L4 (splice)": (*floor("splice", "l4_port", "tcp_origin"), L4),
 }
 
 
-def prepare_child(cpu):
-    os.sched_setaffinity(0, {cpu})
+def prepare_child(cpus):
+    os.sched_setaffinity(0, cpus)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
@@ -52,11 +63,10 @@ def prepare_child(cpu):
 class Process:
     """A process that was started here, with its children."""
 
-    def __init__(self, arguments, cpu, **pipes):
+    def __init__(self, arguments, cpus, **pipes):
         self.process = subprocess.Popen(
             arguments, stdin=subprocess.DEVNULL, start_new_session=True,
-            preexec_fn=lambda: prepare_child(cpu), **pipes)
-        self.ports = {}
+            preexec_fn=lambda: prepare_child(cpus), **pipes)
         self.workloads = ()
 
     def stop(self):
@@ -71,26 +81,10 @@ class Process:
             except subprocess.TimeoutExpired:
                 continue
 
-    def pids(self):
-        """The process and all below it."""
-        parents = {}
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-                    parents[int(pid)] = int(file.read().rpartition(")")[2].split()[1])
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-        tree = {self.process.pid}
-        while True:
-            more = {pid for pid, parent in parents.items() if parent in tree} - tree
-            if not more:
-                return tree
-            tree |= more
 
-
-def start_origin(program="origin"):
+def start_origin(program="origin", *options):
     """One of ours, which prints its port."""
-    origin = Process([f"{BUILD}/bench/{program}", "0"], LOAD_CPU, stdout=subprocess.PIPE)
+    origin = Process([f"{BUILD}/bench/{program}", "0", *options], {LOAD_CPU}, stdout=subprocess.PIPE)
     origin.port = int(origin.process.stdout.readline())
     return origin
 
@@ -103,7 +97,7 @@ def start_grpc_origin(folder):
         file.write(GRPC_BODY)
     port = free_port()
     origin = Process(["nghttpd", "--no-tls", "--address=127.0.0.1", f"--htdocs={folder}", "--trailer=grpc-status: 0",
-                      "--max-concurrent-streams=1000", str(port)], LOAD_CPU, stdout=subprocess.DEVNULL)
+                      "--max-concurrent-streams=1000", str(port)], {LOAD_CPU}, stdout=subprocess.DEVNULL)
     origin.name, origin.port = "nghttpd", port
     await_port(origin, port)
     return origin
@@ -127,26 +121,36 @@ def free_port():
 
 
 def start(name, folder, origin_port, grpc_origin_port, tcp_origin_port):
-    """Starts a proxy and waits until it accepts. None if the program is not there."""
+    """Starts a proxy and waits until it accepts."""
     program, arguments, template, workloads = PEERS[name]
     ports = {listener: free_port() for listener in LISTENERS}
-    values = ports | {"build": BUILD, "folder": folder, "origin": origin_port, "grpc_origin": grpc_origin_port,
-                      "tcp_origin": tcp_origin_port, "conf": ""}
-    program = shutil.which(program.format(**values))
+    origins = {"origin": origin_port, "grpc_origin": grpc_origin_port, "tcp_origin": tcp_origin_port}
+    if template and template.endswith("-lua.cfg"):
+        shutil.copy(os.path.join(CONF, "haproxy-hook.lua"), folder)
+    listeners = {WORKLOADS[workload].listener for workload in workloads}
+    if template == "site.lua" and "port" in listeners:
+        listeners.add("garbage_port")
+    peer = launch(name, [program, *arguments], folder, template, ports | origins, {PROXY_CPU},
+                  {listener: ports[listener] for listener in listeners})
+    peer.workloads = workloads
+    return peer
+
+
+def launch(name, command, folder, template, values, cpus, ports):
+    """Fills in values, starts, and waits until all ports accept."""
+    values = values | {"build": BUILD, "folder": folder, "conf": ""}
+    program = shutil.which(command[0].format(**values))
     if not program:
-        print(f"{name}: not found, left out")
-        return None
+        raise Failure(f"{name} is not installed")
     if template:
-        # site.lua serves under several names that must not share a file.
+        # Sites serve under several names that must not share a file.
         values["conf"] = os.path.join(folder, f"{len(os.listdir(folder))}-{template}")
         render(os.path.join(CONF, template), values)
-        if template.endswith("-lua.cfg"):
-            shutil.copy(os.path.join(CONF, "haproxy-hook.lua"), folder)
     log = open(os.path.join(folder, f"{len(os.listdir(folder))}.log"), "w+b")
-    peer = Process([program] + [a.format(**values) for a in arguments], PROXY_CPU, cwd=folder, stdout=log, stderr=log)
-    peer.name, peer.ports, peer.workloads = name, ports, workloads
-    for listener in {WORKLOADS[workload].listener for workload in workloads}:
-        await_port(peer, ports[listener], log)
+    peer = Process([program] + [a.format(**values) for a in command[1:]], cpus, cwd=folder, stdout=log, stderr=log)
+    peer.name, peer.ports, peer.listeners, peer.log = name, ports, set(ports), log
+    for port in ports.values():
+        await_port(peer, port, log)
     return peer
 
 
@@ -174,5 +178,5 @@ def await_port(process, port, log=None):
             if log:
                 log.seek(0)
                 said = log.read().decode(errors="replace")
-            raise SystemExit(f"{process.name} does not start:\n{said}")
+            raise Failure(f"{process.name} does not start:\n{said}")
         time.sleep(0.02)

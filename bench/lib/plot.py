@@ -3,12 +3,17 @@ from html import escape
 
 from report import cpu_digits, measured, median
 
-WIDTH, LABEL, RIGHT, BAR, GAP, TITLE = 760, 170, 90, 20, 6, 40
+WIDTH, LABEL, RIGHT, BAR, GAP, TITLE = 760, 210, 90, 20, 6, 40
 COLOURS = {"monolake-lua": "#1b6ca8", "monolake-lua (epoll)": "#6aa6d0", "monolake-lua (GnuTLS)": "#4a90b8",
-           "bare forwarder": "#b0b0b0"}
+           "monolake-lua (GnuTLS + epoll)": "#8ab8d8"}
+FLOOR_COLOUR = "#b0b0b0"
 PEER_COLOUR = "#d08a3c"
 STYLE = ("text { font: 13px sans-serif; fill: #222 } .title { font-weight: bold } "
          ".spread { stroke: #222; stroke-width: 1.5 }")
+
+
+def colour(name):
+    return FLOOR_COLOUR if name.startswith("bare ") else COLOURS.get(name, PEER_COLOUR)
 
 
 def bar(name, result, y, scale):
@@ -17,7 +22,7 @@ def bar(name, result, y, scale):
     low, high = LABEL + min(values) * scale, LABEL + max(values) * scale
     return [
         f'<text x="{LABEL - 8}" y="{middle + 4.5:.1f}" text-anchor="end">{escape(name)}</text>',
-        f'<rect x="{LABEL}" y="{y}" width="{length:.1f}" height="{BAR}" fill="{COLOURS.get(name, PEER_COLOUR)}"/>',
+        f'<rect x="{LABEL}" y="{y}" width="{length:.1f}" height="{BAR}" fill="{colour(name)}"/>',
         f'<line class="spread" x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}"/>',
         f'<text x="{max(high, LABEL + length) + 6:.1f}" y="{middle + 4.5:.1f}">'
         f'{cpu_digits(median(result, "cpu_us"))}</text>',

@@ -4,16 +4,40 @@ import re
 import socket
 import ssl
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Callable
 
 import load
+from failure import Failure
 
 HOOK_VALUE = "from the client"
 TLS_VERSION, TLS_CIPHER = "TLSv1.3", "TLS_AES_128_GCM_SHA256"
 GRPC_PATH = "/bench.Echo/Unary"
 GRPC_OPTIONS = ("-d", load.GRPC_FILE, "-H", "content-type: application/grpc", "-H", "te: trailers")
 GRPC_BODY = b"\0\0\0\0\x10" + b"\x0a\x0e" + b"unary message!" # a frame that is not compressed, with one field
+FIELDS = {"X-Bench": HOOK_VALUE}
+# What a browser sends: with Host, about twenty fields.
+BROWSER_FIELDS = FIELDS | {
+    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
+    "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8",
+    "Accept-Encoding": "gzip, deflate, br, zstd",
+    "Accept-Language": "en-GB,en;q=0.9,de;q=0.8",
+    "Cache-Control": "max-age=0",
+    "Cookie": "session=0123456789abcdef0123456789abcdef; theme=dark; consent=yes; _ga=GA1.2.1234567890.1234567890",
+    "DNT": "1",
+    "Pragma": "no-cache",
+    "Priority": "u=0, i",
+    "Referer": "https://www.example.org/catalogue/search?q=proxies&page=2",
+    "Sec-CH-UA": '"Chromium";v="140", "Not=A?Brand";v="24", "Google Chrome";v="140"',
+    "Sec-CH-UA-Mobile": "?0",
+    "Sec-CH-UA-Platform": '"Linux"',
+    "Sec-Fetch-Dest": "document",
+    "Sec-Fetch-Mode": "navigate",
+    "Sec-Fetch-Site": "same-origin",
+    "Sec-Fetch-User": "?1",
+    "Sec-GPC": "1",
+    "Upgrade-Insecure-Requests": "1",
+}
 BULK_CYCLE = 251 # bulk of the TCP origin counts up to it
 TIMEOUT_SECONDS = 10
 
@@ -26,11 +50,12 @@ class Workload:
     body_bytes: int  # of the answer
     command: Callable # the load's arguments: load.py
     parse: Callable   # what the load says
-    check: Callable   # stops the benchmark if an answer through the peer is wrong
+    check: Callable   # fails if an answer through the peer is wrong
+    fields: dict = field(default_factory=lambda: FIELDS) # of its requests
 
 
 def fail(peer, what, found):
-    raise SystemExit(f"{peer.name}: a wrong answer ({what}): {found}")
+    raise Failure(f"{peer.name}: a wrong answer ({what}): {found}")
 
 
 def context(*protocols):
@@ -40,14 +65,14 @@ def context(*protocols):
     return result
 
 
-def fetch(connection, path):
-    connection.request("GET", path, headers={"X-Bench": HOOK_VALUE})
+def fetch(connection, path, fields):
+    connection.request("GET", path, headers=fields)
     response = connection.getresponse()
     return response, response.read()
 
 
 def expected_body(workload, origin):
-    _, body = fetch(http.client.HTTPConnection("127.0.0.1", origin.port, timeout=TIMEOUT_SECONDS), workload.path)
+    _, body = fetch(http.client.HTTPConnection("127.0.0.1", origin.port, timeout=TIMEOUT_SECONDS), workload.path, FIELDS)
     return body
 
 
@@ -59,7 +84,8 @@ def check_answer(peer, workload, origin, response, body):
 
 def check_plain(peer, workload, origin):
     port = peer.ports[workload.listener]
-    response, body = fetch(http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS), workload.path)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
+    response, body = fetch(connection, workload.path, workload.fields)
     check_answer(peer, workload, origin, response, body)
     return response
 
@@ -82,7 +108,7 @@ def check_https(peer, workload, origin):
         "127.0.0.1", peer.ports[workload.listener], timeout=TIMEOUT_SECONDS, context=context("http/1.1"))
     connection.connect()
     check_agreed(peer, connection.sock, "http/1.1")
-    check_answer(peer, workload, origin, *fetch(connection, workload.path))
+    check_answer(peer, workload, origin, *fetch(connection, workload.path, workload.fields))
 
 
 def check_by_load(peer, workload, _origin):
@@ -120,10 +146,10 @@ def check_grpc(peer, workload, _origin):
         fail(peer, "fields and trailers, body", (fields, body))
 
 
-def http_1(path, body_bytes, listener="port", check=check_plain):
+def http_1(path, body_bytes, listener="port", check=check_plain, fields=FIELDS):
     tls = listener == "tls_port"
-    return Workload("TLS" if tls else "HTTP", listener, path, body_bytes, load.wrk(tls, HOOK_VALUE), load.parse_wrk,
-                    check)
+    return Workload("TLS" if tls else "HTTP", listener, path, body_bytes, load.wrk(tls, fields), load.parse_wrk, check,
+                    fields)
 
 
 def handshake(mode):
@@ -147,6 +173,8 @@ def layer_4(mode, body_bytes, check=check_by_load, **options):
 
 WORKLOADS = {
     "128 B": http_1("/128", 128),
+    "browser head": http_1("/128", 128, fields=BROWSER_FIELDS),
+    "1 KiB": http_1("/1k", 1 << 10),
     "16 KiB": http_1("/16k", 16 << 10),
     "1 MiB": http_1("/1m", 1 << 20),
     "Lua hook": http_1("/128", 128, "hook_port", check_hook),

@@ -12,8 +12,25 @@ enum { INDENT_MAX = 64 };
 
 struct tree {
     struct arena *arena;
-    struct slice text;
+    char *text; /* grows by doubling: a site may have 10,000 routes */
+    size_t len;
+    size_t capacity;
 };
+
+static bool make_room(struct tree *tree, size_t more)
+{
+    size_t needed = tree->len + more + 1;
+    if (needed <= tree->capacity)
+        return true;
+    char *larger = arena_alloc(tree->arena, needed * 2);
+    if (!larger)
+        return false;
+    if (tree->len)
+        memcpy(larger, tree->text, tree->len);
+    tree->text = larger;
+    tree->capacity = needed * 2;
+    return true;
+}
 
 __attribute__((format(printf, 2, 3))) static void put(struct tree *tree, const char *format, ...)
 {
@@ -21,11 +38,10 @@ __attribute__((format(printf, 2, 3))) static void put(struct tree *tree, const c
     va_start(args, format);
     struct slice more = arena_vprintf(tree->arena, format, args);
     va_end(args);
-    if (!more.ptr)
+    if (!more.ptr || !make_room(tree, more.len))
         return;
-    struct slice joined = arena_printf(tree->arena, "%s%s", tree->text.ptr, more.ptr);
-    if (joined.ptr)
-        tree->text = joined;
+    memcpy(tree->text + tree->len, more.ptr, more.len + 1);
+    tree->len += more.len;
 }
 
 static void put_chain(struct tree *tree, const struct chain *chain, const char *indent);
@@ -97,10 +113,10 @@ static void put_upstream(struct tree *tree, const struct site_upstream *upstream
 
 struct slice site_describe(struct site *site, struct arena *arena)
 {
-    struct tree tree = {.arena = arena, .text = SLICE("")};
+    struct tree tree = {.arena = arena, .text = ""};
     for (unsigned i = 0; i < site->listener_count; i++)
         put_listener(&tree, site->listeners[i]);
     for (unsigned i = 0; i < site->upstream_count; i++)
         put_upstream(&tree, site->upstreams[i]);
-    return tree.text;
+    return slice_of(tree.text, tree.len);
 }
