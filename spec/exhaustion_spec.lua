@@ -2,6 +2,7 @@
 local ffi = require "ffi"
 local busted = require "busted"
 local faults = require "spec.support.faults"
+local h2 = require "spec.support.h2"
 local t = require "spec.support"
 
 local process, program, sys = t.process, t.program, t.sys
@@ -274,8 +275,8 @@ t.on_both_backends("processes that cannot be started", function(backend)
             ml.listen { address = "127.0.0.1:0", chain = ml.text "hello" }
          ]] }
       local function limit(count)
-         local _, err, status = process.run { "setpriv", "--reuid", own_user, "--regid", "65534", "--clear-groups",
-            "prlimit", "--pid", tostring(running.process.pid), ("--nproc=%d:"):format(count) }
+         local _, err, status = process.run { "setpriv", "--reuid", own_user, "--regid", "65534",
+            "--clear-groups", "prlimit", "--pid", tostring(running.process.pid), ("--nproc=%d:"):format(count) }
          assert(status == 0, err)
       end
       local function serves()
@@ -283,7 +284,7 @@ t.on_both_backends("processes that cannot be started", function(backend)
       end
 
       limit(1)
-      running:reload "error [^\n]*reload failed[^\n]*: Resource temporarily unavailable[^\n]*old site serves on"
+      running:reload "error [^\n]*reload failed[^\n]*Resource temporarily unavailable[^\n]*old site serves"
       assert.is_true(serves())
       local offset = #running:log()
       running.process:signal(sys.SIGUSR2)
@@ -373,5 +374,78 @@ t.on_both_backends("ports towards an origin", function(backend)
       -- All four are idle now, for the other upstream.
       assert.equal("hello", refused:exchange("GET /two HTTP/1.1\nHost: a").body)
       assert.is_true(tonumber(refused:exchange("GET /shed HTTP/1.1\nHost: a").body) >= 1)
+   end)
+end)
+
+t.on_both_backends("a worker whose memory is bounded", function(backend)
+   --- Every request gets an answer, or the connection ends. Returns how many got one.
+   local function load_it(running)
+      local answered = 0
+      local function try(fn)
+         return t.start_task(function()
+            local ok, err = pcall(fn)
+            answered = answered + (ok and 1 or 0)
+            assert(ok or not tostring(err):find "timeout", err)
+         end)
+      end
+      local requests = {}
+      for i = 1, 24 do
+         requests[#requests + 1] = try(function()
+            running:exchange(REQUEST)
+         end)
+         requests[#requests + 1] = try(function()
+            running:exchange("POST /body HTTP/1.1\nHost: a\nContent-Length: 100000", ("b"):rep(100000))
+         end)
+         requests[#requests + 1] = try(function()
+            running:exchange("GET /lua HTTP/1.1\nHost: a")
+         end)
+         if i % 4 == 0 then
+            requests[#requests + 1] = try(function()
+               local client = h2.connect(running.address)
+               assert(client:get("/body").status)
+               client:close()
+            end)
+         end
+      end
+      for _, request in ipairs(requests) do
+         request:join()
+      end
+      return answered
+   end
+
+   t.it("answers or closes, whatever the bound, and recovers", function()
+      if not faults.possible then
+         return pending "sanitizers map terabytes"
+      end
+      local running = program.start { io = backend, site = [[
+         local ml = require "monolake"
+         ml.listen { address = "127.0.0.1:0", protocols = { "h1", "h2c" }, chain = function(req)
+            if req.path == "/lua" then
+               local all = {}
+               for i = 1, 1000 do
+                  all[i] = ("x"):rep(1000) .. i
+               end
+               return ml.text(table.concat(all))
+            end
+            return ml.text(req:body() or "")
+         end }
+      ]] }
+      local supervisor = running.process.pid
+      assert.is_true(load_it(running) > 70)
+      for _, more_kib in ipairs { 0, 200, 1000, 4000 } do
+         local worker = t.eventually("a worker", function()
+            return running:workers()[1]
+         end)
+         local bound = (process.memory_kib(worker, "VmSize") + more_kib) * 1024
+         process.run { "prlimit", "--pid", tostring(worker), ("--as=%d:"):format(bound) }
+         load_it(running)
+         process.run { "prlimit", "--pid", tostring(worker), "--as=unlimited:" }
+         t.eventually("it to serve again", function()
+            return pcall(running.exchange, running, "GET /lua HTTP/1.1\nHost: a")
+         end)
+      end
+      assert.is_true(load_it(running) > 70)
+      assert.equal(supervisor, running.process.pid)
+      assert.is_falsy(running.process:has_ended())
    end)
 end)
