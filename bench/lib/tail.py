@@ -3,8 +3,8 @@ most. And a Lua hook that makes garbage, with the longest time that one call of 
 import http.client
 import statistics
 
+import failure
 import measure
-from failure import Failure
 from load import open_load, parse_ours
 from workloads import TIMEOUT_SECONDS
 
@@ -61,8 +61,8 @@ def run(running, origins, windows, seconds):
     found, failed = {}, {}
     try:
         most = saturated(running, origins, min(seconds, 1))
-    except Failure as why:
-        return {}, {"tail": str(why)}
+    except failure.ANY as why:
+        return {}, {"tail": failure.reason(why)}
     for _ in range(windows):
         for kind in KINDS:
             for name, peer in running.items():
@@ -70,8 +70,8 @@ def run(running, origins, windows, seconds):
                     continue
                 try:
                     found.setdefault(kind, {}).setdefault(name, []).append(one(peer, kind, most, origins, seconds))
-                except Failure as why:
-                    failed[f"tail {kind}: {name}"] = str(why)
+                except failure.ANY as why:
+                    failed[f"tail {kind}: {name}"] = failure.reason(why)
     return found, failed
 
 
