@@ -1,7 +1,8 @@
 /*
  * A static HTTP/1.1 origin for the benchmark: one process, epoll, fixed bodies at /128, /1k, /16k
- * and /1m, everything else is 404. It knows nothing of HTTP but where a request without a body
- * ends, so that it costs less than any proxy in front of it.
+ * and /1m, one of 128 bytes that ends its connection at /bye, everything else is 404. It knows
+ * nothing of HTTP but where a request without a body ends, so that it costs less than any proxy in
+ * front of it.
  *
  * usage: origin PORT [any]
  *
@@ -27,6 +28,7 @@ struct response {
     const char *request_line; /* as it starts */
     char *bytes;              /* head and body */
     size_t len;
+    bool closes; /* the connection, afterwards */
 };
 
 struct connection {
@@ -38,9 +40,8 @@ struct connection {
 };
 
 static struct response responses[] = {
-    {.request_line = "GET /128 "},
-    {.request_line = "GET /1k "},
-    {.request_line = "GET /16k "},
+    {.request_line = "GET /128 "}, {.request_line = "GET /bye ", .closes = true},
+    {.request_line = "GET /1k "},  {.request_line = "GET /16k "},
     {.request_line = "GET /1m "},
 };
 static struct response not_found;
@@ -52,8 +53,8 @@ static void prepare(struct response *response, const char *status, size_t body_b
     int head_len =
         snprintf(head, sizeof(head),
                  "HTTP/1.1 %s\r\nServer: origin\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\n"
-                 "Content-Type: text/plain\r\nContent-Length: %zu\r\n\r\n",
-                 status, body_bytes);
+                 "Content-Type: text/plain\r\nContent-Length: %zu\r\n%s\r\n",
+                 status, body_bytes, response->closes ? "Connection: close\r\n" : "");
     response->len = (size_t)head_len + body_bytes;
     response->bytes = malloc(response->len);
     assert(response->bytes);
@@ -85,7 +86,7 @@ static bool next_request(struct connection *connection)
     return true;
 }
 
-/* 1 when all is sent, 0 when the socket is full, -1 on an error. */
+/* 1 when all is sent, 0 when the socket is full, -1 on an error or when that was the last. */
 static int send_rest(struct connection *connection)
 {
     const struct response *response = connection->sending;
@@ -97,7 +98,7 @@ static int send_rest(struct connection *connection)
         connection->sent += (size_t)n;
     }
     connection->sending = NULL;
-    return 1;
+    return response->closes ? -1 : 1;
 }
 
 /* Answers and reads until there is nothing more to read. False: the connection is over. */
@@ -148,9 +149,10 @@ static void print_port(int listener)
 int main(int argc, char **argv)
 {
     prepare(&responses[0], "200 OK", 128);
-    prepare(&responses[1], "200 OK", 1 << 10);
-    prepare(&responses[2], "200 OK", 16 << 10);
-    prepare(&responses[3], "200 OK", 1 << 20);
+    prepare(&responses[1], "200 OK", 128);
+    prepare(&responses[2], "200 OK", 1 << 10);
+    prepare(&responses[3], "200 OK", 16 << 10);
+    prepare(&responses[4], "200 OK", 1 << 20);
     prepare(&not_found, "404 Not Found", 0);
 
     int listener = loopback_listen((uint16_t)(argc > 1 ? strtoul(argv[1], NULL, 10) : 0),

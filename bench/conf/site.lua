@@ -25,8 +25,8 @@ ml.listen {
 }
 
 -- About 10 KB of garbage a request, beside 20,000 objects that live on and are replaced by and by (there from
--- the first request on, so that they are no burden to other rows). The longest call is told, in CPU time: that
--- does not run while others have the core.
+-- the first request on, so that they are no burden to other rows). The longest call is told, in CPU time:
+-- that does not run while others have the core.
 local ffi = require "ffi"
 ffi.cdef "struct bench_time { long s, ns; }; int clock_gettime(int, struct bench_time *);"
 local THREAD_CPU, LIVE = 3, 20000

@@ -2,6 +2,7 @@
 import subprocess
 from contextlib import contextmanager
 
+import failure
 import measure
 import peers
 from failure import Failure
@@ -58,6 +59,6 @@ def run(names, folder, origins, count=CONNECTIONS):
                 each = bytes_of_each(name, kind, folder, origins, count)
                 found.setdefault(kind, {})[name] = {"bytes": each, "connections": count}
                 print(f"{kind:15} {name:28} {each:8.0f} bytes", flush=True)
-            except Failure as why:
-                failed[f"{kind}: {name}"] = str(why)
+            except failure.ANY as why:
+                failed[f"{kind}: {name}"] = failure.reason(why)
     return found, failed

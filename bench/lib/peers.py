@@ -45,11 +45,11 @@ PEERS = {
     "h2o": ("h2o", ["-c", "{conf}"], "h2o.conf", PLAIN + TLS + H2C),
     "nghttpx": ("nghttpx", ["--conf={conf}"], "nghttpx.conf", TLS + H2C + GRPC),
     "bare forwarder": (*floor("io_uring"), PLAIN),
-    "bare forwarder (epoll)": (*floor("epoll"), PLAIN),
-    "bare forwarder (splice)": (*floor("splice"), PLAIN),
+    "bare forwarder (epoll)": (*floor("epoll"), ("128 B", "1 KiB", "16 KiB", "1 MiB")),
+    "bare forwarder (splice)": (*floor("splice"), ("16 KiB", "1 MiB")),
     "bare forwarder L4": (*floor("io_uring", "l4_port", "tcp_origin"), L4),
-    "bare forwarder L4 (epoll)": (*floor("epoll", "l4_port", "tcp_origin"), L4),
-    "bare forwarder L4 (splice)": (*floor("splice", "l4_port", "tcp_origin"), L4),
+    "bare forwarder L4 (epoll)": (*floor("epoll", "l4_port", "tcp_origin"), ("L4 messages", "L4 bulk")),
+    "bare forwarder L4 (splice)": (*floor("splice", "l4_port", "tcp_origin"), ("L4 bulk",)),
 }
 
 

@@ -15,7 +15,8 @@ BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 BUSY_SHARE_MIN = 0.9 # of its core: else the proxy was not the bottleneck
 
 LOADS = {
-    "HTTP": "wrk with 64 keep-alive connections; the browser's head has about 20 fields, the others two.",
+    "HTTP": "wrk with 64 keep-alive connections; the browser's head has about 20 fields, the others two. The bare "
+            "forwarders look at nothing that they forward: the best of them is the floor. HAProxy splices bodies, too.",
     "TLS": "TLS 1.3, AES-128-GCM, X25519, a P-256 certificate, tickets (one a handshake), no session cache. HTTPS: wrk "
            "with 64 keep-alive connections, HTTP/1.1. Handshakes: bench/handshakes with 64 in flight, each with one "
            "request of 128 B and the end of the connection; resumed ones with the newest ticket. monolake-lua uses "
@@ -24,8 +25,8 @@ LOADS = {
               "origin of HTTP/1.1; gRPC: calls with a message of 16 bytes each way to an origin of HTTP/2 (nghttpd).",
     "L4": "TCP, by bench/tcp_load. Messages: 64 connections, a request is 96 bytes there and back. Bulk: 8 connections "
           "that read without end, a request is 10^6 bytes, so that us/request is ms of CPU per GB; nginx with buffers "
-          "of 512 KiB, HAProxy with splicing through pipes of 512 KiB. Connects: 64 in flight, a request is a connection with one message there "
-          "and back.",
+          "of 512 KiB, HAProxy with splicing through pipes of 512 KiB. Connects: 64 in flight, a request is a "
+          "connection with one message there and back.",
 }
 
 
@@ -159,9 +160,9 @@ def tails(found):
     if not found:
         return []
     parts = ["## Tail",
-             "Latency of 128 B at fixed rates, by bench/open_load with 64 connections: requests are due by a schedule, and "
-             "the time of each counts from when it was due, so that who would have come while a proxy stood still is not "
-             "left out. The rates are shares of what nginx does at most, the same for all, then of what each does at "
+             "Latency of 128 B at fixed rates, by bench/open_load with 64 connections: requests are due by a schedule, "
+             "and the time of each counts from when it was due, so that who would have come while a proxy stood still "
+             "is not left out. The rates are shares of what nginx does at most, the same for all, then of what each does at "
              "most. In the last table a hook makes about 10 KB of garbage a request; its longest call has the longest "
              "step of LuaJIT's collector in it, in CPU time."]
     for kind, rows in found.items():
@@ -198,7 +199,7 @@ def markdown(results):
     parts = [
         "# Benchmark",
         f"Written by `./dev bench` on {datetime.date.today()}; `bench/run --help` says how it measures. "
-        f"Medians of up to {results['rounds']} windows of {seconds:g} s for each proxy, run in turns; a ratio is the "
+        f"Medians of the windows of {seconds:g} s for each proxy, run in turns; a ratio is the "
         "median of the ratios within a round. CPU is what the proxy's "
         "processes used, in user and kernel mode, divided by the requests answered. Each proxy has one worker on "
         "core 0; the load and the origins share core 1. **†**: the proxy used less than "
@@ -209,6 +210,8 @@ def markdown(results):
     ]
     if results["failed"]:
         parts.append("Not measured: " + "; ".join(f"{name} ({why})" for name, why in results["failed"].items()) + ".")
+    if results["faults"]:
+        parts.append("Failed once: " + "; ".join(f"{name} ({why})" for name, why in results["faults"].items()) + ".")
     for group in GROUPS:
         workloads = in_group(rows, group)
         if workloads:
@@ -222,9 +225,9 @@ def markdown(results):
     if results["idle"]:
         count = max(row["connections"] for kind in results["idle"].values() for row in kind.values())
         parts += ["## Idle connections",
-                  f"What each of {count} idle connections of clients takes of the proxy's process memory (Pss) once it has "
-                  "had an answer, without the kernel's part. Tables of fixed size that are made and written at the start "
-                  "(nginx has one of all its connections) are not in it.", idle_table(results["idle"])]
+                  f"What each of {count} idle connections of clients takes of the proxy's process memory (Pss) once "
+                  "it has had an answer, without the kernel's part. Tables of fixed size that are made and written at "
+                  "the start (nginx has one of all its connections) are not in it.", idle_table(results["idle"])]
     parts += tails(results["tail"])
     parts += ["## Measured on", versions(results["congestion"])]
     return "\n\n".join(parts) + "\n"
@@ -242,8 +245,8 @@ def debian_version(package):
     return first_line("dpkg-query", "-W", "-f", "${Version}", package)
 
 
-PACKAGES = ("nginx", "libnginx-mod-http-lua", "libnginx-mod-stream", "haproxy", "h2o", "nghttp2-proxy", "libluajit2-5.1-2",
-            "liburing2", "libssl3", "libgnutls30", "libnghttp2-14", "wrk", "nghttp2-client")
+PACKAGES = ("nginx", "libnginx-mod-http-lua", "libnginx-mod-stream", "haproxy", "h2o", "nghttp2-proxy",
+            "libluajit2-5.1-2", "liburing2", "libssl3", "libgnutls30", "libnghttp2-14", "wrk", "nghttp2-client")
 
 
 def versions(congestion, packages=PACKAGES):

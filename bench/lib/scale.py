@@ -8,6 +8,7 @@ import statistics
 import threading
 import time
 
+import failure
 import idle
 import load
 import measure
@@ -128,7 +129,8 @@ def reloads(folder, origins, rounds, started):
             done.set()
             hangs.join()
     peer.log.seek(0)
-    took = [int(ms) for ms in re.findall(r"generation \d+ serves \((\d+) ms\)", peer.log.read().decode(errors="replace"))]
+    said = peer.log.read().decode(errors="replace")
+    took = [int(ms) for ms in re.findall(r"generation \d+ serves \((\d+) ms\)", said)]
     if len(took) < rounds * RELOADS - rounds:
         raise Failure(f"only {len(took)} of {rounds * RELOADS} reloads were done")
     return {"took_ms": took, "calm": calm, "reloading": reloading}
@@ -149,9 +151,9 @@ def run(folder, quick):
         for name, part in parts.items():
             try:
                 found[name] = part()
-            except Failure as why:
+            except failure.ANY as why:
                 print(f"{name}: {why}")
-                failed[name] = str(why)
+                failed[name] = failure.reason(why)
             while started:
                 started.pop().stop()
     finally:
@@ -201,8 +203,8 @@ def idle_cost(rows):
 def reload_lines(found):
     lines = [f"Every worker of two served a new site of 1,000 routes within "
              f"{verdict(statistics.median(found['took_ms']), TARGETS['reload_ms'], 'ms')}, at most "
-             f"{max(found['took_ms'])} ms, of {len(found['took_ms'])} reloads under {RELOAD_RATE} requests a second.", "",
-             "| | p50 | p99 | p99.9 | longest |", "|---|---:|---:|---:|---:|"]
+             f"{max(found['took_ms'])} ms, of {len(found['took_ms'])} reloads under {RELOAD_RATE} requests a second.",
+             "", "| | p50 | p99 | p99.9 | longest |", "|---|---:|---:|---:|---:|"]
     for name, windows in (("no reload", found["calm"]), ("reloads", found["reloading"])):
         times = [duration(statistics.median(window[key] for window in windows))
                  for key in ("p50_us", "p99_us", "p999_us", "max_us")]
@@ -236,10 +238,10 @@ def markdown(found, failed, congestion):
     return "\n\n".join(parts) + "\n"
 
 
-def publish(folder, congestion, quick):
+def publish(folder, congestion, check, quick):
     """Where only a check was wanted, or something failed: to the build. True: all of it was measured."""
     found, failed = run(folder, quick)
-    path = os.path.join(BUILD if failed or quick else ROOT, "bench", "scale.md")
+    path = os.path.join(BUILD if failed or check else ROOT, "bench", "scale.md")
     with open(path, "w", encoding="utf-8") as file:
         file.write(markdown(found, failed, congestion))
     print("wrote", os.path.relpath(path, ROOT))

@@ -3,12 +3,13 @@ most. And a Lua hook that makes garbage, with the longest time that one call of 
 import http.client
 import statistics
 
+import failure
 import measure
-from failure import Failure
 from load import open_load, parse_ours
 from workloads import TIMEOUT_SECONDS
 
 BASE = "nginx"
+LEFT_OUT = ("bare forwarder (epoll)", "bare forwarder (splice)")
 GARBAGE = "garbage in Lua, 50 % of its own"
 # name: share of saturation, whether of its own, the peer's listener
 KINDS = {"50 %": (0.5, False, "port"), "80 %": (0.8, False, "port"), "80 % of its own": (0.8, True, "port"),
@@ -32,7 +33,7 @@ def saturated(running, origins, seconds):
     found = {}
     for port in ("port", "garbage_port"):
         for name, peer in running.items():
-            if port in peer.listeners:
+            if port in peer.listeners and name not in LEFT_OUT:
                 found[port, name] = load(peer, port, 0, seconds, origins)["rate"]
     return found
 
@@ -60,17 +61,17 @@ def run(running, origins, windows, seconds):
     found, failed = {}, {}
     try:
         most = saturated(running, origins, min(seconds, 1))
-    except Failure as why:
-        return {}, {"tail": str(why)}
+    except failure.ANY as why:
+        return {}, {"tail": failure.reason(why)}
     for _ in range(windows):
         for kind in KINDS:
             for name, peer in running.items():
-                if KINDS[kind][2] not in peer.listeners:
+                if KINDS[kind][2] not in peer.listeners or name in LEFT_OUT:
                     continue
                 try:
                     found.setdefault(kind, {}).setdefault(name, []).append(one(peer, kind, most, origins, seconds))
-                except Failure as why:
-                    failed[f"tail {kind}: {name}"] = str(why)
+                except failure.ANY as why:
+                    failed[f"tail {kind}: {name}"] = failure.reason(why)
     return found, failed
 
 

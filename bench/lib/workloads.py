@@ -18,7 +18,8 @@ GRPC_BODY = b"\0\0\0\0\x10" + b"\x0a\x0e" + b"unary message!" # a frame that is 
 FIELDS = {"X-Bench": HOOK_VALUE}
 # What a browser sends: with Host, about twenty fields.
 BROWSER_FIELDS = FIELDS | {
-    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
+    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 "
+                  "Safari/537.36",
     "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8",
     "Accept-Encoding": "gzip, deflate, br, zstd",
     "Accept-Language": "en-GB,en;q=0.9,de;q=0.8",
@@ -72,7 +73,8 @@ def fetch(connection, path, fields):
 
 
 def expected_body(workload, origin):
-    _, body = fetch(http.client.HTTPConnection("127.0.0.1", origin.port, timeout=TIMEOUT_SECONDS), workload.path, FIELDS)
+    connection = http.client.HTTPConnection("127.0.0.1", origin.port, timeout=TIMEOUT_SECONDS)
+    _, body = fetch(connection, workload.path, FIELDS)
     return body
 
 
