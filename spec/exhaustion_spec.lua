@@ -276,7 +276,7 @@ t.on_both_backends("processes that cannot be started", function(backend)
          ]] }
       local function limit(count)
          local _, err, status = process.run { "setpriv", "--reuid", own_user, "--regid", "65534",
-            "--clear-groups", "prlimit", "--pid", tostring(running.process.pid), ("--nproc=%d:"):format(count) }
+            "--clear-groups", "prlimit", "--pid", tostring(running.process.pid), "--nproc=" .. count .. ":" }
          assert(status == 0, err)
       end
       local function serves()

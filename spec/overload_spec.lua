@@ -112,6 +112,27 @@ t.on_both_backends("under overload", function(backend)
       streams:close()
    end)
 
+   t.it("does not count tunnels that another process has opened either", function()
+      local bytes = t.socket.listen()
+      local running = t.program.start { io = backend, listeners = 2, site = [[
+         local ml = require "monolake"
+         ml.listen { address = "127.0.0.1:0", active_max = 1, chain = ml.text "served" }
+         ml.listen { address = "127.0.0.1:0", l4 = ml.tcp_proxy(ml.upstream { "${bytes}", name = "bytes" }) }
+      ]], values = { bytes = bytes.address } }
+      local held = {}
+      for i = 1, 4, 2 do
+         held[i] = running:connect({ address = running.addresses[2] }):send "bytes"
+         held[i + 1] = bytes:accept()
+         assert.equal("bytes", held[i + 1]:read(5))
+      end
+      local new = running:upgrade()
+      running:expect_end() -- all tunnels have moved
+      assert.equal("served", new:exchange("GET / HTTP/1.1\nHost: a").body)
+      for _, socket in ipairs(held) do
+         socket:close()
+      end
+   end)
+
    t.it("answers 503 to who has waited longer than queue_time_max", function()
       local clients = {}
       for i = 1, 3 do

@@ -498,6 +498,7 @@ struct tunnel *l4_connection_adopt(struct connection *connection, struct stream 
         exchange_end(conn->exchange);
         return NULL;
     }
+    exchange_becomes_tunnel(conn->exchange);
     connection->state = conn;
     return conn->tunnel;
 }
