@@ -258,8 +258,9 @@ static void describe_end(struct probe *probe, bool late, int status, struct prob
     bool whole = probe->len && parse_report(probe, result);
     if (probe->too_large) {
         free(result->error);
-        result->error = format_error("no memory for the site's files: more than %d MiB",
-                                     (int)(probe->len >> 20));
+        result->error =
+            format_error("there is no room for what the script has to say: more than %d MiB",
+                         (int)(probe->len >> 20));
     } else if (late) {
         free(result->error);
         result->error =
