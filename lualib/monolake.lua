@@ -405,8 +405,22 @@ function ml.on_error(handler)
    build.on_error(handler, 2)
 end
 
---- Options of the whole site: `grace` (30 s), how long a drain waits for requests to end.
----@param options { grace: number|string }
+--- Options of the whole site: `grace` (30 s), how long a drain waits for requests to end, and
+--- `lua_memory_max` ("1g"), what its Lua may take of memory in each worker.
+---
+--- A script that takes more gets an error, "not enough memory", as soon as all garbage was collected and
+--- nine tenths of that are held still: its request is answered with 500, others go on. Where that much
+--- stays when requests are over, for it is kept in tables that never end, the worker loads the site
+--- anew, beside the present one as in a reload: no connection is lost, but what the site has kept is.
+--- A site that is full again at once is loaded anew at growing distances; at the sixth time, or when
+--- requests of old generations hold as much again, the worker ends within two seconds and another takes
+--- its place. `ml.stats()` has `lua_memory_bytes` and `lua_memory_restarts`.
+---
+--- Strings, tables, functions, coroutines, cdata and buffers count; the machine code that LuaJIT makes (at
+--- most 40 MiB), what the FFI gets from C's malloc, shared dictionaries and bodies that pass do
+--- not. For as long as it takes to note, up to twice the bound may be held. While a reload is under way,
+--- each generation has the bound for itself. Write the option before whatever needs more than 1g.
+---@param options { grace: number|string|nil, lua_memory_max: number|string|nil }
 function ml.options(options)
    build.options(options, 2)
 end

@@ -74,6 +74,7 @@ static void begin_call(struct script_body *self)
         .request = request,
         .deadline = request->exchange->total_deadline,
         .push = push_arguments,
+        .push_allocates = self->map,
         .finish = keep_chunk,
         .owner = self,
     };

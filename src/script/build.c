@@ -348,6 +348,14 @@ static int set_grace(lua_State *L)
     return 0;
 }
 
+/* core.set_lua_memory_max(bytes) */
+static int set_lua_memory_max(lua_State *L)
+{
+    build_site(L);
+    memory_set_max(&script_of(L)->memory, (size_t)luaL_checknumber(L, 1));
+    return 0;
+}
+
 const luaL_Reg build_functions[] = {
     {"add_file", add_file},
     {"lua_step", lua_step},
@@ -361,5 +369,6 @@ const luaL_Reg build_functions[] = {
     {"option_kinds", option_kinds},
     {"source", source},
     {"set_grace", set_grace},
+    {"set_lua_memory_max", set_lua_memory_max},
     {NULL, NULL},
 };

@@ -109,6 +109,7 @@ static bool begin_closing(struct l4_conn *conn)
         .request = &exchange->request,
         .deadline = clock_now_ms() + ON_CLOSE_MS,
         .push = push_closed,
+        .push_allocates = true,
         .owner = conn,
     };
     call_run(&closing->call, false);

@@ -57,6 +57,15 @@ static int log_failure(lua_State *L)
     return 0;
 }
 
+/* core.mend(coroutine): to be called at once when it has failed. */
+static int mend(lua_State *L)
+{
+    lua_State *failed = lua_tothread(L, 1);
+    if (failed)
+        script_mend_thread(script_of(L), failed);
+    return 0;
+}
+
 static bool has_library(const char *folder)
 {
     char path[PATH_MAX + 128];
@@ -119,8 +128,10 @@ static int hmac_sha256(lua_State *L)
 }
 
 static const luaL_Reg core_functions[] = {
-    {"sha256", sha256},           {"hmac_sha256", hmac_sha256}, {"log", write_log},
-    {"log_failure", log_failure}, {"library", library},         {NULL, NULL},
+    {"sha256", sha256},   {"hmac_sha256", hmac_sha256},
+    {"log", write_log},   {"log_failure", log_failure},
+    {"library", library}, {"mend", mend},
+    {NULL, NULL},
 };
 
 /* In a plain LuaJIT the symbols of this object are local to it; native layers and the FFI need

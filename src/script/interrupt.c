@@ -14,8 +14,7 @@ static const struct request *interrupted_request;
 static uint32_t allowed_ms;
 static volatile sig_atomic_t armed;
 
-/* Pushes "file:line: " of the innermost function that is Lua. */
-static void push_place(lua_State *L)
+void interrupt_push_place(lua_State *L)
 {
     lua_Debug function;
     for (int level = 0; lua_getstack(L, level, &function); level++) {
@@ -32,7 +31,7 @@ static void raise_error(lua_State *L, lua_Debug *activation)
 {
     (void)activation;
     lua_sethook(L, NULL, 0, 0); /* the error's own handling is not to be disturbed */
-    push_place(L);
+    interrupt_push_place(L);
     lua_pushfstring(L, "the script did not finish within %d ms: does it loop?", (int)allowed_ms);
     lua_concat(L, 2);
     lua_error(L);

@@ -25,6 +25,9 @@ void interrupt_watch(lua_State *L, const struct request *request);
 /* The request whose layer runs, or NULL. */
 const struct request *interrupt_request(void);
 
+/* Pushes "file:line: " of the innermost function that is Lua, for messages of hooks. */
+void interrupt_push_place(lua_State *L);
+
 /* Raises an error in the layer or site that runs, which has had so much time, as soon as the
  * interpreter is at it: not in compiled code, not in a call that blocks. False: none runs. To be
  * called by a handler of a signal. */

@@ -7,7 +7,7 @@
 /* --- Lua ------------------------------------------------------------------------------------- */
 
 /* The request has ended: nothing of it may be kept in Lua. Touches existing slots only, so this is
- * safe on any stack. */
+ * safe on any stack, and allocates nothing. */
 static void forget_handle(void *arg)
 {
     struct request *request = arg;
@@ -15,9 +15,13 @@ static void forget_handle(void *arg)
     lua_State *L = script->L;
     script_push_value(script, L, VALUE_HANDLES);
     lua_pushnumber(L, (lua_Number)(uintptr_t)request);
-    lua_pushnil(L);
-    lua_rawset(L, -3);
-    lua_pop(L, 1);
+    lua_rawget(L, -2);
+    if (!lua_isnil(L, -1)) {
+        lua_pushnumber(L, (lua_Number)(uintptr_t)request);
+        lua_pushnil(L);
+        lua_rawset(L, -4);
+    }
+    lua_pop(L, 2);
 }
 
 static int push_run(struct call *call, lua_State *L)

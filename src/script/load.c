@@ -28,7 +28,20 @@ struct site *site_create(const char *path, uint64_t generation)
     return site;
 }
 
-/* Runs load_site(path), which adds the traceback to whatever the script raises. */
+struct load {
+    struct script *script;
+    const char *path;
+};
+
+/* load_site(path) adds the traceback to whatever the script raises. */
+static void load_site(lua_State *L, void *arg)
+{
+    const struct load *load = arg;
+    script_push_value(load->script, L, VALUE_LOAD_SITE);
+    lua_pushstring(L, load->path);
+    lua_call(L, 1, 0);
+}
+
 static bool run_script(struct script *script, const char *path, uint32_t time_max_ms, char **error)
 {
     lua_State *L = script->L;
@@ -36,15 +49,15 @@ static bool run_script(struct script *script, const char *path, uint32_t time_ma
         interrupt_begin(L, time_max_ms);
     else
         interrupt_watch(L, NULL);
-    script_push_value(script, L, VALUE_LOAD_SITE);
-    lua_pushstring(L, path);
-    bool loaded = lua_pcall(L, 1, 0, 0) == 0;
+    struct load what = {script, path};
+    bool loaded = script_try(script, load_site, &what);
     interrupt_end();
     if (!loaded) {
-        const char *why = lua_tostring(L, -1);
+        const char *why = script_error_text(L);
         *error = strdup(why ? why : "the script failed without a message");
     }
     lua_settop(L, 0);
+    memory_rest(&script->memory);
     return loaded;
 }
 
@@ -73,4 +86,17 @@ struct site *script_load_site(const char *path, const struct script_options *opt
         return NULL;
     }
     return site;
+}
+
+bool script_memory_over(const struct site *site)
+{
+    return site->script->memory.over;
+}
+
+struct script_memory_use script_memory_collect(struct site *site)
+{
+    struct script_memory *memory = &site->script->memory;
+    memory_collect(memory);
+    memory_rest(memory);
+    return (struct script_memory_use){memory->used, memory->max, (uint64_t)memory_total()};
 }

@@ -31,6 +31,7 @@ struct verb {
     void (*perform)(struct call *call);
     /* Pushes what the yield returns, and says how many values that is. Main stack. */
     int (*give)(struct call *call, lua_State *L);
+    bool allocates; /* give does: then it runs on another stack than the coroutine's, protected */
 };
 
 /* Every verb, for Lua: a light userdata for each. */
@@ -64,10 +65,12 @@ struct call {
 
     /* Before the first resume: pushes the function and its arguments, returns their number. */
     int (*push)(struct call *call, lua_State *L);
+    bool push_allocates; /* as with verbs */
     /* After the function has failed, once: pushes what takes its place, and its arguments, returns
-     * their number; the failed coroutine has the error on top. NULL: the call fails. */
+     * their number; the failed coroutine has the error on top. Protected. NULL: the call fails. */
     int (*recover)(struct call *call, lua_State *L, lua_State *failed);
-    /* After the function has returned: reads its results. NULL: they are not wanted. */
+    /* After the function has returned: reads its results, and allocates nothing in Lua. NULL: they
+     * are not wanted. */
     void (*finish)(struct call *call, lua_State *L);
     void *owner; /* for push, recover and finish */
 };
@@ -76,7 +79,8 @@ struct call {
  * CALL_WAITING and a later call_run goes on. A failure was logged. */
 void call_run(struct call *call, bool may_wait);
 
-/* For `recover`: pushes the error of the failed coroutine, then its traceback. */
+/* For `recover`, which is protected: pushes the error of the failed coroutine, then its traceback.
+ */
 void script_push_error(lua_State *L, lua_State *failed);
 
 /* Gives up a call that is not at its end. */

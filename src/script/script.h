@@ -40,6 +40,18 @@ struct script_options {
  * malloc'ed text "file:line: message" followed by a traceback. */
 struct site *script_load_site(const char *path, const struct script_options *options, char **error);
 
+/* Does its Lua hold more than nine tenths of lua_memory_max, though all garbage was collected? This
+ * one is cheap to ask after every turn: it says what the last collection has left. */
+bool script_memory_over(const struct site *site);
+
+/* Collects its garbage and says what is left, and what may be. Only while none of its Lua runs. */
+struct script_memory_use {
+    uint64_t used;
+    uint64_t max;
+    uint64_t all; /* used by all generations of this process */
+};
+struct script_memory_use script_memory_collect(struct site *site);
+
 /* The summary tree that -t prints: listeners, chains, upstreams. Writes to `out`. */
 struct slice site_describe(struct site *site, struct arena *arena);
 

@@ -68,22 +68,73 @@ static struct script *create(lua_State *L)
     script->sources = LUA_NOREF;
     for (unsigned i = 0; i < VALUE_COUNT; i++)
         script->values[i] = LUA_NOREF;
+    return script;
+}
+
+/* LuaJIT's texts are there as long as somebody holds them: then they need not be made. */
+static void hold_texts(lua_State *L, struct script *script)
+{
+    lua_pushliteral(L, "not enough memory");
+    script->values[VALUE_NO_MEMORY] = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_State *dead = lua_newthread(L);
+    lua_pushcfunction(dead, lua_error);
+    lua_pushnil(dead);
+    lua_resume(dead, 1);
+    lua_resume(dead, 0);
+    lua_xmove(dead, L, 1);
+    script->values[VALUE_DEAD] = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pop(L, 1);
+}
+
+/* For script_of. From now on luaL_unref allocates nothing, as the list of free references exists.
+ */
+static void enter(lua_State *L, struct script *script)
+{
     lua_pushlightuserdata(L, (void *)&script_key);
     lua_pushlightuserdata(L, script);
     lua_rawset(L, LUA_REGISTRYINDEX);
-    return script;
+    lua_pushboolean(L, true);
+    luaL_unref(L, LUA_REGISTRYINDEX, luaL_ref(L, LUA_REGISTRYINDEX));
+    hold_texts(L, script);
+}
+
+void script_mend_thread(struct script *script, lua_State *L)
+{
+    if (lua_status(L) != LUA_ERRMEM)
+        return;
+    lua_resume(L, 0); /* cannot be, but sets the top */
+    lua_pop(L, 1);
+    script_push_value(script, L, VALUE_NO_MEMORY);
+}
+
+struct attempt {
+    void (*work)(lua_State *L, void *arg);
+    void *arg;
+};
+
+static int attempt(lua_State *L)
+{
+    const struct attempt *attempt = lua_touserdata(L, 1);
+    attempt->work(L, attempt->arg);
+    return 0;
+}
+
+bool script_try(struct script *script, void (*work)(lua_State *L, void *arg), void *arg)
+{
+    struct attempt what = {work, arg};
+    return lua_cpcall(script->L, attempt, &what) == 0;
 }
 
 /* Takes the values that C asks for from the table that monolake.internal.boot returns. */
 static void take_values(struct script *script, lua_State *L)
 {
     assert(script);
-    static const char *const names[VALUE_COUNT] = {
+    static const char *const names[VALUES_OF_BOOT] = {
         [VALUE_HANDLES] = "handles",         [VALUE_LOAD_SITE] = "load_site",
         [VALUE_NEXT_CHUNK] = "next_chunk",   [VALUE_MAP_CHUNK] = "map_chunk",
         [VALUE_CONN_CLOSED] = "conn_closed",
     };
-    for (unsigned i = 0; i < VALUE_COUNT; i++) {
+    for (unsigned i = 0; i < VALUES_OF_BOOT; i++) {
         lua_getfield(L, -1, names[i]);
         assert(!lua_isnil(L, -1));
         script->values[i] = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -104,17 +155,22 @@ static void keep_sources(lua_State *L, const struct script_options *options)
     script_of(L)->sources = luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
-/* Takes one argument: the options. */
-static int boot(lua_State *L)
+struct boot {
+    struct script *script;
+    const struct script_options *options;
+};
+
+static void boot(lua_State *L, void *arg)
 {
-    keep_sources(L, lua_touserdata(L, 1));
+    const struct boot *boot = arg;
+    enter(L, boot->script);
+    keep_sources(L, boot->options);
     luaL_openlibs(L);
     script_preload(L);
     lua_getglobal(L, "require");
     lua_pushliteral(L, "monolake.internal.boot");
     lua_call(L, 1, 1);
-    take_values(script_of(L), L);
-    return 0;
+    take_values(boot->script, L);
 }
 
 struct script *script_create(const struct script_options *options, char **error)
@@ -135,10 +191,10 @@ struct script *script_create(const struct script_options *options, char **error)
     script->given_count = options->source_count;
     script->on_file = options->on_file;
     script->on_file_arg = options->on_file_arg;
-    lua_pushcfunction(L, boot);
-    lua_pushlightuserdata(L, (void *)options);
-    if (lua_pcall(L, 1, 0, 0) != 0) {
-        const char *why = lua_tostring(L, -1);
+    memory_begin(&script->memory, L);
+    struct boot what = {script, options};
+    if (!script_try(script, boot, &what)) {
+        const char *why = script_error_text(L);
         *error = strdup(why ? why : "the program's own Lua failed");
         script_destroy(script);
         return NULL;
@@ -146,13 +202,9 @@ struct script *script_create(const struct script_options *options, char **error)
     return script;
 }
 
-/* What stays as long as the state does: a coroutine that happens to ask first may be collected. */
+/* A coroutine that stays as long as the state does, and that nobody runs: see script_try. */
 static lua_State *lasting_thread(lua_State *L)
 {
-    bool is_main = lua_pushthread(L);
-    lua_pop(L, 1);
-    if (is_main)
-        return L;
     lua_State *own = lua_newthread(L);
     luaL_ref(L, LUA_REGISTRYINDEX);
     return own;
@@ -166,6 +218,7 @@ struct script *script_adopt(lua_State *L)
     script = create(lasting_thread(L));
     if (!script)
         luaL_error(L, "out of memory");
+    enter(L, script);
     script_preload(L);
     lua_getglobal(L, "require");
     lua_pushliteral(L, "monolake.internal.boot");
@@ -182,9 +235,18 @@ void script_destroy(struct script *script)
         script_drop_thread(script, thread);
     }
     assert(script->thread_count == 0);
-    if (script->owns_state)
+    if (script->owns_state) {
+        memory_end(&script->memory);
         lua_close(script->L);
+    }
     free(script);
+}
+
+static void make_thread(lua_State *L, void *arg)
+{
+    struct thread *thread = arg;
+    thread->L = lua_newthread(L);
+    thread->ref = luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
 struct thread *script_take_thread(struct script *script)
@@ -198,8 +260,11 @@ struct thread *script_take_thread(struct script *script)
     thread = malloc(sizeof(*thread));
     if (!thread)
         return NULL;
-    thread->L = lua_newthread(script->L);
-    thread->ref = luaL_ref(script->L, LUA_REGISTRYINDEX);
+    if (!script_try(script, make_thread, thread)) {
+        lua_pop(script->L, 1);
+        free(thread);
+        return NULL;
+    }
     script->thread_count++;
     return thread;
 }
@@ -221,6 +286,11 @@ void script_drop_thread(struct script *script, struct thread *thread)
     luaL_unref(script->L, LUA_REGISTRYINDEX, thread->ref);
     script->thread_count--;
     free(thread);
+}
+
+const char *script_error_text(lua_State *L)
+{
+    return lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : NULL;
 }
 
 void script_push_value(struct script *script, lua_State *L, enum script_value value)

@@ -7,6 +7,7 @@
 #define SCRIPT_STATE_H
 
 #include "base/log.h"
+#include "script/memory.h"
 #include "script/script.h"
 
 #include <lauxlib.h>
@@ -33,7 +34,11 @@ enum script_value {
     VALUE_MAP_CHUNK,   /* function(address, generation, index, chunk, last): a mapped piece */
     VALUE_CONN_CLOSED, /* function(address, generation, reason, error, client_bytes, peer_bytes,
                           seconds, peer): runs what waits for a connection's end */
-    VALUE_COUNT
+    /* Those that are not of boot. */
+    VALUE_NO_MEMORY, /* the text of a failed allocation */
+    VALUE_DEAD,      /* the text of a coroutine that cannot be resumed: is not to be collected */
+    VALUE_COUNT,
+    VALUES_OF_BOOT = VALUE_NO_MEMORY
 };
 
 struct script {
@@ -46,6 +51,7 @@ struct script {
     uint32_t thread_count;   /* all that exist */
     int values[VALUE_COUNT]; /* registry references */
     struct log_limit errors; /* of layers */
+    struct script_memory memory;
     bool probe;
     int sources;                       /* registry reference: path -> text; LUA_NOREF: none */
     const struct script_source *given; /* the same and more while a site is loaded; borrowed */
@@ -66,16 +72,29 @@ void script_destroy(struct script *script);
 /* The script that runs in this state. */
 struct script *script_of(lua_State *L);
 
-/* Takes an idle Lua coroutine or makes one; NULL when memory is exhausted. Main stack only. */
+/* Runs `work` where an allocation may fail, which outside of Lua would end the process: on the
+ * script's own state, never on a coroutine's, for errors unwind what runs. False if it has raised
+ * an error, which is left on top of that state. Main stack only, as all that follow. */
+bool script_try(struct script *script, void (*work)(lua_State *L, void *arg), void *arg);
+
+/* To be called at once for a coroutine that has failed, if an allocation has (LUA_ERRMEM): LuaJIT
+ * may leave the top of its stack below the functions that it is in, and the next collection would
+ * clear what lies above, and then walk through it. Allocates nothing. */
+void script_mend_thread(struct script *script, lua_State *L);
+
+/* Takes an idle Lua coroutine or makes one; NULL when memory is exhausted. */
 struct thread *script_take_thread(struct script *script);
 
-/* Gives back a coroutine whose function has returned. Main stack only. */
+/* Gives back a coroutine whose function has returned. */
 void script_return_thread(struct script *script, struct thread *thread);
 
-/* Gives up a coroutine that failed or will not be resumed: it is collected. Main stack only. */
+/* Gives up a coroutine that failed or will not be resumed: it is collected. */
 void script_drop_thread(struct script *script, struct thread *thread);
 
-/* Pushes one of the values. */
+/* The error on top, if it is a text; else NULL. Allocates nothing. */
+const char *script_error_text(lua_State *L);
+
+/* Pushes one of the values. Allocates nothing. */
 void script_push_value(struct script *script, lua_State *L, enum script_value value);
 
 /* An empty site; `generation` counts reloads. NULL when memory is exhausted. */

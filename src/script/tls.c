@@ -314,6 +314,7 @@ static int answer_hello(struct tls_hello_hook *hook, const struct tls_hello *hel
         .script = self->script,
         .deadline = deadline,
         .push = push_hello,
+        .push_allocates = true,
         .finish = take_answer,
         .owner = &asking,
     };

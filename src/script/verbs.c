@@ -194,14 +194,14 @@ static void perform_reclaim(struct call *call)
 }
 
 const struct verb script_verbs[] = {
-    {"next", take_nothing, perform_next, give_response},
-    {"sleep", take_seconds, perform_sleep, give_result},
-    {"read", take_body, perform_read, give_bytes},
-    {"buffer", take_body, perform_buffer, give_bytes},
-    {"reclaim", take_request, perform_reclaim, give_result},
-    {"splice", conn_take_splice, conn_perform_splice, give_response},
-    {"peek", peek_take, peek_perform, peek_give},
-    {"client_hello", hello_take, hello_perform, hello_give},
-    {"detect", hello_take, detect_perform, detect_give},
+    {"next", take_nothing, perform_next, give_response, false},
+    {"sleep", take_seconds, perform_sleep, give_result, false},
+    {"read", take_body, perform_read, give_bytes, true},
+    {"buffer", take_body, perform_buffer, give_bytes, true},
+    {"reclaim", take_request, perform_reclaim, give_result, false},
+    {"splice", conn_take_splice, conn_perform_splice, give_response, false},
+    {"peek", peek_take, peek_perform, peek_give, true},
+    {"client_hello", hello_take, hello_perform, hello_give, true},
+    {"detect", hello_take, detect_perform, detect_give, true},
 };
 const unsigned script_verb_count = sizeof(script_verbs) / sizeof(script_verbs[0]);

@@ -1,6 +1,7 @@
 #include "server/worker.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -26,6 +27,7 @@
 #include "server/control.h"
 #include "server/hand_over.h"
 #include "server/last_words.h"
+#include "server/memory_watch.h"
 #include "server/privileges.h"
 #include "server/sources.h"
 #include "server/stand_in.h"
@@ -36,6 +38,9 @@
 enum {
     ABORT_WAIT_MS = 1000, /* for cancelled exchanges to end */
     MOVE_WAIT_MS = 20,    /* until it is looked again whether all tunnels have moved */
+    /* What a worker that ends for its memory leaves to its requests. New clients wait until another
+     * one stands in its place. */
+    MEMORY_GRACE_MS = 2000,
 };
 
 struct worker {
@@ -48,7 +53,10 @@ struct worker {
     struct hand_over hand_over; /* of ours to the program behind it */
     int tunnels;                /* the socket for that; -1: it takes none */
     struct site *site;          /* serves */
+    int sources;                /* that it was loaded from */
     struct site *next;          /* prepared, waits for the commit; NULL if none */
+    int next_sources;           /* -1 if none */
+    struct memory_watch memory;
     struct io_op control;
     struct timer grace;
     bool draining;
@@ -218,16 +226,56 @@ static void commit(struct worker *worker, struct site *site)
         site_release(old);
 }
 
+static void drop_next(struct worker *worker)
+{
+    if (worker->next)
+        site_release(worker->next);
+    worker->next = NULL;
+    if (worker->next_sources >= 0)
+        close(worker->next_sources);
+    worker->next_sources = -1;
+}
+
+static int duplicate(int fd)
+{
+    return fcntl(fd, F_DUPFD_CLOEXEC, 0);
+}
+
 static void prepare(struct worker *worker, uint64_t generation, int sources_fd)
 {
     char *error = NULL;
-    if (worker->next)
-        site_release(worker->next);
-    worker->next = load(worker, generation, sources_fd, &error);
+    drop_next(worker);
+    worker->next_sources = sources_fd;
+    worker->next = load(worker, generation, duplicate(sources_fd), &error);
     if (worker->next)
         control_send(worker->options->control, CONTROL_PREPARED, generation, NULL, -1);
     else
         control_send(worker->options->control, CONTROL_FAILED, generation, error, -1);
+    free(error);
+}
+
+static void commit_next(struct worker *worker)
+{
+    struct site *site = worker->next;
+    close(worker->sources);
+    worker->sources = worker->next_sources;
+    worker->next_sources = -1;
+    worker->next = NULL;
+    worker->memory = (struct memory_watch){0};
+    commit(worker, site);
+}
+
+/* The same generation anew, beside the present one, as in a reload of which nobody else hears. */
+static void restart_generation(struct worker *worker)
+{
+    char *error = NULL;
+    counters_add(COUNTER_LUA_MEMORY_RESTARTS, 1);
+    shared_offer_open();
+    struct site *site = load(worker, worker->site->generation, duplicate(worker->sources), &error);
+    if (site)
+        commit(worker, site);
+    else
+        log_error("the site could not be loaded anew: %s", error);
     free(error);
 }
 
@@ -320,16 +368,12 @@ static void obey(struct worker *worker, const struct control_message *message)
         break;
     case CONTROL_COMMIT:
         if (worker->next && worker->next->generation == message->value) {
-            struct site *site = worker->next;
-            worker->next = NULL;
-            commit(worker, site);
+            commit_next(worker);
             control_send(worker->options->control, CONTROL_READY, message->value, NULL, -1);
         }
         break;
     case CONTROL_ABORT:
-        if (worker->next)
-            site_release(worker->next);
-        worker->next = NULL;
+        drop_next(worker);
         drop_unused(worker);
         break;
     case CONTROL_REOPEN:
@@ -440,7 +484,9 @@ static int start(struct worker *worker)
     worker->tunnels = -1;
     for (unsigned i = 0; i < options->listener_count; i++)
         add_listener(worker, options->listeners[i].key, options->listeners[i].fd);
-    struct site *site = load(worker, options->generation, options->sources, &error);
+    worker->sources = options->sources;
+    worker->next_sources = -1;
+    struct site *site = load(worker, options->generation, duplicate(worker->sources), &error);
     if (!site) {
         control_send(options->control, CONTROL_FAILED, options->generation, error, -1);
         free(error);
@@ -465,10 +511,29 @@ static bool may_end(const struct worker *worker)
     return worker->finished || ((worker->draining || worker->stopping) && nothing_left(worker));
 }
 
+/* A generation that is about to be replaced, or to end, goes with its memory anyway. */
+static void watch_memory(struct worker *worker)
+{
+    if (!script_memory_over(worker->site) || worker->next || worker->draining || worker->stopping)
+        return;
+    switch (memory_watch_judge(&worker->memory, worker->site, io_now_ms(worker->io))) {
+    case MEMORY_FINE:
+        break;
+    case MEMORY_RESTART:
+        restart_generation(worker);
+        break;
+    case MEMORY_END:
+        drain(worker,
+              worker->site->grace_ms < MEMORY_GRACE_MS ? worker->site->grace_ms : MEMORY_GRACE_MS);
+        break;
+    }
+}
+
 static void turn(struct worker *worker)
 {
     io_turn(worker->io, coro_any_ready() ? 0 : -1);
     coro_run_ready();
+    watch_memory(worker);
 }
 
 /* Lets what is under way end, so that a leak checker finds nothing that was merely cut off. */
@@ -477,9 +542,9 @@ static void finish(struct worker *worker)
     hand_over_stop(&worker->hand_over);
     upstreams_close_idle();
     log_sinks_flush();
-    if (worker->next)
-        site_release(worker->next);
+    drop_next(worker);
     site_release(worker->site);
+    close(worker->sources);
     io_cancel(worker->io, &worker->control);
     for (int i = 0; i < 20; i++) {
         io_turn(worker->io, 5);

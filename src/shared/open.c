@@ -25,6 +25,7 @@ struct offer {
 static struct list all = {&all, &all};
 static struct list offers = {&offers, &offers};
 static bool only_offers;
+static bool open_ones_offered;
 
 void shared_only_offers(void)
 {
@@ -48,8 +49,14 @@ void shared_offer(int fd)
     list_push_back(&offers, &offer->link);
 }
 
+void shared_offer_open(void)
+{
+    open_ones_offered = true;
+}
+
 void shared_forget_offers(void)
 {
+    open_ones_offered = false;
     for (struct list *node = offers.next, *next; node != &offers; node = next) {
         struct offer *offer = container_of(node, struct offer, link);
         next = node->next;
@@ -70,11 +77,10 @@ static const struct offer *offer_of(const struct shared_spec *spec)
     return NULL;
 }
 
-/* One that is open already: with an offer, that very memory. */
+/* One that is open already: with an offer, that very memory, else that of the last generation. */
 static struct opened *find(const struct shared_spec *spec, const ino_t *memory)
 {
-    list_for_each(node, &all)
-    {
+    for (struct list *node = all.prev; node != &all; node = node->prev) {
         struct opened *opened = container_of(node, struct opened, link);
         if (same(shared_spec_of(opened->dict), spec) && (!memory || opened->memory == *memory))
             return opened;
@@ -121,8 +127,10 @@ static int open_offered(const struct shared_spec *spec, struct opened **out)
 {
     const struct offer *offer = offer_of(spec);
     struct stat status;
-    if (!offer)
-        return -ENOENT;
+    if (!offer) {
+        *out = open_ones_offered ? find(spec, NULL) : NULL;
+        return *out ? 0 : -ENOENT;
+    }
     if (fstat(offer->fd, &status) != 0)
         return -errno;
     *out = find(spec, &status.st_ino);

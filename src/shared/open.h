@@ -14,6 +14,9 @@ void shared_only_offers(void);
 /* The memory of a dictionary, for whoever opens it; takes the descriptor. */
 void shared_offer(int fd);
 
+/* So is what is open: for another look at a site that serves. */
+void shared_offer_open(void);
+
 /* Everything was opened that was to be: what is left is closed. */
 void shared_forget_offers(void);
 

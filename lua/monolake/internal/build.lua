@@ -887,11 +887,21 @@ function build.listen(options, level)
       accept and accept())
 end
 
+local LUA_MEMORY_MIN = 8 * 1048576
+
 function build.options(options, level)
    build.current("options", level + 1)
-   local checked = check.options("options", options, { grace = "duration" }, level + 1)
+   local checked = check.options("options", options, { grace = "duration", lua_memory_max = "bytes" },
+      level + 1)
    if checked.grace then
       core.set_grace(checked.grace)
+   end
+   if checked.lua_memory_max then
+      if checked.lua_memory_max < LUA_MEMORY_MIN then
+         error("options: lua_memory_max: expected 8m or more, for the program's own Lua needs some",
+            level + 1)
+      end
+      core.set_lua_memory_max(checked.lua_memory_max)
    end
 end
 

@@ -68,6 +68,8 @@ local function fail(req, trouble, site, label)
       error(cancelled, 0)
    elseif errors.is_failure(trouble) then
       return Response.fail(req, trouble.status, trouble.message)
+   elseif getmetatable(trouble) ~= Trouble then -- memory was exhausted: no handler of xpcall has run
+      trouble = trouble_of(tostring(trouble), trouble, debug.traceback(tostring(trouble), 2))
    end
    core.log_failure(trouble.traceback)
    local handler = site.on_error

@@ -4,7 +4,7 @@ local core = require "monolake.core"
 local errors = require "monolake.internal.errors"
 
 local raw_yield, raw_resume, raw_create = coroutine.yield, coroutine.resume, coroutine.create
-local running = coroutine.running
+local running, mend = coroutine.running, core.mend
 
 local wait = { verbs = core.verbs, yield = raw_yield }
 
@@ -18,6 +18,8 @@ end
 local function relay(co, ok, first, ...)
    if ok and is_verb[first] then
       return relay(co, raw_resume(co, raw_yield(first, ...)))
+   elseif not ok then
+      mend(co)
    end
    return ok, first, ...
 end
