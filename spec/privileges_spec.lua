@@ -147,7 +147,7 @@ t.on_both_backends("the capabilities", function(backend)
 
    t.it("of root's supervisor are those that it needs, its workers of another user have none", function()
       local kept = DAC_OVERRIDE + BIND_AND_SETPCAP + OTHERS
-      check({ arguments = { "--user", "nobody" }, prefix = PREFIX, program = public_program() },
+      check({ arguments = { "--user", "nobody" }, prefix = PREFIX, program = program.public_copy() },
          sets(kept, 0, 0, kept), sets(0, 0, 0, 0), { Uid = "65534 65534 65534 65534", Groups = "65534" })
    end)
 
@@ -164,7 +164,7 @@ t.on_both_backends("the capabilities", function(backend)
          table.insert(prefix, 1, PREFIX[i])
       end
       local given = BIND + CHOWN
-      check({ prefix = prefix, program = public_program() }, sets(BIND, BIND, BIND, given),
+      check({ prefix = prefix, program = program.public_copy() }, sets(BIND, BIND, BIND, given),
          sets(0, 0, 0, given), { Uid = "65534 65534 65534 65534", Groups = "" })
    end)
 end)
