@@ -1,6 +1,6 @@
 /*
- * Preloaded into the program by spec/support/faults.lua: has system calls fail, and the clock of the
- * calendar wrong, as a file says that the spec changes while the program runs.
+ * Preloaded into the program by spec/support/faults.lua: has system calls fail, and the clock of
+ * the calendar wrong, as a file says that the spec changes while the program runs.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

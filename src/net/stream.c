@@ -13,7 +13,6 @@
 #include "coro/coro.h"
 #include "io/wait.h"
 
-
 enum {
     HANGUP_CHECK_MS = 250,
     KEEPALIVE_PROBES = 3,

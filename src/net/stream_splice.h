@@ -1,7 +1,7 @@
 /*
  * Bytes that pass from one stream to another through a pipe, so that they never enter the process:
- * for coroutines that have much to pass on and nothing to look at. Tunnels, which have no coroutine,
- * do the same in tunnel_splice.c. Both streams must be without a filter. Suspends.
+ * for coroutines that have much to pass on and nothing to look at. Tunnels, which have no
+ * coroutine, do the same in tunnel_splice.c. Both streams must be without a filter. Suspends.
  *
  *   stream_splice_in ──▶ a pipe with bytes ──▶ stream_splice_out
  */
