@@ -102,7 +102,8 @@ local ml = require "monolake"
 ml.listen { address = "127.0.0.1:0", chain = ml.text "hello" }
 ]]
 
-local DAC_OVERRIDE, BIND_AND_SETPCAP, OTHERS = 0x2, 0x500, 0xe0 -- OTHERS: kill, setgid, setuid
+local OF_ROOT, BIND_AND_SETPCAP, OTHERS = 0x4002, 0x500, 0xe0
+-- OF_ROOT: dac_override, ipc_lock; OTHERS: kill, setgid, setuid
 local BIND, CHOWN = 0x400, 0x1
 
 t.on_both_backends("the capabilities", function(backend)
@@ -146,14 +147,14 @@ t.on_both_backends("the capabilities", function(backend)
    end
 
    t.it("of root's supervisor are those that it needs, its workers of another user have none", function()
-      local kept = DAC_OVERRIDE + BIND_AND_SETPCAP + OTHERS
+      local kept = OF_ROOT + BIND_AND_SETPCAP + OTHERS
       check({ arguments = { "--user", "nobody" }, prefix = PREFIX, program = program.public_copy() },
          sets(kept, 0, 0, kept), sets(0, 0, 0, 0), { Uid = "65534 65534 65534 65534", Groups = "65534" })
    end)
 
    t.it("of root's own workers reach files only", function()
-      local kept = DAC_OVERRIDE + BIND_AND_SETPCAP
-      check({}, sets(kept, 0, 0, kept), sets(DAC_OVERRIDE, 0, 0, DAC_OVERRIDE), { Uid = "0 0 0 0" })
+      local kept = OF_ROOT + BIND_AND_SETPCAP
+      check({}, sets(kept, 0, 0, kept), sets(OF_ROOT, 0, 0, OF_ROOT), { Uid = "0 0 0 0" })
    end)
 
    t.it("that a user was given stay with the supervisor", function()
@@ -166,6 +167,24 @@ t.on_both_backends("the capabilities", function(backend)
       local given = BIND + CHOWN
       check({ prefix = prefix, program = program.public_copy() }, sets(BIND, BIND, BIND, given),
          sets(0, 0, 0, given), { Uid = "65534 65534 65534 65534", Groups = "" })
+   end)
+end)
+
+describe("the bound of locked memory", function()
+   teardown(process.remove_directories)
+
+   t.it("keeps nobody from io_uring whom root starts", function()
+      if not is_root then
+         pending "this is not root"
+         return
+      end
+      local running = program.start { io = "io_uring", prefix = { "prlimit", "--memlock=4096:4096" },
+         site = [[
+            local ml = require "monolake"
+            ml.listen { address = "127.0.0.1:0", chain = { ml.text "hello" } }
+         ]] }
+      assert.equal("hello", running:exchange("GET / HTTP/1.1\nHost: a").body)
+      running:stop()
    end)
 end)
 

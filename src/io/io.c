@@ -343,6 +343,8 @@ static int choose_backend(struct io *io, const struct io_options *options)
         const char *why = result == -ENOSYS   ? "the kernel has none"
                           : result == -EPERM  ? "forbidden here"
                           : result == -EINVAL ? "the kernel's is older than Linux 6.1"
+                          : result == -ENOMEM ? "no memory, or no more may be locked (ulimit -l, "
+                                                "LimitMEMLOCK=)"
                                               : strerror(-result);
         if (options->kind == IO_KIND_URING) {
             log_error("io_uring is not available: %s", why);

@@ -8,20 +8,26 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "server/capabilities.h"
 
+/* What io_uring takes of memory is not counted then. Newer kernels count it, for all processes of a
+ * user together, towards the bound of locked memory, and a dozen workers would reach that. */
+#define RING_NEEDS CAPABILITY(CAP_IPC_LOCK)
+
 /* For ports below 1024; for the pid file, local sockets and the site in others' directories. */
-#define SUPERVISOR_NEEDS (CAPABILITY(CAP_NET_BIND_SERVICE) | CAPABILITY(CAP_DAC_OVERRIDE))
+#define SUPERVISOR_NEEDS                                                                           \
+    (CAPABILITY(CAP_NET_BIND_SERVICE) | CAPABILITY(CAP_DAC_OVERRIDE) | RING_NEEDS)
 
 /* To start processes of another user with less than it has, and to signal them. */
 #define SUPERVISOR_OF_OTHERS_NEEDS                                                                 \
     (CAPABILITY(CAP_SETUID) | CAPABILITY(CAP_SETGID) | CAPABILITY(CAP_KILL))
 
 /* What root expects of root: that it reads and writes all files. It owns most of them anyway. */
-#define ROOT_NEEDS CAPABILITY(CAP_DAC_OVERRIDE)
+#define ROOT_NEEDS (CAPABILITY(CAP_DAC_OVERRIDE) | RING_NEEDS)
 
 enum { NAME_MAX_BYTES = 64 };
 
@@ -80,11 +86,22 @@ static void keep(uint64_t kept)
     }
 }
 
+/* For workers of another user, which have no capability for it (RING_NEEDS). */
+static void allow_locked_memory(void)
+{
+    struct rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
+    if (setrlimit(RLIMIT_MEMLOCK, &limit) == 0 || getrlimit(RLIMIT_MEMLOCK, &limit) != 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_MEMLOCK, &limit);
+}
+
 /* Workers can give up theirs only if the supervisor may still say so: CAP_SETPCAP. */
 void privileges_limit(void)
 {
     uint64_t kept = SUPERVISOR_NEEDS | (wanted.user[0] ? SUPERVISOR_OF_OTHERS_NEEDS : 0);
     kept |= CAPABILITY(CAP_SETPCAP);
+    allow_locked_memory();
     capabilities_bound(kept);
     keep(kept);
     be_private();
