@@ -29,12 +29,14 @@ def longest_call_us(peer):
 
 
 def saturated(running, origins, seconds):
-    """Requests a second that each does at most, by listener and name."""
+    """Requests a second that each does at most, by listener and name: the better of two windows."""
     found = {}
-    for port in ("port", "garbage_port"):
-        for name, peer in running.items():
-            if port in peer.listeners and name not in LEFT_OUT:
-                found[port, name] = load(peer, port, 0, seconds, origins)["rate"]
+    for _ in range(2):
+        for port in ("port", "garbage_port"):
+            for name, peer in running.items():
+                if port in peer.listeners and name not in LEFT_OUT:
+                    rate = load(peer, port, 0, seconds, origins)["rate"]
+                    found[port, name] = max(rate, found.get((port, name), 0))
     return found
 
 
