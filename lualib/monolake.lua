@@ -139,8 +139,8 @@ ml.hash = hash
 --- `client_auth` ("none", "optional", "required") with `client_ca`; `min_version` ("1.2"),
 --- `max_version` ("1.3"), `ciphers` (of "aes128-gcm", "aes256-gcm", "chacha20-poly1305", most wanted
 --- first), `groups` (of "x25519", "secp256r1", "secp384r1", "secp521r1"), `tickets` (true: sessions are
---- resumed), `library` ("openssl", "gnutls"; default: --tls), `alpn` (for layer 4: names of protocols to
---- agree on, most wanted first; none) and
+--- resumed), `library` ("openssl", "gnutls"; default: --tls), `alpn` (for layer 4: names of up to 8
+--- protocols to agree on, of 31 bytes at most, most wanted first; none) and
 --- `on_client_hello = function(hello) ... end`, which gets { name =, alpn = {...} }, may wait, and
 --- returns a certificate (see `certificate`), nil for what the options say, or false to refuse. The
 --- limit for it all is `handshake_timeout` (10 s).

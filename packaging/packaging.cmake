@@ -14,6 +14,18 @@ install(CODE [[
     file(CREATE_LINK ../../monolake-lua/lualib/${name} ${modules}/${name} SYMBOLIC)
   endforeach()
 ]])
+# The package is one of /usr, whatever prefix this is built for, and Debian's LuaJIT looks for the C modules
+# of /usr in the directory of the architecture only.
+install(CODE "
+  set(root \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}\")
+  set(from \"${CMAKE_INSTALL_LIBDIR}/lua/5.1/monolake\")
+  set(to \"lib/${CMAKE_LIBRARY_ARCHITECTURE}/lua/5.1/monolake\")
+  if(CMAKE_INSTALL_PREFIX STREQUAL \"/usr\" AND NOT from STREQUAL to)
+    file(MAKE_DIRECTORY \"\${root}/\${to}\")
+    file(RENAME \"\${root}/\${from}/core.so\" \"\${root}/\${to}/core.so\")
+    file(REMOVE_RECURSE \"\${root}/${CMAKE_INSTALL_LIBDIR}/lua\")
+  endif()
+")
 install(DIRECTORY examples DESTINATION ${MONOLAKE_DOC})
 install(FILES packaging/copyright README.md DESTINATION ${MONOLAKE_DOC})
 install(FILES packaging/monolake-lua.service packaging/monolake-lua.socket

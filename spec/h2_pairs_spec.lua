@@ -1,6 +1,6 @@
 --- {HTTP/1, HTTP/2} clients x {HTTP/1, HTTP/2} upstreams: two programs in a row between a client and a
---- scripted HTTP/1 origin, so that each message goes through both versions; then programs that are not
---- ours at the ends.
+--- scripted HTTP/1 origin, so that each message goes through both versions: in the clear, and by TLS of
+--- either library from the client to the second program; then programs that are not ours at the ends.
 local busted = require "busted"
 local t = require "spec.support"
 local certificates = require "spec.support.certificates"
@@ -10,30 +10,38 @@ local MIDDLE = [[
 local ml = require "monolake"
 local chain = { ml.proxy(ml.upstream { "${origin}", name = "origin" }) }
 ml.listen { address = "127.0.0.1:0", protocols = { "h1", "h2c" }, chain = chain }
-ml.listen { address = "127.0.0.1:0", tls = { cert = "a.pem", key = "a.key" }, chain = chain }
+for _, library in ipairs { "openssl", "gnutls" } do
+   ml.listen { address = "127.0.0.1:0", chain = chain,
+      tls = { cert = "a.pem", key = "a.key", library = library } }
+end
 ]]
 
 local FRONT = [[
 local ml = require "monolake"
-local function listen(options)
-   ml.listen { address = "127.0.0.1:0", protocols = { "h1", "h2c" }, chain = {
-      ml.proxy(ml.upstream(options)),
-   } }
+local function listen(options, tls)
+   ml.listen { address = "127.0.0.1:0", protocols = not tls and { "h1", "h2c" } or nil, tls = tls,
+      chain = { ml.proxy(ml.upstream(options)) } }
 end
 listen { "${clear}", name = "h1", protocol = "h1" }
 listen { "${clear}", name = "h2", protocol = "h2" }
-listen { "https://${secure}", name = "h2 by TLS", protocol = "h2",
-   tls = { ca = "ca.pem", name = "a.example" } }
+local function listen_by_tls(library, peer)
+   listen({ "https://" .. peer, name = "h2 by " .. library, protocol = "h2",
+      tls = { ca = "ca.pem", name = "a.example", library = library } },
+      { cert = "a.pem", key = "a.key", library = library })
+end
+listen_by_tls("openssl", "${openssl}")
+listen_by_tls("gnutls", "${gnutls}")
 listen { "https://${without_alpn}", name = "not agreed on", protocol = "h2",
    tls = { ca = "ca.pem", name = "a.example" } }
 ]]
-local UPSTREAMS = { "h1", "h2", "h2 by TLS" }
+local UPSTREAMS = { "h1", "h2", "h2 by TLS (openssl)", "h2 by TLS (gnutls)" }
+local FIRST_BY_TLS, WITHOUT_ALPN = 3, 5
 
 --- What a test sees of a client, whichever its version.
 local clients = {}
 
-function clients.h1(address)
-   local connection = t.socket.connect(address)
+function clients.h1(address, tls)
+   local connection = (tls and t.tls_socket or t.socket).connect(address)
    return {
       send = function(method, path, body, trailers)
          local head = ("%s %s HTTP/1.1\nHost: a"):format(method, path)
@@ -62,8 +70,8 @@ function clients.h1(address)
    }
 end
 
-function clients.h2(address)
-   local connection, id = h2.connect(address), nil
+function clients.h2(address, tls)
+   local connection, id = h2.connect(address, { tls = tls }), nil
    return {
       send = function(method, path, body, trailers)
          id = connection:request(h2.get { [":method"] = method, [":path"] = path }, { open = body ~= nil })
@@ -123,10 +131,10 @@ t.on_both_backends("through both versions", function(backend)
    busted.setup(function()
       origin = t.socket.listen()
       middle = t.program.start { io = backend, site = MIDDLE, values = { origin = origin.address },
-         listeners = 2, files = certificates.all() }
+         listeners = 3, files = certificates.all() }
       front = t.program.start { io = backend, site = FRONT, listeners = #UPSTREAMS + 1,
-         files = certificates.all(), values = { clear = middle.addresses[1], secure = middle.addresses[2],
-            without_alpn = start_without_alpn() } }
+         files = certificates.all(), values = { clear = middle.addresses[1], openssl = middle.addresses[2],
+            gnutls = middle.addresses[3], without_alpn = start_without_alpn() } }
    end)
    busted.before_each(function()
       origin:drop_pending()
@@ -141,7 +149,7 @@ t.on_both_backends("through both versions", function(backend)
    end)
 
    t.it("HTTP/2 must be agreed on by TLS", function()
-      local response = t.socket.connect(front.addresses[4]):exchange "GET / HTTP/1.1\nHost: a"
+      local response = t.socket.connect(front.addresses[WITHOUT_ALPN]):exchange "GET / HTTP/1.1\nHost: a"
       assert.equal(502, response.status)
       front:await_log "does not agree on HTTP/2 by ALPN"
       assert.is_nil(origin:try_accept())
@@ -151,7 +159,7 @@ t.on_both_backends("through both versions", function(backend)
       local name = ("%s client, upstream %s: "):format(version, UPSTREAMS[which])
 
       local function connect()
-         return clients[version](front.addresses[which])
+         return clients[version](front.addresses[which], which >= FIRST_BY_TLS)
       end
 
       t.it(name .. "a body and trailers both ways", function()

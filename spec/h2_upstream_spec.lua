@@ -28,6 +28,62 @@ ml.listen { address = "127.0.0.1:0", chain = upstream { name = "strict", respons
 ]]
 local USUAL, ONE, HASTY, PINGING, STRICT = 1, 2, 3, 4, 5
 
+-- Frames that end a connection: the code of our GOAWAY, and what an origin sends, given the request's stream.
+local OK = h2.block { { ":status", "200" } }
+local function raw(...)
+   local bytes = h2.frame(...)
+   return function() return bytes end
+end
+local FATAL = {
+   ["PUSH_PROMISE"] = { h2.PROTOCOL_ERROR, function(id)
+      return h2.frame(h2.PUSH_PROMISE, h2.END_HEADERS, id, h2.u32(2) .. h2.block(h2.get()))
+   end },
+   ["HEADERS on a stream of its own"] = { h2.PROTOCOL_ERROR, raw(h2.HEADERS, 5, 2, OK) },
+   ["HEADERS on a stream that we have not opened"] = { h2.PROTOCOL_ERROR, raw(h2.HEADERS, 5, 101, OK) },
+   ["HEADERS on stream 0"] = { h2.PROTOCOL_ERROR, raw(h2.HEADERS, 5, 0, OK) },
+   ["DATA on stream 0"] = { h2.PROTOCOL_ERROR, raw(h2.DATA, 0, 0, "x") },
+   ["DATA on an idle stream"] = { h2.PROTOCOL_ERROR, raw(h2.DATA, 0, 101, "x") },
+   ["RST_STREAM on an idle stream"] = { h2.PROTOCOL_ERROR, raw(h2.RST_STREAM, 0, 101, h2.u32(8)) },
+   ["WINDOW_UPDATE on an idle stream"] = { h2.PROTOCOL_ERROR, raw(h2.WINDOW_UPDATE, 0, 101, h2.u32(8)) },
+   ["WINDOW_UPDATE of 0"] = { h2.PROTOCOL_ERROR, raw(h2.WINDOW_UPDATE, 0, 0, h2.u32(0)) },
+   ["a window too large"] = { h2.FLOW_CONTROL_ERROR, raw(h2.WINDOW_UPDATE, 0, 0, h2.u32(2 ^ 31 - 1)) },
+   ["CONTINUATION without HEADERS"] = { h2.PROTOCOL_ERROR, function(id)
+      return h2.frame(h2.CONTINUATION, h2.END_HEADERS, id, OK)
+   end },
+   ["another frame inside a head"] = { h2.PROTOCOL_ERROR, function(id)
+      return h2.frame(h2.HEADERS, 0, id, OK) .. h2.frame(h2.PING, 0, 0, "12345678")
+   end },
+   ["a frame too large"] = { h2.FRAME_SIZE_ERROR, function(id)
+      return h2.frame(h2.DATA, 0, id, ("x"):rep(16385))
+   end },
+   ["padding longer than the frame"] = { h2.PROTOCOL_ERROR, function(id)
+      return h2.frame(h2.HEADERS, h2.END_HEADERS + h2.PADDED, id, "\255" .. OK)
+   end },
+   ["a field section that cannot be decoded"] = { h2.COMPRESSION_ERROR, function(id)
+      return h2.frame(h2.HEADERS, 5, id, "\255\255\255")
+   end },
+   ["a field of an index that is not there"] = { h2.COMPRESSION_ERROR, function(id)
+      return h2.frame(h2.HEADERS, 5, id, "\190")
+   end },
+   ["a table larger than allowed"] = { h2.COMPRESSION_ERROR, function(id)
+      return h2.frame(h2.HEADERS, 5, id, h2.integer(32, 5, 4097) .. OK)
+   end },
+   ["SETTINGS of 5 bytes"] = { h2.FRAME_SIZE_ERROR, raw(h2.SETTINGS, 0, 0, "12345") },
+   ["SETTINGS on a stream"] = { h2.PROTOCOL_ERROR, raw(h2.SETTINGS, 0, 1, "") },
+   ["SETTINGS that acknowledge something"] = { h2.FRAME_SIZE_ERROR, raw(h2.SETTINGS, 1, 0, "123456") },
+   ["SETTINGS that enable push"] = { h2.PROTOCOL_ERROR, raw(h2.SETTINGS, 0, 0, h2.settings { [2] = 1 }) },
+   ["a window setting too large"] =
+      { h2.FLOW_CONTROL_ERROR, raw(h2.SETTINGS, 0, 0, h2.settings { [4] = 2 ^ 31 }) },
+   ["a frame size setting too small"] =
+      { h2.PROTOCOL_ERROR, raw(h2.SETTINGS, 0, 0, h2.settings { [5] = 100 }) },
+   ["PING of 7 bytes"] = { h2.FRAME_SIZE_ERROR, raw(h2.PING, 0, 0, "1234567") },
+   ["PING on a stream"] = { h2.PROTOCOL_ERROR, raw(h2.PING, 0, 1, "12345678") },
+   ["RST_STREAM of 3 bytes"] = { h2.FRAME_SIZE_ERROR, function(id)
+      return h2.frame(h2.RST_STREAM, 0, id, "123")
+   end },
+   ["GOAWAY on a stream"] = { h2.PROTOCOL_ERROR, raw(h2.GOAWAY, 0, 1, h2.u32(0) .. h2.u32(0)) },
+}
+
 t.on_both_backends("an HTTP/2 origin", function(backend)
    local listener, proxy = t.proxied(backend, { site = SITE, listeners = 5 })
    local held = {} -- connections to the origin, which outlive a spec unless it ends them
@@ -311,6 +367,21 @@ t.on_both_backends("an HTTP/2 origin", function(backend)
       end
       assert.equal(502, response.status)
    end)
+
+   for what, case in pairs(FATAL) do
+      t.it(("breaks the rules: %s"):format(what), function()
+         local client, origin, request = reach(STRICT, "POST / HTTP/1.1\nHost: a\nContent-Length: 0")
+         origin:send(case[2](request.id))
+         expect_error(client, 502)
+         assert.equal(case[1], origin:close_code())
+         assert.is_truthy(origin.closed)
+         client:send_head "GET /next HTTP/1.1\nHost: a"
+         local second = accept()
+         second:respond(second:read_request(), 200, "next")
+         assert.equal("next", client:read_response().body)
+         second:close()
+      end)
+   end
 
    t.it("does not speak HTTP/2 at all", function()
       local client = ask(STRICT)

@@ -221,6 +221,15 @@ describe("a site of layer 4", function()
          "site.lua:2: upstream: tls: alpn is for layer 4: HTTP and Thrift know what they speak")
       refused('ml.upstream { "https://a:1", protocol = "tcp", tls = { alpn = { "" } } }',
          "site.lua:2: upstream: tls: alpn: expected names of protocols, e.g. { \"mqtt\" }")
+      for _, library in ipairs { "openssl", "gnutls" } do
+         local upstream = 'ml.upstream { "https://a:1", protocol = "tcp", tls = { library = "' .. library ..
+            '", alpn = { %s } } }'
+         refused(upstream:format(('"spec", '):rep(9)),
+            "site.lua:2: upstream: tls: alpn: expected no more than 8 protocols, not 9")
+         refused(upstream:format('"' .. ("x"):rep(32) .. '"'),
+            "site.lua:2: upstream: tls: alpn: expected names of 1 to 31 bytes, not \"x+\"")
+         refused(upstream:format '"a\\0b"', "site.lua:2: upstream: tls: alpn: expected names of protocols")
+      end
       refused("ml.tcp_proxy(7)", "site.lua:2: tcp_proxy: expected an upstream")
       refused('ml.tcp_proxy("127.0.0.1:1", { idle_timout = 1 })',
          'unknown option "idle_timout"; did you mean "idle_timeout"')

@@ -1,4 +1,5 @@
---- The Debian package: what is in it runs, from wherever it is unpacked.
+--- The Debian package: dpkg installs it, into a root of its own; what is in it runs from there; and dpkg
+--- takes all of it away again.
 local t = require "spec.support"
 local busted = require "busted"
 
@@ -15,17 +16,24 @@ local function shell(command)
    return run { "sh", "-c", ("cd '%s' && %s"):format(directory, command) }
 end
 
-local function unpack_package()
+--- dpkg with a database of its own, which knows of no other package.
+local function dpkg(arguments)
+   return shell(("dpkg --root='%s' --log='%s/dpkg.log' --force-depends --force-not-root %s"):format(root,
+      directory, arguments))
+end
+
+local function install_package()
    directory = t.process.directory()
    root = directory .. "/root"
    t.tasks.run(function()
       run({ "cpack", "-G", "DEB", "--config", build .. "/CPackConfig.cmake", "-B", directory }, 120)
-      shell "dpkg-deb -x *.deb root"
+      shell "mkdir -p root/var/lib/dpkg/info root/var/lib/dpkg/updates && : >root/var/lib/dpkg/status"
+      dpkg "-i *.deb"
    end)
 end
 
 describe("the Debian package", function()
-   busted.setup(unpack_package)
+   busted.setup(install_package)
    busted.teardown(t.process.remove_directories)
 
    t.it("says what it is and needs", function()
@@ -54,6 +62,32 @@ describe("the Debian package", function()
       assert.matches("\nNotifyAccess=all\n", service)
    end)
 
+   t.it("is installed", function()
+      assert.matches("\nStatus: install ok installed\n", dpkg "-s monolake-lua")
+      assert.equal("", dpkg "--verify monolake-lua")
+   end)
+
+   t.it("has a library that a plain LuaJIT finds where it looks for others", function()
+      if build:find "asan" then
+         return pending "a sanitizer's runtime would have to be loaded first"
+      end
+      local script = [[
+         for _, name in ipairs { "path", "cpath" } do
+            local own = {}
+            for pattern in package[name]:gmatch "[^;]+" do
+               own[#own + 1] = pattern:match "^/" and arg[1] .. pattern
+            end
+            package[name] = table.concat(own, ";") .. ";" .. package[name] -- lua-cjson is another package
+         end
+         local ml = require "monolake"
+         local core = package.searchpath("monolake.core", package.cpath)
+         print(type(ml.listen), core:sub(1, #arg[1]) == arg[1])
+      ]]
+      t.process.write_file(directory .. "/plain.lua", script)
+      local command = "env -u LUA_PATH -u LUA_CPATH luajit plain.lua '%s'"
+      assert.equal("function\ttrue\n", shell(command:format(root)))
+   end)
+
    t.it("has a program that runs a site with its own library", function()
       assert.matches("^monolake%-lua %d", run { root .. "/usr/bin/monolake-lua", "-V" })
       t.process.write_file(directory .. "/site.lua", [[
@@ -68,5 +102,11 @@ describe("the Debian package", function()
       local client = t.socket.connect(address)
       assert.equal('{"from":"the package"}', client:exchange("GET / HTTP/1.1\nHost: a").body)
       assert.equal(0, running:stop(t.sys.SIGTERM))
+   end)
+
+   t.it("leaves nothing behind when it is purged", function()
+      assert.is_true(#dpkg "-L monolake-lua" > 1000)
+      dpkg "--purge monolake-lua"
+      assert.equal("", shell "find root -path root/var/lib/dpkg -prune -o -not -type d -print")
    end)
 end)

@@ -1,4 +1,5 @@
---- TLS with clients that are not ours: curl, openssl s_client, gnutls-cli and Python's ssl module.
+--- TLS with clients that are not ours: curl, nghttp, h2load, openssl s_client, gnutls-cli and Python's ssl
+--- module.
 local t = require "spec.support"
 
 local certificates, process = t.certificates, t.process
@@ -92,6 +93,26 @@ t.on_every_tls("clients that are not ours", function(backend, library)
       assert.not_equal(0, status)
       _, status = curl(OPEN, "/about", "--cert-status")
       assert.equal(0, status)
+   end)
+
+   t.it("nghttp: HTTP/2, agreed on by ALPN", function()
+      local out, err, status = run(("nghttp -v -m 20 https://127.0.0.1:%s/about"):format(port(OPEN)))
+      assert.equal(0, status, err)
+      local _, count = out:gsub("TLSv1.3 h2 nobody", "")
+      assert.equal(20, count, out)
+      out = run(("nghttp --data @large https://127.0.0.1:%s/echo"):format(port(OPEN)))
+      assert.is_true(out == process.read_file(path "large"))
+   end)
+
+   t.it("h2load: HTTP/2 and HTTP/1 on many connections", function()
+      local command = "h2load -n 400 -c 8 -m 16 %s --connect-to=127.0.0.1:%s https://a.example:%s/about"
+      for _, options in ipairs { "", "--h1", "--tls13-ciphers=TLS_CHACHA20_POLY1305_SHA256" } do
+         local out, err, status = run(command:format(options, port(OPEN), port(OPEN)))
+         assert.equal(0, status, err)
+         assert.matches("Application protocol: " .. (options == "--h1" and "http/1.1" or "h2"), out)
+         assert.matches("400 succeeded, 0 failed, 0 errored, 0 timeout", out)
+         assert.matches("TLS Protocol: TLSv1.3", out)
+      end
    end)
 
    t.it("openssl s_client: certificate, staple, session", function()

@@ -182,6 +182,14 @@ function sys.socket_error(fd)
    return value[0]
 end
 
+--- How many segments with bytes a TCP socket has received: as many as the peer's small sends.
+local TCP_INFO, DATA_SEGS_IN = 11, 152 / 4 -- tcpi_data_segs_in of struct tcp_info
+function sys.data_segments_in(fd)
+   local info, length = ffi.new "uint32_t[64]", ffi.new("uint32_t[1]", 256)
+   assert(C.getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, length) == 0 and length[0] > DATA_SEGS_IN * 4)
+   return info[DATA_SEGS_IN]
+end
+
 --- The port that a socket is bound to.
 function sys.port(fd)
    local sockaddr, length = ffi.new "struct spec_sockaddr", ffi.new("uint32_t[1]", 128)

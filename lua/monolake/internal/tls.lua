@@ -11,6 +11,8 @@ local CIPHERS = { ["aes128-gcm"] = true, ["aes256-gcm"] = true, ["chacha20-poly1
 local GROUPS = { x25519 = true, secp256r1 = true, secp384r1 = true, secp521r1 = true }
 local VERSIONS = { ["1.2"] = true, ["1.3"] = true }
 local CLIENT_AUTH = { none = true, optional = true, required = true }
+local ALPN_COUNT_MAX = 8  -- GnuTLS takes no more; so neither library does
+local ALPN_BYTES_MAX = 31 -- of a name, as connections have room for (TLS_ALPN_MAX_BYTES)
 local CERTIFICATE = { cert = "text", key = "text", ocsp = "text", names = "table" }
 local POLICY = {
    library = LIBRARIES,
@@ -175,9 +177,16 @@ local function alpn_of(checked, what, alpn, level)
    if alpn and list then
       error(what .. ": alpn is for layer 4: HTTP and Thrift know what they speak", level + 1)
    end
+   if list and #list > ALPN_COUNT_MAX then
+      error(("%s: alpn: expected no more than %d protocols, not %d"):format(what, ALPN_COUNT_MAX, #list),
+         level + 1)
+   end
    for i = 1, list and #list or 0 do
-      if type(list[i]) ~= "string" or #list[i] == 0 or #list[i] > 255 then
+      if type(list[i]) ~= "string" or list[i] == "" or list[i]:find("\0", 1, true) then
          error(what .. ': alpn: expected names of protocols, e.g. { "mqtt" }', level + 1)
+      elseif #list[i] > ALPN_BYTES_MAX then
+         error(("%s: alpn: expected names of 1 to %d bytes, not %q"):format(what, ALPN_BYTES_MAX, list[i]),
+            level + 1)
       end
    end
    return alpn or list or {}
