@@ -149,8 +149,10 @@ static void load_site(void)
     struct script_options options = {.io = loop, .generation = 1};
     site = script_load_site(path, &options, &error);
     unlink(path);
-    if (!site)
+    if (!site) {
         fail_msg("%s", error);
+        return;
+    }
     assert_int_equal(site->listener_count, 2);
 }
 

@@ -21,7 +21,7 @@ struct h2_tunnel {
 };
 
 /* Pumps until both directions have ended, half-closes carried over. Returns 0 or a negative errno:
- * the HTTP/2 stream is to be reset. In *result the stream is the client. Suspends. */
-int h2_tunnel_run(const struct h2_tunnel *tunnel, struct tunnel_result *result);
+ * the HTTP/2 stream is to be reset. In *outcome the stream is the client. Suspends. */
+int h2_tunnel_run(const struct h2_tunnel *tunnel, struct tunnel_result *outcome);
 
 #endif

@@ -216,8 +216,10 @@ struct script *script_adopt(lua_State *L)
     if (script)
         return script;
     script = create(lasting_thread(L));
-    if (!script)
+    if (!script) {
         luaL_error(L, "out of memory");
+        return NULL; /* it does not return */
+    }
     enter(L, script);
     script_preload(L);
     lua_getglobal(L, "require");
