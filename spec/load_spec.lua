@@ -13,7 +13,7 @@ local REQUESTS = FULL and 1000000 or 20000
 local BODY_MIB, MIB_PER_SECOND = FULL and 10240 or 100, FULL and 300 or 150
 local IDLE_BYTES_MAX = 900 -- a client's connection without a request, memory of the kernel aside
 local TLS_CONNECTIONS = FULL and 9000 or 1000
-local TLS_IDLE_BYTES_MAX = { -- as before, with the library's part and, of HTTP/2, 15 KB of nghttp2's
+local TLS_IDLE_BYTES_MAX = { -- as before, with the library's part and, of HTTP/2, nghttp2's
    ["http/1.1"] = { openssl = 17000, gnutls = 15000 },
    h2 = { openssl = 34000, gnutls = 44000 },
 }
