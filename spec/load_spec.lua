@@ -2,7 +2,9 @@
 --- with SPEC_LOAD=full, which print their figures.
 local t = require "spec.support"
 
-local process, program, sys = t.process, t.program, t.sys
+local h2 = require "spec.support.h2"
+
+local process, program, sys, tls_socket = t.process, t.program, t.sys, t.tls_socket
 
 local FULL = t.full_load
 local RELOADS = FULL and 200 or 40
@@ -10,6 +12,11 @@ local CONNECTIONS = FULL and 10000 or 1000
 local REQUESTS = FULL and 1000000 or 20000
 local BODY_MIB, MIB_PER_SECOND = FULL and 10240 or 100, FULL and 300 or 150
 local IDLE_BYTES_MAX = 900 -- a client's connection without a request, memory of the kernel aside
+local TLS_CONNECTIONS = FULL and 9000 or 1000
+local TLS_IDLE_BYTES_MAX = { -- as before, with the library's part and, of HTTP/2, nghttp2's
+   ["http/1.1"] = { openssl = 17000, gnutls = 15000 },
+   h2 = { openssl = 34000, gnutls = 44000 },
+}
 local SECONDS = (FULL and 600 or 20) * t.tasks.patience
 
 -- A sanitizer's runtime keeps freed memory for a while.
@@ -31,6 +38,12 @@ ml.listen { address = "127.0.0.1:0", chain = {
 local ORIGIN_SITE = [[
 local ml = require "monolake"
 ml.listen { address = "127.0.0.1:0", chain = { ml.text "hello" } }
+]]
+
+local TLS_SITE = [[
+local ml = require "monolake"
+ml.listen { address = "127.0.0.1:0", idle_timeout = "1h", tls = { cert = "a.pem", key = "a.key" },
+   chain = { ml.text "hello" } }
 ]]
 
 local function note(text, ...)
@@ -161,6 +174,37 @@ t.on_both_backends("load", function(backend)
          assert.is_true(bytes < IDLE_BYTES_MAX, ("an idle connection takes %d bytes"):format(bytes))
       end
       process.write_file(stop, "")
+   end)
+
+   t.on_both_libraries("by TLS", function(library)
+      local connect = {
+         ["http/1.1"] = function(address)
+            local client = tls_socket.connect(address)
+            assert.equal("hello", client:exchange("GET / HTTP/1.1\nHost: a").body)
+         end,
+         h2 = function(address)
+            assert.equal("hello", h2.connect(address, { tls = true }):get("/").body)
+         end,
+      }
+
+      for protocol, limits in pairs(TLS_IDLE_BYTES_MAX) do
+         t.it("that has passed leaves little of each connection that stays, " .. protocol, function()
+            sys.raise_descriptor_limit()
+            local running = program.start(t.with_tls(backend, library, { workers = 1, site = TLS_SITE }))
+            for _ = 1, TLS_CONNECTIONS / 5 do -- these bring what all need
+               connect[protocol](running.address)
+            end
+            local before_kib = running:rss_kib()
+            for _ = 1, TLS_CONNECTIONS do
+               connect[protocol](running.address)
+            end
+            local bytes = (running:rss_kib() - before_kib) * 1024 / TLS_CONNECTIONS
+            note("an idle connection of %s by TLS (%s, %s): %d bytes", protocol, library, backend, bytes)
+            if MEASURES_MEMORY then
+               assert.is_true(bytes < limits[library], ("an idle connection takes %d bytes"):format(bytes))
+            end
+         end)
+      end
    end)
 
    --- Runs wrk for so long. Returns the number of requests; none may have failed.

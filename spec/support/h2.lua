@@ -2,6 +2,7 @@
 --- streams. Fields go out as literals without indexing; those of the server are decoded by nghttp2.
 local ffi = require "ffi"
 local socket = require "spec.support.socket"
+local tls_socket = require "spec.support.tls_socket"
 
 ffi.cdef [[
 typedef struct nghttp2_hd_inflater nghttp2_hd_inflater;
@@ -146,12 +147,17 @@ end
 --- Connects; sends the preface and SETTINGS (of { [id] = value }) unless `silent` is set.
 ---@param address string
 ---@param options { settings: table|nil, silent: boolean|nil, manual: boolean|nil,
----  receive_buffer: integer|nil, before: string|nil }|nil
----  `manual`: no window updates for DATA; `before`: bytes in front of it all
+---  receive_buffer: integer|nil, before: string|nil, tls: boolean|nil }|nil
+---  `manual`: no window updates for DATA; `before`: bytes in front of it all; `tls`: agreed on by ALPN
 ---@return spec.H2Client
 function h2.connect(address, options)
    options = options or {}
-   local opened = socket.connect(address, { receive_buffer = options.receive_buffer, name = "h2 client" })
+   local opened
+   if options.tls then
+      opened = tls_socket.connect(address, { alpn = { "h2" } })
+   else
+      opened = socket.connect(address, { receive_buffer = options.receive_buffer, name = "h2 client" })
+   end
    local self = h2.over(opened, Client, options)
    if not options.silent then
       self:send((options.before or "") .. h2.PREFACE ..
