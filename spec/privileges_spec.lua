@@ -102,8 +102,8 @@ local ml = require "monolake"
 ml.listen { address = "127.0.0.1:0", chain = ml.text "hello" }
 ]]
 
-local OF_ROOT, BIND_AND_SETPCAP, OTHERS = 0x4002, 0x500, 0xe0
--- OF_ROOT: dac_override, ipc_lock; OTHERS: kill, setgid, setuid
+local OF_ROOT, NETWORK_AND_SETPCAP, OTHERS = 0x4002, 0x1500, 0xe0
+-- OF_ROOT: dac_override, ipc_lock; NETWORK: net_bind_service, net_admin; OTHERS: kill, setgid, setuid
 local BIND, CHOWN = 0x400, 0x1
 
 t.on_both_backends("the capabilities", function(backend)
@@ -147,13 +147,13 @@ t.on_both_backends("the capabilities", function(backend)
    end
 
    t.it("of root's supervisor are those that it needs, its workers of another user have none", function()
-      local kept = OF_ROOT + BIND_AND_SETPCAP + OTHERS
+      local kept = OF_ROOT + NETWORK_AND_SETPCAP + OTHERS
       check({ arguments = { "--user", "nobody" }, prefix = PREFIX, program = program.public_copy() },
          sets(kept, 0, 0, kept), sets(0, 0, 0, 0), { Uid = "65534 65534 65534 65534", Groups = "65534" })
    end)
 
    t.it("of root's own workers reach files only", function()
-      local kept = OF_ROOT + BIND_AND_SETPCAP
+      local kept = OF_ROOT + NETWORK_AND_SETPCAP
       check({}, sets(kept, 0, 0, kept), sets(OF_ROOT, 0, 0, OF_ROOT), { Uid = "0 0 0 0" })
    end)
 

@@ -18,9 +18,11 @@
  * user together, towards the bound of locked memory, and a dozen workers would reach that. */
 #define RING_NEEDS CAPABILITY(CAP_IPC_LOCK)
 
-/* For ports below 1024; for the pid file, local sockets and the site in others' directories. */
+/* For ports below 1024; for the pid file, local sockets and the site in others' directories; for
+ * the filter that lets listeners fall silent before they close, which some kernels ask it for. */
 #define SUPERVISOR_NEEDS                                                                           \
-    (CAPABILITY(CAP_NET_BIND_SERVICE) | CAPABILITY(CAP_DAC_OVERRIDE) | RING_NEEDS)
+    (CAPABILITY(CAP_NET_BIND_SERVICE) | CAPABILITY(CAP_DAC_OVERRIDE) | CAPABILITY(CAP_NET_ADMIN) | \
+     RING_NEEDS)
 
 /* To start processes of another user with less than it has, and to signal them. */
 #define SUPERVISOR_OF_OTHERS_NEEDS                                                                 \
