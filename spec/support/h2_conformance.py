@@ -142,6 +142,12 @@ class Connection:
         self.frame(PING, 0, 0, b"a fence.")
         self.until(lambda kind, flags, stream, payload: (kind, flags, payload) == (PING, ACK, b"a fence."))
 
+    def one_octet(self):
+        """DATA as long as a window of 1 allows."""
+        _, _, _, payload = self.until(lambda kind, flags, stream, payload: kind == DATA)
+        if len(payload) != 1:
+            raise Failed(f"DATA of {len(payload)} octets in a window of 1")
+
     def connection_error(self, *codes):
         while True:
             frame = self.read()
@@ -452,9 +458,7 @@ def _(c):
 def _(c):
     c.frame(SETTINGS, 0, 0, setting((WINDOW, 100), (WINDOW, 1)))
     c.headers()
-    _, _, _, payload = c.until(lambda kind, flags, stream, payload: kind == DATA)
-    if len(payload) != 1:
-        raise Failed(f"DATA of {len(payload)} octets in a window of 1")
+    c.one_octet()
 
 
 @case("6.5.3", "SETTINGS are acknowledged")
@@ -495,9 +499,7 @@ simple("6.9", "WINDOW_UPDATE of 3 octets: FRAME_SIZE_ERROR", on_stream(0, WINDOW
 def _(c):
     c.frame(SETTINGS, 0, 0, setting((WINDOW, 1)))
     c.headers()
-    _, _, _, payload = c.until(lambda kind, flags, stream, payload: kind == DATA)
-    if len(payload) != 1:
-        raise Failed(f"DATA of {len(payload)} octets in a window of 1")
+    c.one_octet()
 
 
 @case("6.9.1", "a connection's window above 2^31-1: FLOW_CONTROL_ERROR")
@@ -520,9 +522,7 @@ def _(c):
     c.frame(SETTINGS, 0, 0, setting((WINDOW, 0)))
     c.headers()
     c.frame(SETTINGS, 0, 0, setting((WINDOW, 1)))
-    _, _, _, payload = c.until(lambda kind, flags, stream, payload: kind == DATA)
-    if len(payload) != 1:
-        raise Failed(f"DATA of {len(payload)} octets in a window of 1")
+    c.one_octet()
 
 
 @case("6.9.2", "a window may become negative")
@@ -532,9 +532,7 @@ def _(c):
     c.until(lambda kind, flags, stream, payload: kind == DATA and len(payload) == 3)
     c.frame(SETTINGS, 0, 0, setting((WINDOW, 2)))  # -1
     c.frame(WINDOW_UPDATE, 0, 1, u32(2))           # 1
-    _, _, _, payload = c.until(lambda kind, flags, stream, payload: kind == DATA)
-    if len(payload) != 1:
-        raise Failed(f"DATA of {len(payload)} octets in a window of 1")
+    c.one_octet()
 
 
 @case("6.10", "any number of CONTINUATIONs is taken")
