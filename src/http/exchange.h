@@ -59,10 +59,11 @@ struct exchange {
     void *body_user;
     void (*end_body_use)(void *body_user); /* may suspend */
     struct slice sent_body; /* a whole small body that was sent on: it can be sent again */
-    /* How the tunnel that it became has ended, or NULL; in its arena. Where the tunnel outlives it,
-     * whoever wants to know leaves a note instead. */
+    /* How the tunnel that it became has ended, or NULL; in its arena. */
     const struct tunnel_result *tunnel;
-    bool leaves_tunnel;
+    /* Where the tunnel leads that begins when the exchange ends, or NULL. Whoever wants to know how
+     * it ends leaves a note. */
+    struct stream *tunnel_peer;
     struct tunnel_note *notes;
     void *script;     /* the Lua side of this request, or NULL; for src/script */
     struct list link; /* in the worker's list of active exchanges */

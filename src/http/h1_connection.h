@@ -11,10 +11,7 @@ struct h1_connection {
     struct h1_input input;
     struct exchange *exchange; /* under way, or NULL */
     uint32_t requests;         /* complete heads so far */
-    struct stream *peer;   /* that the response has opened a tunnel to, until it begins; or NULL */
-    struct tunnel *tunnel; /* owns the stream once it has begun */
-    struct tunnel_note *notes; /* who waits for its end; owned */
-    int64_t tunnel_started_us; /* when its exchange has begun */
+    struct tunnel_note *notes; /* who waits for the end of the tunnel that it has become; owned */
 };
 
 /* What becomes of the connection behind a response. */

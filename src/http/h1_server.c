@@ -109,8 +109,8 @@ static void drain(struct connection *base)
 static void abort_connection(struct connection *base)
 {
     struct h1_connection *connection = of(base);
-    if (connection->tunnel)
-        tunnel_cancel(connection->tunnel);
+    if (base->stream.tunnel)
+        tunnel_cancel(base->stream.tunnel);
     else if (connection->base.coro)
         coro_cancel(connection->base.coro);
     else if (!base->stream.closing)
@@ -193,27 +193,27 @@ static struct tunnel *moves(struct connection *base, struct tunnel_state *state)
 {
     struct h1_connection *connection = of(base);
     state->kind = TUNNEL_OF_HTTP;
-    state->started_us = connection->tunnel_started_us;
+    state->started_us = 0; /* who has to know has left a note */
     state->log_count = 0;
     for (const struct tunnel_note *note = connection->notes; note; note = note->next)
         if (!note->describe(note, state))
             return NULL;
-    return connection->tunnel;
+    return base->stream.tunnel;
 }
 
 static void tunnel_done(const struct tunnel_result *result, void *owner)
 {
     struct h1_connection *connection = owner;
-    connection->tunnel = NULL;
     tunnel_notes_end(connection->notes, result);
     connection->notes = NULL;
 }
 
 /* The tunnel that the response has opened is none: its client is gone, or memory. */
-static enum h1_verdict give_up_tunnel(struct h1_connection *connection, int error)
+static enum h1_verdict give_up_tunnel(struct h1_connection *connection, struct stream *peer,
+                                      int error)
 {
     bool client = connection->base.stream.end < 0;
-    stream_abort(connection->peer);
+    stream_abort(peer);
     tunnel_done(&(struct tunnel_result){.reason = client ? TUNNEL_CLIENT_FAILED : TUNNEL_CANCELLED,
                                         .error = client ? connection->base.stream.end : error},
                 connection);
@@ -222,7 +222,8 @@ static enum h1_verdict give_up_tunnel(struct h1_connection *connection, int erro
 
 /* Once the exchange has ended, which may have taken its time. From here on both streams are the
  * tunnel's: it closes them, which frees their connections. */
-static enum h1_verdict start_tunnel(struct h1_connection *connection, int64_t deadline)
+static enum h1_verdict start_tunnel(struct h1_connection *connection, struct stream *peer,
+                                    int64_t deadline)
 {
     struct tunnel_options options = {
         .idle_timeout_ms = connection->base.server->config.tunnel_idle_timeout_ms,
@@ -230,15 +231,12 @@ static enum h1_verdict start_tunnel(struct h1_connection *connection, int64_t de
         .deadline = deadline,
     };
     if (coro_cancelled())
-        return give_up_tunnel(connection, -ECANCELED);
-    struct tunnel *tunnel =
-        tunnel_start(&connection->base.stream, connection->peer, &options, tunnel_done, connection);
-    if (!tunnel) {
+        return give_up_tunnel(connection, peer, -ECANCELED);
+    if (!tunnel_start(&connection->base.stream, peer, &options, tunnel_done, connection)) {
         log_warn("no memory for a tunnel: its connections are closed");
-        return give_up_tunnel(connection, -ENOMEM);
+        return give_up_tunnel(connection, peer, -ENOMEM);
     }
     h1_input_fini(&connection->input);
-    connection->tunnel = tunnel;
     return H1_TUNNEL;
 }
 
@@ -249,10 +247,10 @@ struct tunnel *h1_connection_adopt(struct connection *base, struct stream *peer,
     struct h1_connection *connection = of(base);
     base->protocol = &http_h1;
     timer_init(&base->idle, idle_expired, connection);
-    connection->tunnel = tunnel_adopt(&base->stream, peer, state, freeze, tunnel_done, connection);
-    connection->tunnel_started_us = state->started_us;
-    connection->notes = connection->tunnel ? notes : NULL;
-    return connection->tunnel;
+    struct tunnel *tunnel =
+        tunnel_adopt(&base->stream, peer, state, freeze, tunnel_done, connection);
+    connection->notes = tunnel ? notes : NULL;
+    return tunnel;
 }
 
 static enum h1_verdict answer(struct h1_connection *connection, struct exchange *exchange)
@@ -263,10 +261,8 @@ static enum h1_verdict answer(struct h1_connection *connection, struct exchange 
     enum h1_verdict verdict = h1_send_response(connection, exchange, response);
     body_release(&response->body);
     if (verdict == H1_TUNNEL) {
-        connection->peer = response->tunnel;
-        connection->tunnel_started_us = exchange->started_us;
+        exchange->tunnel_peer = response->tunnel;
         response->tunnel = NULL;
-        exchange->leaves_tunnel = true;
     }
     return verdict;
 }
@@ -345,10 +341,11 @@ static enum h1_verdict serve_one(struct h1_connection *connection)
     verdict =
         skip_body(connection, verdict); /* trailers go to the exchange: it must be there still */
     int64_t deadline = exchange->total_deadline;
+    struct stream *tunnel_peer = exchange->tunnel_peer;
     connection->notes = exchange->notes;
     exchange_end(exchange);
     connection->exchange = NULL;
-    return verdict == H1_TUNNEL ? start_tunnel(connection, deadline) : verdict;
+    return verdict == H1_TUNNEL ? start_tunnel(connection, tunnel_peer, deadline) : verdict;
 }
 
 /* Half-closes, then drains for a while: closing with unread bytes would reset the connection and

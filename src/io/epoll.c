@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 enum {
@@ -105,7 +106,8 @@ static void destroy(struct io *io)
 {
     struct epoll *epoll = io->impl;
     close(epoll->fd);
-    free(epoll->slots);
+    if (epoll->slots)
+        munmap(epoll->slots, epoll->slot_count * sizeof(*epoll->slots));
     free(epoll);
 }
 
@@ -322,6 +324,22 @@ static void unwatch_fd(struct io *io, int fd)
     epoll_ctl(epoll->fd, EPOLL_CTL_DEL, fd, NULL);
 }
 
+/* Makes room for more slots, all zero. They are mapped, so that only those that are used take
+ * memory: there is one for every idle connection. */
+static bool map_slots(struct epoll *epoll, size_t count)
+{
+    size_t had = epoll->slot_count * sizeof(*epoll->slots);
+    size_t bytes = count * sizeof(*epoll->slots);
+    void *mapped =
+        had ? mremap(epoll->slots, had, bytes, MREMAP_MAYMOVE)
+            : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED)
+        return false;
+    epoll->slots = mapped;
+    epoll->slot_count = count;
+    return true;
+}
+
 /* The slot of a descriptor, or NULL. Valid until the next call, which may move the table. */
 static struct slot *slot_of(struct epoll *epoll, int fd)
 {
@@ -332,12 +350,8 @@ static struct slot *slot_of(struct epoll *epoll, int fd)
         size_t count = epoll->slot_count ? epoll->slot_count : SLOTS_FIRST;
         while (count <= index)
             count *= 2;
-        struct slot *slots = realloc(epoll->slots, count * sizeof(*slots));
-        if (!slots)
+        if (!map_slots(epoll, count))
             return NULL;
-        memset(slots + epoll->slot_count, 0, (count - epoll->slot_count) * sizeof(*slots));
-        epoll->slots = slots;
-        epoll->slot_count = count;
     }
     return &epoll->slots[index];
 }

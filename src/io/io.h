@@ -57,7 +57,9 @@ enum io_op_kind {
 
 struct io_op {
     /* Filled by the caller. */
-    enum io_op_kind kind;
+    enum io_op_kind kind : 8; /* small, since every connection holds one of these */
+    bool in_pieces; /* SEND: io_op_sent tells how far it is, at the price of more kernel operations
+                     */
     int fd;
     union {
         struct msghdr msg; /* SEND: iovecs are consumed (changed) as they are sent. SEND_TO: they
@@ -81,9 +83,7 @@ struct io_op {
      * RECV_FROM with result >= 0, and then belongs to the callee. `more`: the operation stays in
      * flight; otherwise it has ended. */
     void (*done)(struct io_op *op, int result, struct io_buf *buf, bool more);
-    void *owner;    /* for the caller's use */
-    bool in_pieces; /* SEND: io_op_sent tells how far it is, at the price of more kernel operations
-                     */
+    void *owner; /* for the caller's use */
 
     /* Private to src/io. */
     struct {

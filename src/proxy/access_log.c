@@ -229,6 +229,7 @@ static bool describe(const struct tunnel_note *note, struct tunnel_state *state)
     const struct held_line *held = (const struct held_line *)note;
     if (state->log_count == TUNNEL_STATE_LOGS_MAX)
         return false;
+    state->started_us = held->started_us;
     state->logs[state->log_count++] = (struct tunnel_log){.format = (uint8_t)held->log.format,
                                                           .target = log_sink_target(held->log.sink),
                                                           .line = held->parts};
@@ -328,7 +329,7 @@ static void write_record(void *arg)
     const struct exchange *exchange = record->request->exchange;
     const struct tunnel_result *tunnel = exchange->tunnel;
     struct log_line line;
-    if (exchange->leaves_tunnel && hold_record(record))
+    if (exchange->tunnel_peer && hold_record(record))
         return;
     line.len = 0;
     put_front(&line, record);
