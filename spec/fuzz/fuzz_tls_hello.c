@@ -32,7 +32,7 @@ static int hear(struct tls_session *session, enum tls_library library, struct sl
     session->input = bytes;
     result = tls_handshake(session);
     assert(result == -EAGAIN || result == -EPROTO || result == TLS_HELLO);
-    assert((result == -EPROTO) == (session->error[0] != '\0'));
+    assert((result == -EPROTO) == (tls_error(session)[0] != '\0'));
     assert((result == TLS_HELLO) == (session->hello != NULL));
     return result;
 }
@@ -41,7 +41,7 @@ static void refuse(struct tls_session *session)
 {
     tls_refuse_hello(session);
     int result = tls_handshake(session);
-    assert(result == -EPROTO && session->error[0] && session->output.len > 0);
+    assert(result == -EPROTO && tls_error(session)[0] && session->output.len > 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

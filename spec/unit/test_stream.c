@@ -119,7 +119,7 @@ static void shake_hands(struct tls_session *session)
             say(session);
         hear(session);
     }
-    assert_string_equal(session->error, "");
+    assert_string_equal(tls_error(session), "");
 }
 
 static void begin_tls(enum tls_library library, struct tls_session *client)

@@ -224,7 +224,7 @@ static void clients_of_other_protocols_are_refused(struct tls_pair *pair)
     for (unsigned version = TLS_1_2; version <= TLS_1_3; version++) {
         shake_with_alpn(pair, h2_first, other, version);
         tls_pair_refuse(pair, "one.example");
-        assert_non_null(strcasestr(pair->at_client.session.error, "application protocol"));
+        assert_non_null(strcasestr(tls_error(&pair->at_client.session), "application protocol"));
     }
 }
 

@@ -35,7 +35,7 @@ static int give_server(struct tls_pair *pair, struct slice bytes)
     struct tls_session session;
     assert_int_equal(tls_accept(&session, pair->server), 0);
     int result = give(&session, bytes);
-    assert_int_equal(result == -EPROTO, session.error[0] != '\0');
+    assert_int_equal(result == -EPROTO, tls_error(&session)[0] != '\0');
     tls_end(&session);
     return result;
 }
@@ -143,7 +143,7 @@ static void a_changed_record_is_refused(struct tls_pair *pair)
         pair->at_client.session.output.bytes[5 + i] ^= 1;
         tls_pair_carry(pair);
         assert_int_equal(tls_side_read(&pair->at_server, bytes, sizeof(bytes)), -EPROTO);
-        assert_true(pair->at_server.session.error[0]);
+        assert_true(tls_error(&pair->at_server.session)[0]);
         assert_int_equal(tls_side_read(&pair->at_server, bytes, sizeof(bytes)), -EPROTO);
         assert_int_equal(tls_write(&pair->at_server.session, "more", 4, 100), -EPROTO);
         tls_close(&pair->at_server.session);

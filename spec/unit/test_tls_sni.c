@@ -83,8 +83,8 @@ static void strict_servers_refuse_unknown_names_and_none(struct tls_pair *pair)
     ask_anyone(pair);
     assert_shown(pair, "one.example", CERT_ONE_ECDSA);
     tls_pair_refuse(pair, "unknown.example");
-    assert_non_null(strstr(pair->at_server.session.error, "unknown.example"));
-    assert_non_null(strstr(pair->at_client.session.error, "name"));
+    assert_non_null(strstr(tls_error(&pair->at_server.session), "unknown.example"));
+    assert_non_null(strstr(tls_error(&pair->at_client.session), "name"));
     tls_pair_refuse(pair, "127.0.0.1");
 }
 
@@ -266,8 +266,8 @@ static void a_hello_can_be_refused(struct tls_pair *pair)
     tls_pair_go_on(pair);
     assert_int_equal(pair->at_server.result, -EPROTO);
     assert_int_equal(pair->at_client.result, -EPROTO);
-    assert_non_null(strstr(pair->at_server.session.error, "two.example"));
-    assert_non_null(strstr(pair->at_client.session.error, "name"));
+    assert_non_null(strstr(tls_error(&pair->at_server.session), "two.example"));
+    assert_non_null(strstr(tls_error(&pair->at_client.session), "name"));
 }
 
 static void without_any_certificate_a_hello_is_refused(struct tls_pair *pair)
@@ -304,7 +304,7 @@ static void a_second_hello_that_names_another_server_is_refused(struct tls_pair 
     assert_false(tls_plain_step(&plain, pair));
     assert_false(tls_plain_step(&plain, pair));
     assert_int_equal(pair->at_server.result, -EPROTO);
-    assert_non_null(strstr(pair->at_server.session.error, "second hello"));
+    assert_non_null(strstr(tls_error(&pair->at_server.session), "second hello"));
     tls_plain_free(&plain);
 }
 

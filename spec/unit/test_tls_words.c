@@ -46,8 +46,8 @@ static void assert_words(struct tls_pair *pair, const char *name, const char *se
                          const char *client)
 {
     tls_pair_refuse(pair, name);
-    assert_string_equal(pair->at_server.session.error, server);
-    assert_string_equal(pair->at_client.session.error, client);
+    assert_string_equal(tls_error(&pair->at_server.session), server);
+    assert_string_equal(tls_error(&pair->at_client.session), client);
 }
 
 static void of_versions(struct tls_pair *pair)
@@ -152,7 +152,7 @@ static void assert_first_words(struct tls_pair *pair, struct slice bytes, const 
     assert_int_equal(tls_accept(&session, pair->server), 0);
     session.input = bytes;
     assert_int_equal(tls_handshake(&session), -EPROTO);
-    assert_string_equal(session.error, error);
+    assert_string_equal(tls_error(&session), error);
     assert_int_equal(session.output.len, 0);
     tls_end(&session);
 }

@@ -94,7 +94,7 @@ void tls_remember(struct tls_session *session, const void *bytes, size_t len);
 /* Is the memory's content of this session's library? */
 bool tls_remembers(const struct tls_session *session);
 
-/* Writes session->error, unless something stands there already: the first cause counts. */
+/* Says why the session has failed, unless that was said already: the first cause counts. */
 void tls_fail(struct tls_session *session, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 

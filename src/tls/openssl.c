@@ -246,7 +246,7 @@ static void forget_handshake(struct tls_session *session)
 
 static int session_handshake(struct tls_session *session)
 {
-    if (session->error[0])
+    if (session->error)
         return -EPROTO;
     forget_errors();
     if (SSL_do_handshake(ssl_of(session)) != 1) {
@@ -269,7 +269,7 @@ static bool has_nothing(const struct tls_session *session)
 static ssize_t session_read(struct tls_session *session, void *bytes, size_t size)
 {
     size_t count;
-    if (session->error[0])
+    if (session->error)
         return -EPROTO;
     if (has_nothing(session))
         return -EAGAIN;
@@ -285,7 +285,7 @@ static ssize_t session_read(struct tls_session *session, void *bytes, size_t siz
 static int session_write(struct tls_session *session, const void *bytes, size_t size, size_t record)
 {
     const char *next = bytes;
-    if (session->error[0])
+    if (session->error)
         return -EPROTO;
     forget_errors();
     while (size) {
@@ -303,7 +303,7 @@ static int session_write(struct tls_session *session, const void *bytes, size_t 
 static void session_close(struct tls_session *session)
 {
     SSL *ssl = ssl_of(session);
-    if (session->error[0] || SSL_in_init(ssl) || (SSL_get_shutdown(ssl) & SSL_SENT_SHUTDOWN))
+    if (session->error || SSL_in_init(ssl) || (SSL_get_shutdown(ssl) & SSL_SENT_SHUTDOWN))
         return;
     ERR_clear_error();
     SSL_shutdown(ssl);

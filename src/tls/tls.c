@@ -401,8 +401,12 @@ void tls_peer_free(struct tls_peer *peer)
     *peer = (struct tls_peer){0};
 }
 
+static char no_memory[] = "out of memory";
+
 void tls_end(struct tls_session *session)
 {
+    if (session->error != no_memory)
+        free(session->error);
     session->backend->end(session);
     forget_hello(session);
     if (session->answer)
@@ -635,11 +639,21 @@ int tls_peer_add_name(struct tls_peer *peer, const char *kind, const char *name,
 void tls_fail(struct tls_session *session, const char *format, ...)
 {
     va_list args;
-    if (session->error[0])
+    if (session->error)
         return;
+    session->error = malloc(TLS_ERROR_MAX_BYTES);
+    if (!session->error) {
+        session->error = no_memory;
+        return;
+    }
     va_start(args, format);
-    vsnprintf(session->error, sizeof(session->error), format, args);
+    vsnprintf(session->error, TLS_ERROR_MAX_BYTES, format, args);
     va_end(args);
+}
+
+const char *tls_error(const struct tls_session *session)
+{
+    return session->error ? session->error : "";
 }
 
 const char *tls_alert_text(unsigned alert)

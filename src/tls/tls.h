@@ -5,7 +5,7 @@
  *
  *   tls_accept ──▶ handshaking ──tls_handshake = 0──▶ open ──tls_read = 0──▶ the peer has closed
  *   tls_connect       │    ▲ │
- *                     │    │ └── -EPROTO ──▶ failed (session->error; an alert is in the output)
+ *                     │    │ └── -EPROTO ──▶ failed (tls_error; an alert is in the output)
  *                TLS_HELLO │
  *                     ▼    │
  *                tls_answer_hello
@@ -155,10 +155,13 @@ struct tls_session {
     struct tls_hello *hello;        /* while it is asked for; owned */
     struct tls_certificate *answer; /* to the hello, or NULL: as configured; retained */
     bool answered;
-    bool refused;                    /* the answer: this name is not served */
-    struct tls_memory *memory;       /* of a client; borrowed, or NULL */
-    char error[TLS_ERROR_MAX_BYTES]; /* why it failed, a sentence without full stop */
+    bool refused;              /* the answer: this name is not served */
+    struct tls_memory *memory; /* of a client; borrowed, or NULL */
+    char *error;               /* see tls_error; owned, unless tls.c says otherwise */
 };
+
+/* Why it failed, a sentence without full stop; empty as long as it has not. */
+const char *tls_error(const struct tls_session *session);
 
 /* Begins a session of a server. Returns 0 or -ENOMEM; tls_end is needed only after 0. */
 int tls_accept(struct tls_session *session, struct tls_server *server);

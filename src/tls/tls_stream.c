@@ -22,10 +22,9 @@ enum {
 struct tls_stream {
     struct tls_session session;
     struct stream *stream;
-    struct stream_write flush; /* of what the library says by itself */
-    struct tls_output sealed;  /* being sent: what comes meanwhile must not move it */
-    int64_t sealed_ms;         /* when something was last sealed */
-    bool ended;                /* close_notify has come */
+    struct tls_output sealed; /* being sent: what comes meanwhile must not move it */
+    int64_t sealed_ms;        /* when something was last sealed */
+    bool ended;               /* close_notify has come */
 };
 
 static void received(struct stream *stream, struct io_buf *buf);
@@ -147,7 +146,7 @@ static int begin(struct stream *stream, struct tls_stream *tls, struct tls_hello
 {
     int result = shake_hands(stream, &tls->session, hook, deadline);
     snprintf(error, TLS_ERROR_MAX_BYTES, "%s",
-             tls->session.error[0] ? tls->session.error : strerror(-result));
+             tls->session.error ? tls->session.error : strerror(-result));
     if (result < 0) {
         tls_end(&tls->session);
         free(tls);
@@ -193,18 +192,23 @@ const struct tls_session *tls_stream_session(const struct stream *stream)
 
 static void flushed(struct stream_write *write, int result)
 {
-    (void)write; /* a connection that takes nothing fails whoever uses it */
-    (void)result;
+    (void)result; /* a connection that takes nothing fails whoever uses it */
+    free(write);
 }
 
-/* Sends what the library has said by itself, unless a send is under way, which takes it along. */
+/* Sends what the library has said by itself, unless a send is under way, which takes it along; so
+ * does the next one if there is no memory. */
 static void flush(struct stream *stream)
 {
     struct tls_stream *tls = stream->filter_state;
     if (!tls->session.output.len || stream->write || stream->closing)
         return;
-    tls->flush = (struct stream_write){.done = flushed, .background = true};
-    stream_write_start(stream, &tls->flush);
+    struct stream_write *write = malloc(sizeof(*write));
+    if (!write)
+        return;
+    *write = (struct stream_write){.done = flushed, .background = true};
+    if (stream_write_start(stream, write) != 0)
+        free(write);
 }
 
 void tls_stream_flush(struct stream *stream)

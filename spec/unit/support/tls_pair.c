@@ -225,8 +225,8 @@ void tls_pair_open(struct tls_pair *pair, const char *name)
     tls_pair_begin(pair, name);
     if (pair->at_server.result != 0 || pair->at_client.result != 0)
         fail_msg("%s: server %d \"%s\", client %d \"%s\"", name, pair->at_server.result,
-                 pair->at_server.session.error, pair->at_client.result,
-                 pair->at_client.session.error);
+                 tls_error(&pair->at_server.session), pair->at_client.result,
+                 tls_error(&pair->at_client.session));
 }
 
 /* In TLS 1.3 a client may be content before its server is not. */
@@ -241,8 +241,8 @@ void tls_pair_refuse(struct tls_pair *pair, const char *name)
         pair->at_server.result = (int)tls_side_read(&pair->at_server, &byte, 1);
     assert_int_equal(pair->at_client.result, -EPROTO);
     assert_int_equal(pair->at_server.result, -EPROTO);
-    assert_true(pair->at_client.session.error[0]);
-    assert_true(pair->at_server.session.error[0]);
+    assert_true(tls_error(&pair->at_client.session)[0]);
+    assert_true(tls_error(&pair->at_server.session)[0]);
 }
 
 struct tls_info tls_side_info(const struct tls_side *side)
