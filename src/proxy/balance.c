@@ -72,13 +72,14 @@ static int pick_least(struct balancer *balancer, struct choice *choice)
 {
     assert(balancer->count > 0);
     int best = -1;
+    unsigned index = balancer->next;
     for (unsigned i = 0; i < balancer->count; i++) {
-        unsigned index = (balancer->next + i) % balancer->count;
-        if (fits(balancer, choice, index) &&
-            (best < 0 || less_loaded(&balancer->peers[index], &balancer->peers[best])))
+        if ((best < 0 || less_loaded(&balancer->peers[index], &balancer->peers[best])) &&
+            fits(balancer, choice, index))
             best = (int)index;
+        index = index + 1 == balancer->count ? 0 : index + 1;
     }
-    balancer->next = (balancer->next + 1) % balancer->count;
+    balancer->next = balancer->next + 1 == balancer->count ? 0 : balancer->next + 1;
     return best;
 }
 
@@ -122,48 +123,55 @@ static int pick_random(struct balancer *balancer, struct choice *choice)
     return pick_in_turn(balancer, choice);
 }
 
-static uint64_t mix(uint64_t hash, const char *bytes, size_t len)
+/* Every bit of the result depends on all of the bits (a finalizer of two rounds). */
+static uint64_t mix(uint64_t bits)
 {
-    for (size_t i = 0; i < len; i++) /* FNV-1a */
+    bits = (bits ^ bits >> 32) * UINT64_C(0xd6e8feb86659fd93);
+    bits = (bits ^ bits >> 32) * UINT64_C(0xd6e8feb86659fd93);
+    return bits ^ bits >> 32;
+}
+
+static uint64_t hash_bytes(const char *bytes, size_t len)
+{
+    uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
+    for (size_t i = 0; i < len; i++)
         hash = (hash ^ (uint8_t)bytes[i]) * UINT64_C(0x100000001b3);
-    hash ^= hash >> 32;
-    hash *= UINT64_C(0xd6e8feb86659fd93);
-    return hash ^ hash >> 32;
+    return mix(hash);
 }
 
 static uint64_t key_hash(const struct balancer *balancer, const struct request *request)
 {
     if (balancer->hash_header) {
         struct slice value = headers_get(&request->headers, slice_from_cstr(balancer->hash_header));
-        return mix(UINT64_C(0xcbf29ce484222325), value.ptr, value.len);
+        return hash_bytes(value.ptr, value.len);
     }
     char ip[ADDRESS_TEXT_MAX];
     size_t len = request->remote ? address_format_host(request->remote, ip) : 0;
-    return mix(UINT64_C(0xcbf29ce484222325), ip, len);
+    return hash_bytes(ip, len);
 }
 
 /* A peer's claim to a key. Dividing by the logarithm of an even draw from (0, 1) is what makes the
  * highest claim fall to each peer in proportion to its weight; multiplying would favour the heavy.
+ * Among equals the draw itself decides as well, and is cheaper by far.
  */
-static double claim(const struct upstream_peer *peer, uint64_t key)
+static double claim(const struct balancer *balancer, unsigned index, uint64_t key)
 {
-    uint64_t both = key ^ peer->hash;
-    uint64_t even = mix(key, (const char *)&both, sizeof(both)) >> 11;
-    return peer->weight / -log(((double)even + 0.5) / 9007199254740992.0); /* 2^53 */
+    const struct upstream_peer *peer = &balancer->peers[index];
+    double even = (double)(mix(key ^ peer->hash) >> 11) + 0.5;
+    return balancer->weighted ? peer->weight / -log(even / 9007199254740992.0) /* 2^53 */ : even;
 }
 
-/* Rendezvous hashing: when a peer goes, only its own keys move. */
+/* Rendezvous hashing: when a peer goes, only its own keys move. Of a peer that claims less than
+ * another nothing else is looked at. */
 static int pick_hashed(struct balancer *balancer, struct choice *choice,
                        const struct request *request)
 {
     uint64_t key = key_hash(balancer, request);
-    double best_claim = 0;
+    double best_claim = -1;
     int best = -1;
     for (unsigned i = 0; i < balancer->count; i++) {
-        if (!fits(balancer, choice, i))
-            continue;
-        double own = claim(&balancer->peers[i], key);
-        if (best < 0 || own > best_claim) {
+        double own = claim(balancer, i, key);
+        if (own > best_claim && fits(balancer, choice, i)) {
             best = (int)i;
             best_claim = own;
         }
