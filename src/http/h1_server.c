@@ -238,6 +238,7 @@ static enum h1_verdict start_tunnel(struct h1_connection *connection, int64_t de
         return give_up_tunnel(connection, -ENOMEM);
     }
     h1_input_fini(&connection->input);
+    connection_watch_client(&connection->base);
     connection->tunnel = tunnel;
     return H1_TUNNEL;
 }

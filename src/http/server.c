@@ -148,10 +148,14 @@ static int settle_stream(struct connection *connection)
         int on = 1;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     }
-    if (server->config.keepalive_ms)
-        stream_keepalive(stream, server->config.keepalive_ms);
     stream->send_stall_ms = server->config.send_timeout_ms;
     return connection_set_local(connection, &local);
+}
+
+void connection_watch_client(struct connection *connection)
+{
+    const struct listener_config *config = &connection->server->config;
+    stream_watch_peer(&connection->stream, config->keepalive_ms, config->ack_timeout_ms);
 }
 
 void connection_start_protocol(struct connection *connection)

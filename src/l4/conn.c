@@ -201,6 +201,7 @@ static bool start_tunnel(struct l4_conn *conn, struct response *response)
         return false;
     }
     response->tunnel = NULL;
+    connection_watch_client(connection);
     exchange_becomes_tunnel(conn->exchange);
     return true;
 }
