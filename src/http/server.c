@@ -225,7 +225,7 @@ void http_server_accept(struct http_server *server, int fd)
     }
     struct connection *connection = add_connection(server, source);
     if (!connection) {
-        log_warn("no memory for another connection: it is closed");
+        log_no_memory("no memory for another connection: it is closed");
         counters_add(COUNTER_REFUSED_MEMORY, 1);
         admission_give(&server->admission, &source);
         io_close_fd(server->io, fd);
@@ -236,7 +236,7 @@ void http_server_accept(struct http_server *server, int fd)
     connection->protocol = &none_yet;
     init_stream(connection, fd, &remote);
     if (settle_stream(connection) != 0) {
-        log_warn("no memory for a connection's address: it is closed");
+        log_no_memory("no memory for a connection's address: it is closed");
         counters_add(COUNTER_REFUSED_MEMORY, 1);
         stream_abort(&connection->stream);
         return;
