@@ -220,7 +220,7 @@ static void finish(int fd)
     }
 }
 
-/* Of what follows, no more than is needed is cut small. */
+/* How the bytes are cut; what follows them never is. */
 static size_t piece_of(uint8_t choice)
 {
     static const size_t sizes[] = {1, 2, 3, 7, 64, 1000, INPUT_MAX_BYTES};
