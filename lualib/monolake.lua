@@ -87,7 +87,10 @@ ml.hash = hash
 --- `head_timeout` (10 s), `body_timeout` (30 s, between two reads), `send_timeout` (30 s without
 --- progress), `idle_timeout` (75 s),
 --- `tunnel_idle_timeout` (1 h), `half_closed_timeout` (as that; of a tunnel of which one side has ended),
---- `keepalive` (none; TCP asks a client that is silent for so long whether it is still there),
+--- `keepalive` (60 s; of layer 4 and tunnels: TCP asks a client that is silent for so long whether it is
+--- still there, and one that does not answer three times, a third of that apart, has failed; 0: never),
+--- `ack_timeout` (none; of these: a client has failed that does not acknowledge bytes, or has no room for
+--- them, for so long, for which the kernel has 15 minutes or any time; silent ones are then asked until it),
 --- `total_timeout` (none; of a request with its answer, the tunnel that it opens included, of a connection
 --- of layer 4, and of a flow of UDP), `setup_timeout` (60 s; layer 4: until its layers have connected a
 --- connection to a peer), for `udp` listeners `flows_max` (16384; per worker: beyond it a new flow takes
@@ -211,7 +214,7 @@ end
 --- Options: `name` (default: the first peer), `balance` ("round_robin", "least_conn", "random",
 --- "hash"), `hash_header` (the field to hash instead of the client's address), `connect_timeout` (5 s),
 --- `response_timeout` (60 s), `read_timeout` (60 s), `send_timeout` (60 s), `idle_timeout` (60 s),
---- `keepalive` (none; layer 4: TCP asks a peer that is silent for so long whether it is still there),
+--- `keepalive` (60 s) and `ack_timeout` (none; both of layer 4 and of tunnels, as for listeners),
 --- `idle_max` (64), `connections_max` (none), `retries` (2), `fail_max` (3), `fail_timeout` (10 s),
 --- `forwarded` (false), `x_forwarded` (false), `pass_host` (true), `response_head_max` (64k),
 --- and `tls`, which "https://" brings with it.

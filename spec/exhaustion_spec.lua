@@ -26,7 +26,9 @@ local LOGGING_SITE = [[
    ml.listen { address = "unix:${directory}/socket", chain = {
       ml.access_log(${access_log}),
       function(req)
-         if req.path ~= "/quiet" then
+         if req.path == "/print" then
+            print("printed", long)
+         elseif req.path ~= "/quiet" then
             ml.log.info(long)
          end
          return ml.text(tostring(ml.stats().log_messages_dropped))
@@ -36,7 +38,7 @@ local LOGGING_SITE = [[
 
 t.on_both_backends("a log that nobody reads", function(backend)
    --- Starts the program with standard output (1) or error (2) in a pipe that only root may open.
-   local function start(stream, how)
+   local function start(stream, how, access_log)
       local path, held = unread_pipe()
       local directory = process.directory()
       process.run { "chmod", "777", directory }
@@ -44,7 +46,7 @@ t.on_both_backends("a log that nobody reads", function(backend)
       local running = program.start { io = backend, site = LOGGING_SITE, listeners = 0,
          program = how and program.public_copy(),
          arguments = how == "becomes" and { "--user", "nobody" } or nil,
-         values = { directory = directory, access_log = stream == 1 and '"stdout"' or '"/dev/null"' },
+         values = { directory = directory, access_log = ("%q"):format(access_log or "/dev/null") },
          prefix = { "sh", "-c", redirect:format(how == "starts as" and SETPRIV or "", stream, path), "sh" } }
       running.address = "unix:" .. directory .. "/socket"
       t.eventually("the program to listen", function()
@@ -98,7 +100,7 @@ t.on_both_backends("a log that nobody reads", function(backend)
          if how and not is_root then
             return pending "needs root"
          end
-         local running, path, held = start(1, how)
+         local running, path, held = start(1, how, "stdout")
          fill(running, "/quiet")
          running:reload()
          running:await_log "access log stdout: [^\n]*%d+ lines were dropped"
@@ -106,6 +108,26 @@ t.on_both_backends("a log that nobody reads", function(backend)
          t.eventually("a line of a request that comes then", function()
             served(running, "/quiet")
             return reader:stdout():match "GET /quiet"
+         end)
+         held:close()
+         running:stop()
+         reader:stop()
+      end)
+
+      t.it("and that scripts print stops nobody" .. whose, function()
+         if how and not is_root then
+            return pending "needs root"
+         end
+         local running, path, held = start(1, how)
+         fill(running, "/print")
+         local dropped = served(running, "/quiet")
+         assert.is_true(dropped > 10, "dropped: " .. dropped)
+         running:await_log "warn [^\n]*standard output took no more: what a script printed is missing"
+         local reader = process.start({ "cat", path }, process.directory())
+         local line = ("printed\t%s\n"):format(("x"):rep(3000))
+         t.eventually("a line that is printed then, whole", function()
+            served(running, "/print")
+            return reader:stdout():sub(-2 * #line) == line .. line
          end)
          held:close()
          running:stop()

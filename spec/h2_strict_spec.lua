@@ -328,6 +328,33 @@ t.on_both_backends("an HTTP/2 client that breaks the rules", function(backend)
       assert.equal("/padded", client:response(1).body)
    end)
 
+   t.it("has reserved bits ignored", function()
+      local reserved = 2 ^ 31
+      local client = connect(2, { settings = { [h2.INITIAL_WINDOW_SIZE] = 1 } })
+      local block = h2.block(h2.get { [":path"] = "/123" })
+      client:frame(h2.HEADERS, h2.END_HEADERS + h2.END_STREAM, reserved + 1, block)
+      client:frame(h2.PING, 0, reserved, "12345678")
+      client:frame(h2.WINDOW_UPDATE, 0, reserved + 1, h2.u32(reserved + 100))
+      assert.equal("/123", client:response(1).body)
+      assert.equal(1, client.pings)
+      client:frame(h2.GOAWAY, 0, reserved, h2.u32(reserved) .. h2.u32(0))
+      client:close_code()
+      assert.equal("closed", client.closed)
+   end)
+
+   t.it("may give reasons that nobody knows", function()
+      local unknown = h2.u32(0xfedcba98)
+      local client = connect()
+      local waiting = client:request(h2.get { [":path"] = "/wait" })
+      client:frame(h2.RST_STREAM, 0, waiting, unknown)
+      assert.equal("/after", client:get("/after").body)
+      local last = client:request()
+      client:frame(h2.GOAWAY, 0, 0, h2.u32(0) .. unknown .. "and some text")
+      assert.equal("/", client:response(last).body)
+      client:close_code()
+      assert.equal("closed", client.closed)
+   end)
+
    --- Sends until the server has closed, or all is sent.
    local function flood(client, count, make)
       for i = 1, count do

@@ -394,15 +394,17 @@ t.on_both_backends("an HTTP/2 origin", function(backend)
 
    -- --- Resets and retries ---------------------------------------------------------------------
 
-   t.it("resets a stream: an error for that client alone", function()
-      local client, origin, request = reach(USUAL, "POST / HTTP/1.1\nHost: a\nContent-Length: 0")
-      local other = ask(USUAL, "GET /other HTTP/1.1\nHost: a")
-      local quick = origin:read_request()
-      origin:reset(request, h2.INTERNAL_ERROR)
-      expect_error(client, 502)
-      origin:respond(quick, 200, "fine")
-      assert.equal("fine", other:read_response().body)
-   end)
+   for what, code in pairs { [""] = h2.INTERNAL_ERROR, [" for a reason that nobody knows"] = 0xfedcba98 } do
+      t.it("resets a stream" .. what .. ": an error for that client alone", function()
+         local client, origin, request = reach(USUAL, "POST / HTTP/1.1\nHost: a\nContent-Length: 0")
+         local other = ask(USUAL, "GET /other HTTP/1.1\nHost: a")
+         local quick = origin:read_request()
+         origin:reset(request, code)
+         expect_error(client, 502)
+         origin:respond(quick, 200, "fine")
+         assert.equal("fine", other:read_response().body)
+      end)
+   end
 
    t.it("resets a stream inside of a response", function()
       local client, origin, request = reach()

@@ -496,7 +496,8 @@ t.on_both_backends("udp", function(backend)
       it("have no options of streams", function()
          for option, why in pairs {
             tunnel_idle_timeout = "udp; idle_timeout is an option of ml%.udp_proxy",
-            half_closed_timeout = "udp; idle_timeout", keepalive = "udp", connections_max = "udp; flows_max",
+            half_closed_timeout = "udp; idle_timeout", keepalive = "udp", ack_timeout = "udp",
+            connections_max = "udp; flows_max",
          } do
             local _, err = program.check { site = ([[
                local ml = require "monolake"

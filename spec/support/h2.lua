@@ -332,7 +332,8 @@ function Client:read_frame(seconds)
       end
    end
    local head = self.socket:read(9)
-   local a, b, c, kind, flags = head:byte(1, 5)
+   local a, b, c, kind, flags, reserved_first = head:byte(1, 6)
+   assert(reserved_first < 128, "the reserved bit of a frame is set")
    return { kind = kind, flags = flags, stream = read_u32(head, 6),
       payload = self.socket:read((a * 256 + b) * 256 + c, seconds) }
 end

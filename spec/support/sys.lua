@@ -11,6 +11,8 @@ struct spec_epoll_event { uint32_t events; int fd; uint32_t unused; } ]] ..
    (ffi.arch == "x64" and "__attribute__((packed))" or "__attribute__((aligned(8)))") .. [[;
 struct spec_timespec { long sec; long nsec; };
 struct spec_rlimit { unsigned long soft, hard; };
+struct spec_filter { uint16_t code; uint8_t jump_true, jump_false; uint32_t value; };
+struct spec_filter_program { unsigned short length; struct spec_filter *filter; };
 struct spec_linger { int on; int seconds; };
 struct spec_sockaddr { uint16_t family; uint8_t bytes[126]; };
 
@@ -296,6 +298,14 @@ end
 
 function sys.close(fd)
    C.close(fd)
+end
+
+--- From now on the socket's TCP hears nothing, so that to the other end it seems to have vanished.
+local SO_ATTACH_FILTER, RETURN_NOTHING = 26, 0x06
+function sys.deafen(fd)
+   local drop = ffi.new("struct spec_filter[1]", { { RETURN_NOTHING, 0, 0, 0 } })
+   local program = ffi.new("struct spec_filter_program", 1, drop)
+   assert(C.setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, program, ffi.sizeof(program)) == 0)
 end
 
 --- Closes with a RST: unsent bytes are dropped and the peer sees a reset.

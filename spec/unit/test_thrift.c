@@ -352,6 +352,16 @@ static void exceptions_are_structs_of_the_protocol(void **state)
         BYTES(compact)));
 }
 
+static void own_names_are_never_empty(void **state)
+{
+    (void)state;
+    assert_true(slice_equal(thrift_own_name(SLICE("Service:add")), SLICE("add")));
+    assert_true(slice_equal(thrift_own_name(SLICE("a:Service:add")), SLICE("add")));
+    assert_true(slice_equal(thrift_own_name(SLICE("add")), SLICE("add")));
+    assert_true(slice_equal(thrift_own_name(SLICE("add:")), SLICE("add:")));
+    assert_true(slice_equal(thrift_own_name(SLICE(":")), SLICE(":")));
+}
+
 static void exceptions_answer_by_the_method_s_own_name(void **state)
 {
     (void)state;
@@ -383,6 +393,7 @@ int main(void)
         TEST(too_many_key_values_are_refused),
         TEST(a_frame_over_the_limit_is_known_by_its_head),
         TEST(exceptions_are_structs_of_the_protocol),
+        TEST(own_names_are_never_empty),
         TEST(exceptions_answer_by_the_method_s_own_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

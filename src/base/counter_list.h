@@ -68,7 +68,7 @@ COUNTER(UDP_DROPPED, "udp_datagrams_dropped", "reason", "full", "Datagrams of ei
 COUNTER(UDP_TRUNCATED, "udp_datagrams_dropped", "reason", "length", "")
 COUNTER(BUFFER_WAITS, "buffer_waits", "", "", "Receives that waited for a buffer: all that a worker may have were in use, or memory was exhausted")
 COUNTER(LOG_LINES_DROPPED, "access_log_lines_dropped", "", "", "Lines of access logs that a full disk or a slow reader did not take")
-COUNTER(LOG_MESSAGES_DROPPED, "log_messages_dropped", "", "", "Messages of the log on standard error that a full disk or a slow reader did not take")
+COUNTER(LOG_MESSAGES_DROPPED, "log_messages_dropped", "", "", "Messages of the log on standard error, and what scripts print, that a full disk or a slow reader did not take")
 COUNTER(LAYER_FAILURES, "layer_failures", "", "", "Errors that Lua layers have raised")
 GAUGE(LUA_MEMORY_BYTES, "lua_memory_bytes", "", "", "Memory that the Lua of all workers holds, its garbage included")
 COUNTER(LUA_MEMORY_RESTARTS, "lua_memory_restarts", "", "", "Times that a worker has loaded the site anew, for its Lua held too much of lua_memory_max")

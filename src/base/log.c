@@ -9,6 +9,8 @@
 #include <string.h>
 #include <time.h>
 
+enum { NO_MEMORY_LOGGED_PER_S = 5 };
+
 enum log_level log_threshold = LOG_LEVEL_INFO;
 
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
@@ -118,4 +120,12 @@ bool log_limit_pass(struct log_limit *limit, uint32_t burst, uint32_t *suppresse
     *suppressed = limit->suppressed;
     limit->suppressed = 0;
     return true;
+}
+
+void log_no_memory(const char *what)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    if (log_limit_pass(&limit, NO_MEMORY_LOGGED_PER_S, &suppressed))
+        log_warn("%s (%u more were not logged)", what, suppressed);
 }

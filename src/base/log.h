@@ -45,4 +45,9 @@ struct log_limit {
 /* True if a message may be written now; *suppressed says how many were swallowed before it. */
 bool log_limit_pass(struct log_limit *limit, uint32_t burst, uint32_t *suppressed);
 
+/* Warns that there was no memory for something, and what came of it: "no memory for a request: its
+ * connection is closed" (static text). Whoever lacks memory lacks it for thousands: at most five a
+ * second are written, of all such messages. */
+void log_no_memory(const char *what);
+
 #endif

@@ -52,6 +52,10 @@ struct connection {
 /* server.c: where the client has come to. Returns 0 or -ENOMEM. */
 int connection_set_local(struct connection *connection, const struct address *local);
 
+/* server.c: the connection is a tunnel's from now on, or carries one: has TCP find out if the
+ * client vanishes. What comes before has timeouts of its own. */
+void connection_watch_client(struct connection *connection);
+
 /* server.c: starts what the listener is for, behind what has to come before it. Bytes may be queued
  * already; the connection may be closed when this returns, unless the stream has yet to start. */
 void connection_start_protocol(struct connection *connection);

@@ -82,7 +82,7 @@ static void arrival(struct connection *base)
     stream->watch_hangup = true;
     connection->base.coro = coro_start(connection_main, connection);
     if (!connection->base.coro) {
-        log_warn("no memory for another coroutine: a connection is closed");
+        log_no_memory("no memory for another coroutine: a connection is closed");
         close_connection(connection, true);
     }
 }
@@ -233,10 +233,11 @@ static enum h1_verdict start_tunnel(struct h1_connection *connection, struct str
     if (coro_cancelled())
         return give_up_tunnel(connection, peer, -ECANCELED);
     if (!tunnel_start(&connection->base.stream, peer, &options, tunnel_done, connection)) {
-        log_warn("no memory for a tunnel: its connections are closed");
+        log_no_memory("no memory for a tunnel: its connections are closed");
         return give_up_tunnel(connection, peer, -ENOMEM);
     }
     h1_input_fini(&connection->input);
+    connection_watch_client(&connection->base);
     return H1_TUNNEL;
 }
 
@@ -331,7 +332,7 @@ static enum h1_verdict serve_one(struct h1_connection *connection)
 {
     struct exchange *exchange = exchange_begin(connection->base.server->io);
     if (!exchange) {
-        log_warn("no memory for another request: its connection is closed");
+        log_no_memory("no memory for another request: its connection is closed");
         return H1_ABORT;
     }
     connection->input.ended = true; /* until a head says that a body follows */

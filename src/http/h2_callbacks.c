@@ -84,7 +84,7 @@ static void refuse_stream(struct h2_stream *stream, uint32_t code, const char *w
 
 static void refuse_for_memory(struct h2_stream *stream)
 {
-    log_warn("no memory for a request: a stream is refused");
+    log_no_memory("no memory for a request: a stream is refused");
     h2_stream_reset(stream, NGHTTP2_REFUSED_STREAM);
 }
 

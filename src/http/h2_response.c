@@ -174,6 +174,7 @@ static int run_tunnel(struct h2_stream *stream, struct stream *origin)
     };
     struct tunnel_result result;
     stream->tunnel = true;
+    connection_watch_client(stream->connection->base);
     exchange_becomes_tunnel(stream->exchange);
     stream->input.timeout_ms = 0;
     stream->input.max_bytes = 0;

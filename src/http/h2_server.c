@@ -253,7 +253,7 @@ void h2_connection_start(struct connection *base)
     base->protocol = &http_h2;
     base->state = connection;
     if (!connection) {
-        log_warn("no memory for another HTTP/2 connection: it is closed");
+        log_no_memory("no memory for another HTTP/2 connection: it is closed");
         stream_abort(&base->stream);
         return;
     }

@@ -266,7 +266,7 @@ void h2_transport_flush(struct h2_transport *transport)
     }
     transport->writer = coro_start(writer_main, transport);
     if (!transport->writer) {
-        log_warn("no memory for another coroutine: an HTTP/2 connection is closed");
+        log_no_memory("no memory for another coroutine: an HTTP/2 connection is closed");
         h2_transport_end(transport, -ENOMEM);
     }
 }

@@ -8,6 +8,7 @@ void listener_config_init(struct listener_config *config)
         .send_timeout_ms = 30000,
         .idle_timeout_ms = 75000,
         .tunnel_idle_timeout_ms = 3600000,
+        .keepalive_ms = 60000,
         .handshake_timeout_ms = 10000,
         .request_line_max_bytes = 8192,
         .head_max_bytes = 32768,

@@ -34,7 +34,8 @@ struct listener_config {
     uint32_t idle_timeout_ms;         /* 75,000: between requests */
     uint32_t tunnel_idle_timeout_ms;  /* 3,600,000: an upgraded connection on which nothing moves */
     uint32_t half_closed_timeout_ms;  /* 0: as that; a tunnel of which one side has ended */
-    uint32_t keepalive_ms;            /* 0: none; TCP asks whether a silent client is still there */
+    uint32_t keepalive_ms;            /* 60,000: tunnels: TCP asks a silent client; 0: never */
+    uint32_t ack_timeout_ms;          /* 0: the kernel's; tunnels: nothing is acknowledged */
     uint32_t total_timeout_ms;        /* 0: none; one whole exchange */
     uint32_t request_line_max_bytes;  /* 8,192 -> 414 */
     uint32_t head_max_bytes;          /* 32,768 -> 431 */

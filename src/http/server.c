@@ -148,10 +148,14 @@ static int settle_stream(struct connection *connection)
         int on = 1;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     }
-    if (server->config.keepalive_ms)
-        stream_keepalive(stream, server->config.keepalive_ms);
     stream->send_stall_ms = server->config.send_timeout_ms;
     return connection_set_local(connection, &local);
+}
+
+void connection_watch_client(struct connection *connection)
+{
+    const struct listener_config *config = &connection->server->config;
+    stream_watch_peer(&connection->stream, config->keepalive_ms, config->ack_timeout_ms);
 }
 
 void connection_start_protocol(struct connection *connection)
@@ -221,7 +225,7 @@ void http_server_accept(struct http_server *server, int fd)
     }
     struct connection *connection = add_connection(server, source);
     if (!connection) {
-        log_warn("no memory for another connection: it is closed");
+        log_no_memory("no memory for another connection: it is closed");
         counters_add(COUNTER_REFUSED_MEMORY, 1);
         admission_give(&server->admission, &source);
         io_close_fd(server->io, fd);
@@ -232,7 +236,7 @@ void http_server_accept(struct http_server *server, int fd)
     connection->protocol = &none_yet;
     init_stream(connection, fd, &remote);
     if (settle_stream(connection) != 0) {
-        log_warn("no memory for a connection's address: it is closed");
+        log_no_memory("no memory for a connection's address: it is closed");
         counters_add(COUNTER_REFUSED_MEMORY, 1);
         stream_abort(&connection->stream);
         return;

@@ -197,10 +197,11 @@ static bool start_tunnel(struct l4_conn *conn, struct response *response)
                                      .deadline = deadline};
     conn->tunnel = tunnel_start(&connection->stream, response->tunnel, &options, tunnel_done, conn);
     if (!conn->tunnel) {
-        log_warn("no memory for a tunnel: its connections are closed");
+        log_no_memory("no memory for a tunnel: its connections are closed");
         return false;
     }
     response->tunnel = NULL;
+    connection_watch_client(connection);
     exchange_becomes_tunnel(conn->exchange);
     return true;
 }
@@ -394,7 +395,7 @@ void l4_connection_start(struct connection *connection)
         begin(conn, connection);
         return;
     }
-    log_warn("no memory for another connection of layer 4: it is closed");
+    log_no_memory("no memory for another connection of layer 4: it is closed");
     if (exchange)
         exchange_end(exchange);
     timer_start(io_timers(io), &connection->idle, io_now_ms(io)); /* whoever called goes on first */

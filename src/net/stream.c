@@ -198,10 +198,10 @@ int stream_connect(struct stream *stream, struct io *io, const struct address *t
     return 0;
 }
 
-void stream_keepalive(struct stream *stream, uint32_t idle_ms)
+static void ask_when_silent(const struct stream *stream, uint32_t keepalive_ms)
 {
     int on = 1;
-    int idle_s = (int)((idle_ms + 999) / 1000); /* the kernel counts in seconds */
+    int idle_s = (int)((keepalive_ms + 999) / 1000); /* the kernel counts in seconds */
     int apart_s = (idle_s + 2) / 3;
     int count = KEEPALIVE_PROBES;
     if (idle_s > KEEPALIVE_MAX_S)
@@ -210,6 +210,17 @@ void stream_keepalive(struct stream *stream, uint32_t idle_ms)
     setsockopt(stream->fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
     setsockopt(stream->fd, IPPROTO_TCP, TCP_KEEPINTVL, &apart_s, sizeof(apart_s));
     setsockopt(stream->fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+}
+
+void stream_watch_peer(struct stream *stream, uint32_t keepalive_ms, uint32_t ack_timeout_ms)
+{
+    if (stream->local_socket)
+        return;
+    if (keepalive_ms)
+        ask_when_silent(stream, keepalive_ms);
+    if (ack_timeout_ms)
+        setsockopt(stream->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ack_timeout_ms,
+                   sizeof(ack_timeout_ms));
 }
 
 void stream_start(struct stream *stream)

@@ -124,9 +124,11 @@ void stream_init(struct stream *stream, struct io *io, int fd);
 int stream_connect(struct stream *stream, struct io *io, const struct address *to,
                    int64_t deadline);
 
-/* Has TCP ask, after so long without a sign of life from the peer, whether it is still there; who
- * does not answer three times, a third of that time apart, fails with -ECONNRESET. */
-void stream_keepalive(struct stream *stream, uint32_t idle_ms);
+/* Has TCP find out that the peer has vanished: after `keepalive_ms` without a sign of life (0:
+ * never) it is asked for one, and who gives none three times, a third of that time apart, fails
+ * with -ECONNRESET. Bytes of ours that it does not acknowledge, or has no room for, fail it after
+ * `ack_timeout_ms` (0: what is not acknowledged after some 15 minutes, as the kernel sees fit). */
+void stream_watch_peer(struct stream *stream, uint32_t keepalive_ms, uint32_t ack_timeout_ms);
 
 /* Arms receiving; arrivals are queued. */
 void stream_start(struct stream *stream);

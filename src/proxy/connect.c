@@ -9,7 +9,10 @@
 #include "net/dns.h"
 #include "net/stream.h"
 
-enum { ADDRESSES_MAX = 8 };
+enum {
+    ADDRESSES_MAX = 8,
+    KEEPALIVE_MS = 60000, /* a silent end is asked whether it is there, as peers of upstreams are */
+};
 
 struct pattern {
     struct slice host; /* "*": any; "*.example.org": what ends in ".example.org" */
@@ -121,6 +124,7 @@ static int open_stream(struct io *io, const struct address *addresses, int count
         return result;
     }
     stream->on_closed = free_stream;
+    stream_watch_peer(stream, KEEPALIVE_MS, 0);
     stream_start(stream);
     *out = stream;
     return 0;

@@ -286,9 +286,12 @@ static enum outcome accept_upgrade(struct forwarding *forwarding)
     if (!forward_wants_upgrade(forwarding->request))
         return fail(forwarding, 502, RESPONSE_MALFORMED, "unasked 101",
                     "the origin switched protocols although nobody asked");
+    const struct upstream_config *config = &forwarding->upstream->config;
     upload_join(&forwarding->upload, true);
     struct stream *tunnel = peer_give_away(forwarding->entry->peer, forwarding->client);
     forwarding->client = NULL;
+    if (tunnel)
+        stream_watch_peer(tunnel, config->keepalive_ms, config->ack_timeout_ms);
     if (tunnel && response_set_tunnel(forwarding->response, tunnel) == 0)
         return DONE;
     if (tunnel)

@@ -65,8 +65,7 @@ int peer_connect_stream(struct peer *peer, const struct upstream_config *config,
     if (result < 0)
         return result;
     count(opener.stream, peer, true);
-    if (config->keepalive_ms)
-        stream_keepalive(&opener.stream->stream, config->keepalive_ms);
+    stream_watch_peer(&opener.stream->stream, config->keepalive_ms, config->ack_timeout_ms);
     opener.stream->stream.send_stall_ms = config->send_timeout_ms;
     *out = &opener.stream->stream;
     return 0;

@@ -17,6 +17,7 @@ void upstream_config_init(struct upstream_config *config)
         .read_timeout_ms = 60000,
         .send_timeout_ms = 60000,
         .idle_timeout_ms = 60000,
+        .keepalive_ms = 60000,
         .idle_max = 64,
         .streams_max = 100,
         .calls_max = 1,

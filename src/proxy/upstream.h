@@ -55,7 +55,8 @@ struct upstream_config {
     uint32_t read_timeout_ms;     /* 60,000: between two reads of the body */
     uint32_t send_timeout_ms;     /* 60,000: one send without progress */
     uint32_t idle_timeout_ms;     /* 60,000: an unused connection is closed */
-    uint32_t keepalive_ms;        /* 0: none; layer 4: TCP asks whether a silent peer is there */
+    uint32_t keepalive_ms;        /* 60,000: tunnels: TCP asks a silent peer; 0: never */
+    uint32_t ack_timeout_ms;      /* 0: the kernel's; tunnels: nothing is acknowledged */
     unsigned idle_max;            /* 64: unused connections kept per peer and worker */
     unsigned connections_max;     /* 0: no bound; open connections per peer and worker */
     unsigned streams_max;     /* 100: exchanges at a time on one h2 connection; 0: as many as the

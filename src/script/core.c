@@ -16,6 +16,7 @@
 
 #include "base/counters.h"
 #include "base/log.h"
+#include "base/output.h"
 #include "tls/digest.h"
 
 #include <dlfcn.h>
@@ -41,6 +42,30 @@ static int write_log(lua_State *L)
     if (level < LOG_LEVEL_ERROR || level > LOG_LEVEL_DEBUG)
         return luaL_argerror(L, 1, "not a level");
     log_at((enum log_level)level, "%s", luaL_checkstring(L, 2));
+    return 0;
+}
+
+/* core.print(text): to standard output, whose reader nobody waits for: what it does not take is
+ * dropped. Of a text that is cut the rest is, and its line is ended before the next one. */
+static int print_text(lua_State *L)
+{
+    static struct log_limit limit;
+    static bool cut_short;
+    uint32_t suppressed;
+    size_t len;
+    const char *text = luaL_checklstring(L, 1, &len);
+    fflush(stdout); /* what io.write has put there comes first */
+    if (cut_short)
+        cut_short = output_write(&output_standard, "\n", 1) != 1;
+    ssize_t count = cut_short ? 0 : output_write(&output_standard, text, len);
+    if (count == (ssize_t)len)
+        return 0;
+    cut_short = cut_short || count > 0;
+    counters_add(COUNTER_LOG_MESSAGES_DROPPED, 1);
+    if (log_limit_pass(&limit, 1, &suppressed))
+        log_warn("standard output took no more: what a script printed is missing there (%u more "
+                 "were not logged)",
+                 suppressed);
     return 0;
 }
 
@@ -128,10 +153,10 @@ static int hmac_sha256(lua_State *L)
 }
 
 static const luaL_Reg core_functions[] = {
-    {"sha256", sha256},   {"hmac_sha256", hmac_sha256},
-    {"log", write_log},   {"log_failure", log_failure},
-    {"library", library}, {"mend", mend},
-    {NULL, NULL},
+    {"sha256", sha256},    {"hmac_sha256", hmac_sha256},
+    {"log", write_log},    {"log_failure", log_failure},
+    {"library", library},  {"mend", mend},
+    {"print", print_text}, {NULL, NULL},
 };
 
 /* In a plain LuaJIT the symbols of this object are local to it; native layers and the FFI need

@@ -270,11 +270,14 @@ struct slice thrift_write_exception(struct arena *arena, enum thrift_protocol pr
     return slice_of((const char *)start, (size_t)(writer.at - start));
 }
 
-/* A method of a multiplexed service is called by "service:method", and answered by its name. */
+/* A method of a multiplexed service is called by "service:method", and answered by its name. One
+ * behind which nothing stands is the name: a reply without any is malformed. */
 struct slice thrift_own_name(struct slice method)
 {
     const char *colon = memrchr(method.ptr, ':', method.len);
     size_t skip = colon ? (size_t)(colon - method.ptr) + 1 : 0;
+    if (skip == method.len)
+        skip = 0;
     return slice_of(method.ptr + skip, method.len - skip);
 }
 

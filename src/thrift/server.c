@@ -97,7 +97,7 @@ static void begin_call(struct thrift_connection *connection, int result, const c
         return;
     connection->incoming = thrift_call_create(connection, result < 0 ? why : NULL);
     if (!connection->incoming) {
-        log_warn("no memory for another call: a Thrift connection is closed");
+        log_no_memory("no memory for another call: a Thrift connection is closed");
         lose(connection);
     }
 }
@@ -291,6 +291,6 @@ void thrift_connection_start(struct connection *base)
         begin(base, base->state);
         return;
     }
-    log_warn("no memory for another Thrift connection: it is closed");
+    log_no_memory("no memory for another Thrift connection: it is closed");
     stream_abort(&base->stream);
 }

@@ -532,7 +532,7 @@ end
 local NOT_HTTP = {
    connections_max = true, connections_total_max = true, connections_per_source = true,
    source_prefix_v4 = true, source_prefix_v6 = true, accept_rate = true, accept_burst = true,
-   setup_timeout = true, frame_max = true, calls_max = true, ordered_replies = true, keepalive = true,
+   setup_timeout = true, frame_max = true, calls_max = true, ordered_replies = true,
    flows_max = true, flow_queue_max = true, receive_buffer = true, send_buffer = true,
 }
 
@@ -828,6 +828,7 @@ local OF_STREAMS = {
    tunnel_idle_timeout = "idle_timeout is an option of ml.udp_proxy and conn:splice",
    half_closed_timeout = "idle_timeout is an option of ml.udp_proxy and conn:splice",
    keepalive = "idle_timeout is an option of ml.udp_proxy and conn:splice",
+   ack_timeout = "idle_timeout is an option of ml.udp_proxy and conn:splice",
 }
 
 local function check_udp(checked, level)

@@ -108,6 +108,15 @@ local function make_require(self)
    end
 end
 
+--- As Lua's own, but does not wait for who reads standard output.
+local function print_line(...)
+   local words = {}
+   for i = 1, select("#", ...) do
+      words[i] = tostring((select(i, ...)))
+   end
+   core.print(table.concat(words, "\t") .. "\n")
+end
+
 --- @param directory string of the site's script
 --- @param on_file fun(path: string, text: string)|nil hears of every file before it is run
 function sandbox.new(directory, on_file)
@@ -124,6 +133,7 @@ function sandbox.new(directory, on_file)
    self.env._G = self.env
    self.env.newproxy = nil -- an error in a finalizer of its making would end the worker
    self.env.coroutine = wait.coroutine
+   self.env.print = print_line
    self.env.require = make_require(self)
    self.env.package = {
       path = self.path .. ";" .. real_package.path,
