@@ -130,6 +130,22 @@ t.on_both_backends("an origin that fails", function(backend)
       assert.is_false((pcall(client.read_chunk, client)))
    end)
 
+   t.it("never makes a body look complete that a reset has cut while more was sent", function()
+      for _ = 1, 30 do -- whether the send or the receive is told of it, is chance
+         local client = connect()
+         client:send_head "POST / HTTP/1.1\nHost: a\nContent-Length: 100000"
+         local upstream = origin:accept()
+         upstream:read_request_head()
+         upstream:send(t.head "HTTP/1.1 200 OK\nConnection: close" .. "half")
+         client:read_response_head()
+         assert.equal("half", client:read_chunk())
+         client:send(("x"):rep(1000))
+         upstream:reset()
+         assert.is_false((pcall(client.read_chunk, client)))
+         client:close()
+      end
+   end)
+
    t.it("never makes a stalled body look complete", function()
       local client = ask(nil, function(upstream)
          upstream:send(t.head "HTTP/1.1 200 OK\nTransfer-Encoding: chunked" .. t.chunk "half")

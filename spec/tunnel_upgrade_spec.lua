@@ -39,7 +39,7 @@ local log = ml.access_log "${directory}/text.log"
 local tcp = ml.tcp_proxy { "${origin}", name = "tcp" }
 ml.listen { address = "127.0.0.1:0", l4 = { log, ml.detect {
    http = ml.http { chain = ml.proxy { "${origin}", name = "http" } }, other = tcp } } }
-local inner = ml.tcp_proxy { "unix:${directory}/out", name = "local" }
+local inner = ml.tcp_proxy({ "unix:${directory}/out", name = "local" }, { idle_timeout = "${idle}" })
 ml.listen { address = "unix:${directory}/in", l4 = { log, inner } }
 ml.listen { address = "127.0.0.1:0", proxy_protocol = { from = { "127.0.0.1" } }, l4 = { log, tcp } }
 ]]
@@ -216,6 +216,24 @@ t.on_both_backends("tunnels and a new program", function(backend)
       local log = table.concat(lines(running, "text.log", 3), "\n")
       assert.matches("\n192%.0%.2%.1:40000 %[.-%] 198%.51%.100%.7:443 [%d.:]+ 12 12 %S+ ended", "\n" .. log)
       assert.matches("unix:%S+/in unix:%S+/out 12 12 %S+ ended", log)
+      inner:close()
+      running:stop()
+   end)
+
+   t.it("know of local clients that they only read slowly", function()
+      local running = start { site = OTHER_SITE, listeners = 3, idle = "300ms" }
+      local inner = socket.listen { address = "unix:" .. running.values.directory .. "/out" }
+      local client, peer = socket.connect(running.addresses[LOCAL]), inner:accept()
+      talk(client, peer)
+      running = upgrade(running)
+      local down = flow.between(peer, client)
+      down:fill()
+      for _ = 1, 12 do -- some in each idle time, but less than a send of the tunnel's has
+         t.tasks.sleep(0.1)
+         down:take_some(32768)
+      end
+      down:drain()
+      end_well(client, peer)
       inner:close()
       running:stop()
    end)

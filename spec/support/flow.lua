@@ -72,6 +72,13 @@ function Flow:drain(seconds)
    end
 end
 
+--- Receives some bytes, at most so many.
+function Flow:take_some(max)
+   assert(self.to:try_fill(nil, max), "the end came early")
+   check(self, self.to.buffer)
+   self.to.buffer = ""
+end
+
 local function send_main(self)
    while not self.stopping do
       if not self:send_some(self.piece) then

@@ -8,7 +8,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { BUFFER = 4096, PIECE = 700 };
+enum {
+    BUFFER = 4096,
+    PIECE = 700,
+    BUFFERS = 16,
+    HELD = BUFFERS / 4 + 1, /* of these: they count as scarce */
+};
 
 static struct stream stream;
 static int peer;
@@ -16,15 +21,21 @@ static int result;
 static bool done;
 static int64_t wait_ms;
 
-static void open_stream(void)
+static void open_stream_with(struct io_options options)
 {
     int fds[2];
-    loop_reopen((struct io_options){.buffer_bytes = BUFFER});
+    options.buffer_bytes = BUFFER;
+    loop_reopen(options);
     open_tcp_pair(fds);
     stream_init(&stream, loop, fds[0]);
     stream_start(&stream);
     peer = fds[1];
     wait_ms = PATIENCE_MS;
+}
+
+static void open_stream(void)
+{
+    open_stream_with((struct io_options){0});
 }
 
 static void close_stream(void)
@@ -133,6 +144,28 @@ static void the_end_is_told_of(void **state)
     close_stream();
 }
 
+/* While many buffers are held, nothing is received ahead of a reader beyond the first piece: it
+ * must go on when somebody waits for more. */
+static void scarce_buffers_stop_nobody_who_waits(void **state)
+{
+    (void)state;
+    struct io_buf *held[HELD];
+    open_stream_with((struct io_options){.buffer_max_bytes = (uint64_t)BUFFER * BUFFERS});
+    for (unsigned i = 0; i < HELD; i++)
+        assert_non_null(held[i] = io_buf_take(loop));
+    assert_true(io_buffers_scarce(loop));
+    assert_int_equal(send(peer, "a", 1, 0), 1);
+    turn_until(stream.queued == 1 && !io_op_in_flight(&stream.recv));
+    start_waiting();
+    assert_int_equal(send(peer, "b", 1, 0), 1);
+    turn_until(done);
+    assert_int_equal(result, 1);
+    assert_int_equal(peek_len(&stream), 2);
+    for (unsigned i = 0; i < HELD; i++)
+        io_buf_release(loop, held[i]);
+    close_stream();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -140,6 +173,7 @@ int main(void)
         ON_BOTH(nothing_is_lost_or_moved),
         ON_BOTH(a_full_queue_is_told_of),
         ON_BOTH(the_end_is_told_of),
+        ON_BOTH(scarce_buffers_stop_nobody_who_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -194,12 +194,40 @@ static void a_reset_is_seen_behind_the_end(void **state)
     end_tls(&client);
 }
 
+/* What a stream ends with whose peer has gone before a send. */
+static int end_met_by_a_send(bool said_fin)
+{
+    struct iovec iov = {(char *)"x", 1};
+    struct stream_write write = {.iov = &iov, .count = 1, .done = ignore};
+    open_stream();
+    stream_start(&stream);
+    loop_turn_idle();
+    if (said_fin)
+        shutdown(peer, SHUT_WR);
+    close_by_reset(peer);
+    peer = open_socket();
+    assert_int_equal(stream_write_start(&stream, &write), 0);
+    turn_until(stream.end != STREAM_OPEN && !stream.write);
+    int end = stream.end;
+    close_stream();
+    return end;
+}
+
+/* The kernel tells of it once. If that is to the send, what is received looks like a FIN. */
+static void a_reset_is_no_end_to_who_receives(void **state)
+{
+    (void)state;
+    assert_int_equal(end_met_by_a_send(false), -ECONNRESET);
+    assert_int_equal(end_met_by_a_send(true), STREAM_EOF);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         ON_BOTH(a_write_that_waits_ends_in_time),
         ON_BOTH(nothing_is_lost_behind_a_handshake),
         ON_BOTH(a_reset_is_seen_behind_the_end),
+        ON_BOTH(a_reset_is_no_end_to_who_receives),
     };
     int failures = cmocka_run_group_tests(tests, NULL, NULL);
     test_certificates_free();

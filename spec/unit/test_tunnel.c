@@ -323,6 +323,50 @@ static void half_closed_ones_are_spliced(void **state)
     close_ends();
 }
 
+/* The kernel tells of a reset once. If a send is told, what is received looks like the end. */
+static void a_reset_that_a_send_has_met_is_no_end(void **state)
+{
+    (void)state;
+    for (unsigned spliced = 0; spliced < 2; spliced++) {
+        char byte;
+        ssize_t got;
+        open_tunnel();
+        say(client, peer, "question");
+        struct flow down = flow_down(BULK_BYTES);
+        if (spliced)
+            turn_often_until(1, (flow_step(&down), down.received == down.goal));
+        assert_true(!spliced == !tunnel->back.splice);
+        assert_int_equal(send(client, "x", 1, 0), 1);
+        close_by_reset(peer);
+        await_end(TUNNEL_PEER_FAILED);
+        turn_until((got = recv(client, &byte, 1, MSG_DONTWAIT)) >= 0 || errno != EAGAIN);
+        assert_int_equal(got, -1);
+        assert_int_equal(errno, ECONNRESET);
+        close(client);
+    }
+}
+
+/* The same where the send has waited, and bytes of the other direction for a pipe. */
+static void a_reset_that_a_stuck_send_has_met_is_no_end(void **state)
+{
+    (void)state;
+    char byte;
+    ssize_t got;
+    open_tunnel();
+    struct flow up = flow_up(SIZE_MAX);
+    stuff(&up);
+    assert_non_null(tunnel->out.send);
+    struct flow down = flow_down(BULK_BYTES);
+    turn_often_until(1, (flow_step(&down), down.received == down.goal));
+    assert_non_null(tunnel->back.splice);
+    close_by_reset(peer);
+    await_end(TUNNEL_PEER_FAILED);
+    turn_until((got = recv(client, &byte, 1, MSG_DONTWAIT)) >= 0 || errno != EAGAIN);
+    assert_int_equal(got, -1);
+    assert_int_equal(errno, ECONNRESET);
+    close(client);
+}
+
 static void a_slow_reader_holds_a_pipe_at_most(void **state)
 {
     (void)state;
@@ -649,6 +693,8 @@ int main(void)
         ON_BOTH(small_messages_are_copied_again),
         ON_BOTH(what_dries_up_is_copied_again),
         ON_BOTH(half_closed_ones_are_spliced),
+        ON_BOTH(a_reset_that_a_send_has_met_is_no_end),
+        ON_BOTH(a_reset_that_a_stuck_send_has_met_is_no_end),
         ON_BOTH(a_slow_reader_holds_a_pipe_at_most),
         ON_BOTH(a_slow_reader_that_said_fin_gets_all),
         ON_BOTH(a_reset_reader_leaves_a_dirty_pipe),

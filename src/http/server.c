@@ -254,6 +254,15 @@ void http_server_accept(struct http_server *server, int fd)
     stream_start(&connection->stream);
 }
 
+/* What is known of the client may be what a proxy has said: only the socket tells what it is. */
+static bool is_local(int fd)
+{
+    int family = AF_UNSPEC;
+    socklen_t len = sizeof(family);
+    getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &len);
+    return family == AF_UNIX;
+}
+
 /* Whatever was allowed when it was let in: it is here now, and counts. */
 struct connection *http_server_adopt(struct http_server *server, int fd,
                                      const struct address *remote, const struct address *local)
@@ -266,6 +275,7 @@ struct connection *http_server_adopt(struct http_server *server, int fd,
     }
     connection->protocol = &none_yet;
     init_stream(connection, fd, remote);
+    connection->stream.local_socket = is_local(fd);
     if (connection_set_local(connection, local) != 0) {
         connection_closed(&connection->stream);
         return NULL;

@@ -149,6 +149,12 @@ static inline uint64_t io_op_sent(const struct io_op *op)
     return op->state.sent;
 }
 
+/* The error that an operation has ended with while its `done` is still to be called; else 0. */
+static inline int io_op_failure(const struct io_op *op)
+{
+    return op->state.deferred && op->state.result < 0 ? op->state.result : 0;
+}
+
 /* Closes a descriptor on which no operation is in flight (a plain close, batched if possible). */
 void io_close_fd(struct io *io, int fd);
 

@@ -32,6 +32,7 @@ int peek_wait(struct stream *stream, int64_t deadline)
         if (stream->closing)
             return -ECANCELED;
         stream->reader = coro_self();
+        stream_resume(stream); /* for a reader more may be queued than was when there was none */
         int result = wait_wake(stream->io, deadline);
         stream->reader = NULL;
         if (result < 0)

@@ -111,8 +111,22 @@ static void watch_for_reset(struct stream *stream)
     timer_start(io_timers(stream->io), &stream->hangup, io_now_ms(stream->io) + HANGUP_CHECK_MS);
 }
 
+/* The kernel tells of a reset only once: if that was to a send, what is received then looks like a
+ * FIN. One behind a FIN is EPIPE to sends, and the end an end. */
+static bool reset_met_send(const struct stream *stream)
+{
+    int error = stream->send_error;
+    if (!error && stream->write)
+        error = io_op_failure(&stream->write->op);
+    return error && error != -EPIPE && error != -ECANCELED;
+}
+
 static void end_at_eof(struct stream *stream)
 {
+    if (reset_met_send(stream)) {
+        stream->end = -ECONNRESET;
+        return;
+    }
     stream->end = stream->filter ? stream->filter->ended(stream) : STREAM_EOF;
     watch_for_reset(stream);
 }
@@ -402,6 +416,8 @@ static void piece_done(struct io_op *op, int result, struct io_buf *buf, bool mo
     (void)more;
     struct stream_write *write = op->owner;
     struct stream *stream = write->stream;
+    if (result < 0 && result != -ECANCELED && !stream->send_error)
+        stream->send_error = result;
     if (!stream->filter) {
         write->sent = op->state.sent;
         write_ended(write, result);

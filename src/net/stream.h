@@ -83,6 +83,7 @@ struct stream {
     struct io_buf *last;
     uint32_t queued;   /* buffers in that list */
     int end;           /* STREAM_OPEN, STREAM_EOF, or the negative error that ended it */
+    int send_error;    /* the first that the network has ended a write with; 0: none */
     bool shut;         /* stream_shutdown was called */
     bool sending;      /* a coroutine is inside stream_send */
     bool started;      /* stream_start was called */

@@ -133,8 +133,11 @@ static void fill(struct direction *direction)
         wait_readable(direction);
         return;
     }
-    if (refused(count)) {
+    if (refused(count))
         direction->tunnel->options.copy_only = true;
+    /* An end may be a reset that a send is about to be told of: a receive hears of it behind that.
+     */
+    if (refused(count) || (count == 0 && direction->from->write)) {
         leave(direction);
         return;
     }
