@@ -146,6 +146,29 @@ t.on_both_backends("an end that has vanished", function(backend)
       end)
    end)
 
+   --- What it has sent fills all that there is room for, so nobody receives from it any more.
+   t.it("is found out by its reset while the other takes nothing", function()
+      for _, case in ipairs(CASES) do
+         local kind, side = case[1], case[2]
+         if kind ~= "h2" then -- which has no more on its way than streams have windows
+            local before = #lines()
+            local client, peer = open[kind](KEEPALIVE)
+            local gone, left = client, peer
+            if side == "peer" then
+               gone, left = peer, client
+            end
+            repeat until not gone:try_send(MANY, 0.2)
+            gone:reset()
+            local logged = t.eventually("its line", function()
+               local now = lines()
+               return #now > before and now
+            end)
+            assert.equal(side .. "_failed", logged[#logged].reason, kind)
+            left:reset()
+         end
+      end
+   end)
+
    t.it("is found out by what it does not acknowledge", function()
       vanish(ACK_TIMEOUT, MANY)
    end)

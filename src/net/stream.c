@@ -15,6 +15,7 @@
 
 enum {
     HANGUP_CHECK_MS = 250,
+    STALLED_CHECK_MS = 1000,
     KEEPALIVE_PROBES = 3,
     KEEPALIVE_MAX_S = 32767, /* what the kernel takes */
     SHARED_BYTES_MAX = 4096, /* an arrival up to this size joins the buffer before it */
@@ -59,19 +60,29 @@ static bool get_tcp_info(const struct stream *stream, struct tcp_info *info)
     return getsockopt(stream->fd, IPPROTO_TCP, TCP_INFO, info, &len) == 0;
 }
 
+/* Nothing is received for now: looks for a reset from time to time. */
+static void watch_for_reset(struct stream *stream)
+{
+    uint32_t wait_ms = stream->end == STREAM_OPEN ? STALLED_CHECK_MS : HANGUP_CHECK_MS;
+    if (!timer_armed(&stream->hangup))
+        timer_start(io_timers(stream->io), &stream->hangup, io_now_ms(stream->io) + wait_ms);
+}
+
 /*
- * Behind the peer's FIN nothing is received any more, yet a reset still tells that it is gone. The
- * kernel can be waited on for that with epoll only (a poll of io_uring always reports the FIN), so
- * the state of the connection is looked at: half-closed ones are few and short-lived.
+ * Behind the peer's FIN nothing is received any more, nor while nobody takes what has come, yet a
+ * reset still tells that it is gone. The kernel can be waited on for that with epoll only (a poll
+ * of io_uring always reports the FIN), so the state of the connection is looked at: half-closed
+ * ones are few and short-lived, stalled ones are looked at less often.
  */
 static void look_for_reset(struct timer *timer)
 {
     struct stream *stream = timer->owner;
     struct tcp_info info;
-    if (!stream->watch_hangup || stream->shut || !get_tcp_info(stream, &info))
+    bool received = stream->end == STREAM_OPEN && io_op_in_flight(&stream->recv);
+    if (received || !stream->watch_hangup || stream->shut || !get_tcp_info(stream, &info))
         return; /* with both FINs said, the connection is closed without a reset */
     if (info.tcpi_state != TCP_CLOSED) {
-        timer_start(io_timers(stream->io), timer, io_now_ms(stream->io) + HANGUP_CHECK_MS);
+        watch_for_reset(stream);
         return;
     }
     stream->end = -ECONNRESET;
@@ -103,12 +114,6 @@ static void enqueue(struct stream *stream, struct io_buf *buf)
         stream->first = buf;
     stream->last = buf;
     stream->queued++;
-}
-
-/* Nothing more will come: looks for a reset behind it. */
-static void watch_for_reset(struct stream *stream)
-{
-    timer_start(io_timers(stream->io), &stream->hangup, io_now_ms(stream->io) + HANGUP_CHECK_MS);
 }
 
 /* The kernel tells of a reset only once: if that was to a send, what is received then looks like a
@@ -171,9 +176,13 @@ static void recv_done(struct io_op *op, int result, struct io_buf *buf, bool mor
 
 static void arm(struct stream *stream)
 {
-    if (!stream->started || stream->paused || stream->closing || stream->end != STREAM_OPEN ||
-        stream->queued >= queue_max(stream) || io_op_in_flight(&stream->recv))
+    if (!stream->started || stream->closing || stream->end != STREAM_OPEN ||
+        io_op_in_flight(&stream->recv))
         return;
+    if (stream->paused || stream->queued >= queue_max(stream)) {
+        watch_for_reset(stream);
+        return;
+    }
     stream->recv = (struct io_op){.kind = IO_OP_RECV,
                                   .fd = stream->fd,
                                   .once = stream->piecewise,
@@ -417,7 +426,7 @@ static void piece_done(struct io_op *op, int result, struct io_buf *buf, bool mo
     struct stream_write *write = op->owner;
     struct stream *stream = write->stream;
     if (result < 0 && result != -ECANCELED && !stream->send_error)
-        stream->send_error = result;
+        stream->send_error = (int16_t)result;
     if (!stream->filter) {
         write->sent = op->state.sent;
         write_ended(write, result);

@@ -81,21 +81,21 @@ struct stream {
     void *filter_state;
     struct io_buf *first; /* received and unread, oldest first; owned */
     struct io_buf *last;
-    uint32_t queued;   /* buffers in that list */
-    int end;           /* STREAM_OPEN, STREAM_EOF, or the negative error that ended it */
-    int send_error;    /* the first that the network has ended a write with; 0: none */
-    bool shut;         /* stream_shutdown was called */
-    bool sending;      /* a coroutine is inside stream_send */
-    bool started;      /* stream_start was called */
-    bool paused;       /* stream_pause was called */
-    bool piecewise;    /* receives a buffer at a time: the rest of what comes may be spliced */
-    bool watch_hangup; /* after an end, hear of a reset too (reported as an arrival) */
-    bool closing;      /* stream_close was called */
-    bool reset;        /* close with RST */
-    bool left;         /* stream_leave was called */
-    bool movable;      /* a connection to somebody outside: another process may go on with it */
-    bool closed;       /* the close has finished */
-    bool local_socket; /* of this machine (unix:), which has no TCP to ask */
+    uint16_t queued;    /* buffers in that list */
+    int16_t send_error; /* the first that the network has ended a write with; 0: none */
+    int end;            /* STREAM_OPEN, STREAM_EOF, or the negative error that ended it */
+    bool shut;          /* stream_shutdown was called */
+    bool sending;       /* a coroutine is inside stream_send */
+    bool started;       /* stream_start was called */
+    bool paused;        /* stream_pause was called */
+    bool piecewise;     /* receives a buffer at a time: the rest of what comes may be spliced */
+    bool watch_hangup;  /* after an end, hear of a reset too (reported as an arrival) */
+    bool closing;       /* stream_close was called */
+    bool reset;         /* close with RST */
+    bool left;          /* stream_leave was called */
+    bool movable;       /* a connection to somebody outside: another process may go on with it */
+    bool closed;        /* the close has finished */
+    bool local_socket;  /* of this machine (unix:), which has no TCP to ask */
     uint32_t send_stall_ms; /* a send that the peer acknowledges nothing of for so long fails with
                                -ETIMEDOUT; 0: only the deadline counts */
     struct coro *reader;    /* suspended in stream_recv, or NULL */

@@ -177,7 +177,10 @@ static void arrival(struct tunnel *tunnel, struct direction *direction)
 {
     if (direction->from->first || direction->from->end != STREAM_OPEN)
         tunnel_moved(tunnel); /* else it is the end of a receive that was stopped */
-    tunnel_pump(direction);
+    if (direction->from->end < 0 && direction->send) /* which may never end */
+        tunnel_fail(direction, direction->from, direction->from->end);
+    else
+        tunnel_pump(direction);
 }
 
 static void client_arrival(struct stream *stream)
