@@ -12,6 +12,10 @@
 #include "proxy/dial.h"
 #include "proxy/pick.h"
 
+/* The peer of a flow has said so much when it is asked for runs: of short ones that would cost more
+ * than it saves. */
+enum { RUNS_FROM_PACKETS = 16 };
+
 static uint32_t flows_of_all;
 
 static void from_peer(struct io_op *op, int result, struct io_buf *buf, bool more);
@@ -139,8 +143,6 @@ static void attach(struct udp_flow *flow, struct upstream *upstream, struct peer
     flow->idle_timeout_ms = options->idle_timeout_ms == L4_TIMEOUT_UNSET ? UDP_IDLE_TIMEOUT_MS
                                                                          : options->idle_timeout_ms;
     flow->responses_max = options->responses_max;
-    if (!flow->responses_max) /* whose answers are counted one by one */
-        udp_ask_runs(fd);
     if (options->total_timeout_ms != L4_TIMEOUT_UNSET && options->total_timeout_ms)
         bound(flow, options->total_timeout_ms);
 }
@@ -201,6 +203,10 @@ static void answer(struct udp_flow *flow, struct io_buf *buf)
     flow->answered = true;
     flow->peer_packets += udp_run_count(buf->len, segment);
     flow->peer_bytes += buf->len;
+    if (flow->peer_packets >= RUNS_FROM_PACKETS && !flow->receives_runs && !flow->responses_max) {
+        flow->receives_runs = true;
+        udp_ask_runs(flow->fd);
+    }
     touch(flow);
     udp_send(flow, buf, segment, true);
     if (flow->responses_max && flow->peer_packets >= flow->responses_max * flow->client_packets)

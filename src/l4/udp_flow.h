@@ -39,7 +39,8 @@ struct udp_flow {
     /* The peer. */
     int fd; /* -1: none yet */
     struct io_op receive;
-    bool sends_runs;           /* none was refused: net/udp.h */
+    bool receives_runs;        /* net/udp.h; never where responses_max counts them one by one */
+    bool sends_runs;           /* none was refused */
     struct udp_send *sends[2]; /* the last one to the peer and to the client, while on its way */
     struct upstream *upstream; /* the service's */
     struct peer *peer;         /* retained by its books */

@@ -9,7 +9,7 @@
 
 enum {
     SPARE_MAX = 1024,
-    PIECES_MAX = 32, /* buffers of one run */
+    PIECES_MAX = 16, /* buffers of one run; more gain nothing */
 };
 
 /* One datagram on its way, or a run of them. */
