@@ -2,7 +2,8 @@
  * What the two back ends share; private to src/io.
  *
  * An operation in flight is with the kernel (io_uring) or waits for its descriptor (epoll), or is
- * parked (a receive without a buffer, a datagram that is yet to be sent) or deferred (its result is known, `done` is to be called).
+ * parked (a receive without a buffer, a datagram before the kernel is entered) or deferred (its
+ * result is known, `done` is to be called).
  */
 #ifndef IO_BACKEND_H
 #define IO_BACKEND_H

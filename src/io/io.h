@@ -50,9 +50,9 @@ enum io_op_kind {
     IO_OP_RECV_FROM, /* multishot: result is the length of a datagram, which may be 0, with `buf`;
                         io_datagram_of tells where it came from. An error that the network reported
                         (ECONNREFUSED) ends the operation, not the socket */
-    IO_OP_SEND_TO,   /* one datagram, `msg`; those of one turn are handed to the kernel together, and
-                        until then (io_op_unsent) msg may be changed. A full socket is waited for,
-                        or with MSG_DONTWAIT in msg_flags ends it with -EAGAIN */
+    IO_OP_SEND_TO, /* one datagram, `msg`; those of one turn are handed to the kernel together, and
+                      until then (io_op_unsent) msg may be changed. A full socket is waited for,
+                      or with MSG_DONTWAIT in msg_flags ends it with -EAGAIN */
 };
 
 struct io_op {

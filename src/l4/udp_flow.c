@@ -12,8 +12,8 @@
 #include "proxy/dial.h"
 #include "proxy/pick.h"
 
-/* The peer of a flow has said so much when it is asked for runs: of short ones that would cost more
- * than it saves. */
+/* When a peer has sent so many, its socket is asked for runs, which costs a short flow more than it
+ * saves. */
 enum { RUNS_FROM_PACKETS = 16 };
 
 static uint32_t flows_of_all;
@@ -203,8 +203,8 @@ static void answer(struct udp_flow *flow, struct io_buf *buf)
     flow->answered = true;
     flow->peer_packets += udp_run_count(buf->len, segment);
     flow->peer_bytes += buf->len;
-    if (flow->peer_packets >= RUNS_FROM_PACKETS && !flow->receives_runs && !flow->responses_max) {
-        flow->receives_runs = true;
+    if (flow->peer_packets >= RUNS_FROM_PACKETS && !flow->asked_runs && !flow->responses_max) {
+        flow->asked_runs = true;
         udp_ask_runs(flow->fd);
     }
     touch(flow);

@@ -28,6 +28,8 @@ struct udp_flow {
     bool ended;
     bool answered;    /* the peer has said something */
     bool established; /* and the client something behind that */
+    bool sends_runs;  /* of net/udp.h: the kernel can, and has refused none */
+    bool asked_runs;  /* its peer's socket gives them; never where responses_max counts answers */
 
     /* Layers; NULL if the flow needs none. */
     struct l4_conn *conn;
@@ -39,8 +41,6 @@ struct udp_flow {
     /* The peer. */
     int fd; /* -1: none yet */
     struct io_op receive;
-    bool receives_runs;        /* net/udp.h; never where responses_max counts them one by one */
-    bool sends_runs;           /* none was refused */
     struct udp_send *sends[2]; /* the last one to the peer and to the client, while on its way */
     struct upstream *upstream; /* the service's */
     struct peer *peer;         /* retained by its books */

@@ -85,6 +85,7 @@ static bool refuses_runs(int error)
     return error == -EINVAL || error == -EMSGSIZE || error == -EIO || error == -ENOPROTOOPT;
 }
 
+/* One by one, for the kernel takes no such run. */
 static void send_each(struct udp_flow *flow, struct io_buf *run, uint32_t segment, bool to_client)
 {
     while (run->len > segment) {
@@ -95,7 +96,8 @@ static void send_each(struct udp_flow *flow, struct io_buf *run, uint32_t segmen
     udp_send(flow, run, segment, to_client);
 }
 
-/* A flow whose run was refused sends none any more. */
+/* A flow whose run was refused sends none any more. What was sent behind that run in the same turn
+ * overtakes it, this once. */
 static void send_again(struct udp_send *send)
 {
     struct udp_flow *flow = send->flow;
@@ -116,9 +118,9 @@ static void release_bufs(struct udp_send *send)
     }
 }
 
-static void sent(struct io_op *op, int result, struct io_buf *no_buf, bool more)
+static void sent(struct io_op *op, int result, struct io_buf *buf, bool more)
 {
-    (void)no_buf;
+    (void)buf;
     (void)more;
     struct udp_send *send = op->owner;
     struct udp_flow *flow = send->flow;
@@ -149,6 +151,7 @@ static void address_to_client(struct udp_send *send, struct udp_flow *flow)
         msg->msg_controllen = udp_write_source(&flow->entry.key.local, send->control);
 }
 
+/* Makes it the message's last piece, and of the message a run when it becomes several datagrams. */
 static void add(struct udp_send *send, struct io_buf *buf)
 {
     struct msghdr *msg = &send->op.msg;

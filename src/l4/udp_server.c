@@ -44,12 +44,12 @@ static const char *name_of(const struct udp_server *server, char text[ADDRESS_TE
 
 static void receive(struct udp_server *server)
 {
-    server->receive = (struct io_op){
-        .kind = IO_OP_RECV_FROM,
-        .fd = server->fd,
-        .msg = {.msg_namelen = UDP_NAME_ROOM, .msg_controllen = UDP_CONTROL_ROOM},
-        .done = received,
-        .owner = server};
+    server->receive =
+        (struct io_op){.kind = IO_OP_RECV_FROM,
+                       .fd = server->fd,
+                       .msg = {.msg_namelen = UDP_NAME_ROOM, .msg_controllen = UDP_CONTROL_ROOM},
+                       .done = received,
+                       .owner = server};
     io_submit(server->io, &server->receive);
 }
 
