@@ -280,7 +280,8 @@ end
 --- with `protocol = "udp"`, or an address or a table of peers and options of which it makes one) and
 --- carries datagrams both ways, as they are. A peer of which the network says that nobody listens
 --- there has failed (`fail_max` of the upstream): its flow ends, and the client's next datagram
---- begins another.
+--- begins another. Datagrams of a flow that come together are handed on together where the kernel can
+--- (UDP_GRO, UDP_SEGMENT), which saves most of their cost; they arrive, and count, as they were sent.
 ---
 --- Options: `idle_timeout` (60 s without a datagram either way), `total_timeout` (none),
 --- `responses_max` (none): the flow ends when each of the client's datagrams has had so many answers,

@@ -249,6 +249,19 @@ function sys.udp(options)
    return fd
 end
 
+local IPPROTO_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104
+
+--- Has each of its sends leave as datagrams of so many bytes, of which the last may be shorter; 0: as one.
+--- False where the kernel has no such thing.
+function sys.send_runs(fd, bytes)
+   return set_option(fd, IPPROTO_UDP, UDP_SEGMENT, bytes) == 0
+end
+
+--- Has it receive as one what the kernel has got as one.
+function sys.receive_runs(fd)
+   return set_option(fd, IPPROTO_UDP, UDP_GRO, 1) == 0
+end
+
 --- A datagram and the address that it came from.
 function sys.recv_from(fd)
    local sockaddr, length = ffi.new "struct spec_sockaddr", ffi.new("uint32_t[1]", 128)

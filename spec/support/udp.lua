@@ -47,6 +47,29 @@ function Udp:send(bytes, to)
    return self
 end
 
+--- Hands datagrams of `size` bytes, of which the last may be shorter, to the kernel as one. False where it
+--- does not take them.
+function Udp:send_run(bytes, size, to)
+   if not sys.send_runs(self.fd, size) then
+      return false
+   end
+   self:send(bytes, to)
+   return sys.send_runs(self.fd, 0)
+end
+
+--- As many datagrams as are named, which must be these, in this order.
+function Udp:expect(datagrams)
+   local from
+   for i, expected in ipairs(datagrams) do
+      local bytes
+      bytes, from = self:receive()
+      if bytes ~= expected then
+         error(("%s: datagram %d has %d bytes, or others; not %d"):format(self.name, i, #bytes, #expected), 2)
+      end
+   end
+   return from
+end
+
 --- Sends and returns the answer.
 function Udp:ask(bytes, seconds)
    return self:send(bytes):receive(seconds)

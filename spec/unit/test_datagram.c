@@ -344,6 +344,34 @@ static void sends_many_in_one_turn(void **state)
     io_close_fd(loop, fd);
 }
 
+/* Until the kernel is entered. */
+static void sends_what_the_message_has_become(void **state)
+{
+    (void)state;
+    struct sockaddr_in address, to;
+    struct sending sending, cancelled;
+    char data[16];
+    int fd = open_udp(&address);
+    int receiver = open_udp(&to);
+    begin_sending(&sending, fd, "hello", 5, &to, 0);
+    begin_sending(&cancelled, fd, "x", 1, &to, 0);
+    assert_true(io_op_unsent(&sending.op));
+    struct iovec pieces[2] = {sending.iov, {" world", 6}};
+    sending.op.msg.msg_iov = pieces;
+    sending.op.msg.msg_iovlen = 2;
+    io_cancel(loop, &cancelled.op);
+    assert_false(io_op_unsent(&cancelled.op));
+    turn_until(sending.ended && cancelled.ended);
+    assert_false(io_op_unsent(&sending.op));
+    assert_int_equal(sending.result, 11);
+    assert_int_equal(cancelled.result, -ECANCELED);
+    assert_int_equal(recv(receiver, data, sizeof(data), 0), 11);
+    assert_memory_equal(data, "hello world", 11);
+    assert_int_equal(recv(receiver, data, sizeof(data), MSG_DONTWAIT), -1);
+    close(receiver);
+    io_close_fd(loop, fd);
+}
+
 static void sends_empty_and_large_and_refuses_too_large_ones(void **state)
 {
     (void)state;
@@ -448,6 +476,7 @@ int main(void)
         ON_BOTH(cancelling_an_idle_receive_ends_it),
         ON_BOTH(reports_that_nobody_listens),
         ON_BOTH(sends_many_in_one_turn),
+        ON_BOTH(sends_what_the_message_has_become),
         ON_BOTH(sends_empty_and_large_and_refuses_too_large_ones),
         ON_BOTH(waits_for_room_to_send),
         ON_BOTH(does_not_wait_for_room_when_told_so),

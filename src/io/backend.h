@@ -2,7 +2,8 @@
  * What the two back ends share; private to src/io.
  *
  * An operation in flight is with the kernel (io_uring) or waits for its descriptor (epoll), or is
- * parked (a receive without a buffer) or deferred (its result is known, `done` is to be called).
+ * parked (a receive without a buffer, a datagram before the kernel is entered) or deferred (its
+ * result is known, `done` is to be called).
  */
 #ifndef IO_BACKEND_H
 #define IO_BACKEND_H
@@ -72,6 +73,7 @@ struct io {
     struct list deferred;         /* operations whose end is reported in the next turn */
     struct list parked;           /* receives that wait for a buffer */
     struct list parked_datagrams; /* as these, of datagrams */
+    struct list unsent;           /* datagrams, until the kernel is entered next */
     uint64_t in_flight;           /* operations */
     struct io_stats stats;
 };
@@ -120,6 +122,12 @@ static inline size_t io_datagram_head_bytes(const struct io_op *op)
 
 /* A receive found no buffer: it waits among the parked until the back end takes it up again. */
 void io_park(struct io *io, struct io_op *op);
+
+/* A datagram waits for the kernel to be entered. */
+void io_hold_datagram(struct io *io, struct io_op *op);
+
+/* Takes it from those that wait. */
+void io_let_go_datagram(struct io_op *op);
 
 /* A receive finds no buffer in that pool: counts it, and now and then says so. */
 void io_note_wait(struct io *io, const struct bufpool *pool);

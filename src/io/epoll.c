@@ -51,7 +51,6 @@ struct epoll {
     struct slot *slots;
     size_t slot_count;
     struct list runnable; /* operations that may make progress */
-    struct list unsent;   /* datagrams, until the kernel is entered next */
     struct epoll_event events[EVENTS_MAX];
 };
 
@@ -71,7 +70,7 @@ static void note_event(struct epoll *epoll, const struct epoll_event *event);
 static void perform(struct io *io, struct io_op *op);
 static bool try_send(struct io_op *op);
 static bool try_send_to(struct io_op *op);
-static void send_datagrams(struct io *io, struct epoll *epoll);
+static void send_datagrams(struct io *io);
 
 const struct io_backend epoll_backend = {
     .name = "epoll",
@@ -97,7 +96,6 @@ static int create(struct io *io, const struct io_options *options)
         return result;
     }
     list_init(&epoll->runnable);
-    list_init(&epoll->unsent);
     io->impl = epoll;
     return 0;
 }
@@ -147,7 +145,7 @@ static int turn(struct io *io, int64_t wait_ms)
     unpark(epoll, &io->parked, &io->pool);
     unpark(epoll, &io->parked_datagrams, &io->datagrams);
     io_await_memory(io, &wait_ms);
-    send_datagrams(io, epoll);
+    send_datagrams(io);
     /* While there is work at hand the kernel is asked in every second turn only. */
     bool work = !list_empty(&epoll->runnable) || !list_empty(&io->deferred);
     int result = 0;
@@ -284,7 +282,7 @@ static void submit(struct io *io, struct io_op *op)
         if (slot->out)
             append(&slot->out, op);
         else
-            list_push_back(&((struct epoll *)io->impl)->unsent, &op->state.link);
+            io_hold_datagram(io, op);
         break;
     }
 }
@@ -632,7 +630,7 @@ static unsigned gather(struct list *unsent, struct io_op **ops, struct mmsghdr *
 static void wait_to_send(struct io *io, struct io_op **ops, unsigned count)
 {
     for (unsigned i = 0; i < count; i++) {
-        list_remove(&ops[i]->state.link);
+        io_let_go_datagram(ops[i]);
         if (ops[i]->msg.msg_flags & MSG_DONTWAIT)
             io_defer(io, ops[i], -EAGAIN);
         else
@@ -640,12 +638,12 @@ static void wait_to_send(struct io *io, struct io_op **ops, unsigned count)
     }
 }
 
-static void send_datagrams(struct io *io, struct epoll *epoll)
+static void send_datagrams(struct io *io)
 {
     struct io_op *ops[DATAGRAM_BATCH];
     struct mmsghdr messages[DATAGRAM_BATCH];
-    while (!list_empty(&epoll->unsent)) {
-        unsigned count = gather(&epoll->unsent, ops, messages);
+    while (!list_empty(&io->unsent)) {
+        unsigned count = gather(&io->unsent, ops, messages);
         assert(count > 0);
         int sent = sendmmsg(ops[0]->fd, messages, count, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent < 0 && errno == EINTR)

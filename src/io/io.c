@@ -38,6 +38,7 @@ int io_create(struct io **io, const struct io_options *options)
     list_init(&created->deferred);
     list_init(&created->parked);
     list_init(&created->parked_datagrams);
+    list_init(&created->unsent);
     bufpool_init(&created->pool, options->buffer_bytes ? options->buffer_bytes : BUFFER_BYTES,
                  options->buffer_max_bytes ? options->buffer_max_bytes : BUFFER_MAX_BYTES);
     pipepool_init(&created->pipes, options->pipe_bytes);
@@ -244,6 +245,18 @@ void io_park(struct io *io, struct io_op *op)
     op->state.parked = true;
     list_push_back(op->kind == IO_OP_RECV_FROM ? &io->parked_datagrams : &io->parked,
                    &op->state.link);
+}
+
+void io_hold_datagram(struct io *io, struct io_op *op)
+{
+    op->state.parked = true;
+    list_push_back(&io->unsent, &op->state.link);
+}
+
+void io_let_go_datagram(struct io_op *op)
+{
+    list_remove(&op->state.link);
+    op->state.parked = false;
 }
 
 static void tell_of_wait(const struct bufpool *pool)

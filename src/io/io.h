@@ -50,9 +50,9 @@ enum io_op_kind {
     IO_OP_RECV_FROM, /* multishot: result is the length of a datagram, which may be 0, with `buf`;
                         io_datagram_of tells where it came from. An error that the network reported
                         (ECONNREFUSED) ends the operation, not the socket */
-    IO_OP_SEND_TO,   /* one datagram, `msg`; those of one turn are handed to the kernel together. A
-                        full socket is waited for, or with MSG_DONTWAIT in msg_flags ends it with
-                        -EAGAIN */
+    IO_OP_SEND_TO, /* one datagram, `msg`; those of one turn are handed to the kernel together, and
+                      until then (io_op_unsent) msg may be changed. A full socket is waited for,
+                      or with MSG_DONTWAIT in msg_flags ends it with -EAGAIN */
 };
 
 struct io_op {
@@ -93,7 +93,7 @@ struct io_op {
         int result;         /* deferred result */
         bool in_flight;
         bool cancelled; /* io_cancel was called */
-        bool parked;    /* RECV: waits for a buffer */
+        bool parked;    /* RECV: waits for a buffer; SEND_TO: for the kernel to be entered */
         bool deferred;  /* has ended; `done` is to be called in the next turn */
     } state;
 };
@@ -141,6 +141,12 @@ void io_cancel(struct io *io, struct io_op *op);
 static inline bool io_op_in_flight(const struct io_op *op)
 {
     return op->state.in_flight;
+}
+
+/* Has a SEND_TO not been handed to the kernel yet? */
+static inline bool io_op_unsent(const struct io_op *op)
+{
+    return op->state.parked;
 }
 
 /* How much of a SEND the kernel has taken. */

@@ -62,6 +62,7 @@ static int open_buffer_ring(struct io *io, struct uring *uring, struct buffer_ri
 static void close_buffer_ring(struct buffer_ring *ring);
 static void refill(struct io *io, struct buffer_ring *ring);
 static void rearm_parked(struct io *io, struct list *parked, const struct buffer_ring *ring);
+static void send_datagrams(struct io *io);
 static int enter(struct uring *uring, int64_t wait_ms);
 static void complete(struct io *io, struct io_op *op, int result, uint32_t flags);
 
@@ -122,6 +123,7 @@ static int turn(struct io *io, int64_t wait_ms)
     feed(io, &uring->streams, &io->parked, &wait_ms);
     if (uring->datagrams)
         feed(io, uring->datagrams, &io->parked_datagrams, &wait_ms);
+    send_datagrams(io);
     io_await_memory(io, &wait_ms);
     int result = enter(uring, wait_ms);
     io->stats.turns++;
@@ -311,8 +313,23 @@ static bool prepare_recv_from(struct io *io, struct io_uring_sqe *sqe, struct io
     return true;
 }
 
+static void send_datagrams(struct io *io)
+{
+    while (!list_empty(&io->unsent)) {
+        struct io_op *op = container_of(io->unsent.next, struct io_op, state.link);
+        struct io_uring_sqe *sqe = next_sqe(io->impl);
+        io_let_go_datagram(op);
+        prepare_message(sqe, op, MSG_NOSIGNAL | (op->msg.msg_flags & MSG_DONTWAIT));
+        io_uring_sqe_set_data(sqe, op);
+    }
+}
+
 static void submit(struct io *io, struct io_op *op)
 {
+    if (op->kind == IO_OP_SEND_TO) {
+        io_hold_datagram(io, op);
+        return;
+    }
     struct io_uring_sqe *sqe = next_sqe(io->impl);
     switch (op->kind) {
     case IO_OP_ACCEPT:
@@ -345,8 +362,7 @@ static void submit(struct io *io, struct io_op *op)
             return;
         break;
     case IO_OP_SEND_TO:
-        prepare_message(sqe, op, MSG_NOSIGNAL | (op->msg.msg_flags & MSG_DONTWAIT));
-        break;
+        break; /* is held */
     }
     io_uring_sqe_set_data(sqe, op);
 }

@@ -12,6 +12,10 @@
 #include "proxy/dial.h"
 #include "proxy/pick.h"
 
+/* When a peer has sent so many, its socket is asked for runs, which costs a short flow more than it
+ * saves. */
+enum { RUNS_FROM_PACKETS = 16 };
+
 static uint32_t flows_of_all;
 
 static void from_peer(struct io_op *op, int result, struct io_buf *buf, bool more);
@@ -44,8 +48,7 @@ static void drop_queue(struct udp_flow *flow)
         struct io_buf *buf = flow->queue;
         flow->queue = buf->next;
         flow->server->queued_bytes -= buf->len;
-        flow->server->stats.dropped++;
-        counters_add(COUNTER_UDP_DROPPED, 1);
+        udp_count_dropped(flow->server, 1);
         io_buf_release(flow->server->io, buf);
     }
     flow->queued = 0;
@@ -116,11 +119,11 @@ static void touch(struct udp_flow *flow)
     list_push_back(flow->established ? &server->established : &server->fresh, &flow->link);
 }
 
-static void send_to_peer(struct udp_flow *flow, struct io_buf *buf)
+static void send_to_peer(struct udp_flow *flow, struct io_buf *buf, uint32_t segment)
 {
-    flow->client_packets++;
+    flow->client_packets += udp_run_count(buf->len, segment);
     flow->client_bytes += buf->len;
-    udp_send(flow, buf, false);
+    udp_send(flow, buf, segment, false);
 }
 
 /* It ends in so long, if not before. */
@@ -153,8 +156,11 @@ static int64_t due(const struct udp_flow *flow)
 static void start_carrying(struct udp_flow *flow)
 {
     struct io *io = flow->server->io;
-    flow->receive =
-        (struct io_op){.kind = IO_OP_RECV_FROM, .fd = flow->fd, .done = from_peer, .owner = flow};
+    flow->receive = (struct io_op){.kind = IO_OP_RECV_FROM,
+                                   .fd = flow->fd,
+                                   .msg = {.msg_controllen = UDP_CONTROL_ROOM},
+                                   .done = from_peer,
+                                   .owner = flow};
     flow->pins++;
     io_submit(io, &flow->receive);
     flow->last_ms = io_now_ms(io);
@@ -163,7 +169,7 @@ static void start_carrying(struct udp_flow *flow)
         struct io_buf *buf = flow->queue;
         flow->queue = buf->next;
         flow->server->queued_bytes -= buf->len;
-        send_to_peer(flow, buf);
+        send_to_peer(flow, buf, buf->len);
     }
     flow->queued = 0;
 }
@@ -184,7 +190,9 @@ static void look_at_time(struct timer *timer)
 
 static void answer(struct udp_flow *flow, struct io_buf *buf)
 {
-    if (io_datagram_of(&flow->receive, buf).truncated) {
+    struct io_datagram datagram = io_datagram_of(&flow->receive, buf);
+    uint32_t segment = udp_read_segment(&datagram.control, buf->len);
+    if (datagram.truncated) {
         flow->server->stats.truncated++;
         counters_add(COUNTER_UDP_TRUNCATED, 1);
         io_buf_release(flow->server->io, buf);
@@ -193,10 +201,14 @@ static void answer(struct udp_flow *flow, struct io_buf *buf)
     if (!flow->answered)
         peer_succeeded(flow->peer);
     flow->answered = true;
-    flow->peer_packets++;
+    flow->peer_packets += udp_run_count(buf->len, segment);
     flow->peer_bytes += buf->len;
+    if (flow->peer_packets >= RUNS_FROM_PACKETS && !flow->asked_runs && !flow->responses_max) {
+        flow->asked_runs = true;
+        udp_ask_runs(flow->fd);
+    }
     touch(flow);
-    udp_send(flow, buf, true);
+    udp_send(flow, buf, segment, true);
     if (flow->responses_max && flow->peer_packets >= flow->responses_max * flow->client_packets)
         udp_flow_end(flow, L4_ENDED, (struct slice){0});
 }
@@ -225,8 +237,7 @@ static void enqueue(struct udp_flow *flow, struct io_buf *buf)
         copy = io_buf_copy(buf->data, buf->len);
     io_buf_release(server->io, buf);
     if (!copy) {
-        server->stats.dropped++;
-        counters_add(COUNTER_UDP_DROPPED, 1);
+        udp_count_dropped(server, 1);
         return;
     }
     if (flow->queue)
@@ -238,14 +249,14 @@ static void enqueue(struct udp_flow *flow, struct io_buf *buf)
     server->queued_bytes += copy->len;
 }
 
-void udp_flow_take(struct udp_flow *flow, struct io_buf *buf)
+void udp_flow_take(struct udp_flow *flow, struct io_buf *buf, uint32_t segment)
 {
     flow->established |= flow->answered;
     touch(flow);
     if (flow->coro)
         enqueue(flow, buf);
     else
-        send_to_peer(flow, buf);
+        send_to_peer(flow, buf, segment);
 }
 
 /* --- The chain -------------------------------------------------------------------------------- */
@@ -339,6 +350,7 @@ struct udp_flow *udp_flow_begin(struct udp_server *server, const struct udp_key 
     flow->server = server;
     flow->service = server->service;
     flow->fd = -1;
+    flow->sends_runs = server->sends_runs;
     flow->until_ms = DEADLINE_NEVER;
     if (server->config.total_timeout_ms)
         bound(flow, server->config.total_timeout_ms);

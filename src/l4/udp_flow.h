@@ -5,6 +5,7 @@
 #ifndef L4_UDP_FLOW_H
 #define L4_UDP_FLOW_H
 
+#include "base/counters.h"
 #include "l4/conn.h"
 #include "l4/tcp_proxy.h"
 #include "l4/udp_server.h"
@@ -27,6 +28,8 @@ struct udp_flow {
     bool ended;
     bool answered;    /* the peer has said something */
     bool established; /* and the client something behind that */
+    bool sends_runs;  /* of net/udp.h: the kernel can, and has refused none */
+    bool asked_runs;  /* its peer's socket gives them; never where responses_max counts answers */
 
     /* Layers; NULL if the flow needs none. */
     struct l4_conn *conn;
@@ -38,6 +41,7 @@ struct udp_flow {
     /* The peer. */
     int fd; /* -1: none yet */
     struct io_op receive;
+    struct udp_send *sends[2]; /* the last one to the peer and to the client, while on its way */
     struct upstream *upstream; /* the service's */
     struct peer *peer;         /* retained by its books */
     struct address to;
@@ -66,8 +70,9 @@ struct udp_flow *udp_flow_begin(struct udp_server *server, const struct udp_key 
 /* How many there are in this worker, those included that are ending: each has a descriptor. */
 uint32_t udp_flows_of_all(void);
 
-/* A datagram of the client; the buffer is the flow's from now on. */
-void udp_flow_take(struct udp_flow *flow, struct io_buf *buf);
+/* A datagram of the client, or a run of them, unless the flow has a coroutine; the buffer is the
+ * flow's from now on. */
+void udp_flow_take(struct udp_flow *flow, struct io_buf *buf, uint32_t segment);
 
 /* Ends it; `why` may be empty. It is in no list or table any more when this returns. */
 void udp_flow_end(struct udp_flow *flow, enum l4_reason reason, struct slice why);
@@ -76,10 +81,21 @@ void udp_flow_end(struct udp_flow *flow, enum l4_reason reason, struct slice why
 struct response *udp_flow_splice(struct udp_flow *flow, struct upstream *upstream,
                                  struct request *request, const struct l4_splice *options);
 
-/* udp_send.c: sends the buffer, which it releases, to the flow's peer or client. What the socket
- * does not take is dropped and counted. */
-void udp_send(struct udp_flow *flow, struct io_buf *buf, bool to_client);
+/* udp_send.c: sends the buffer, a datagram or a run of them, which it releases, to the flow's peer
+ * or client, with others of this turn as a run where the kernel has those. What the socket does not
+ * take is dropped and counted. */
+void udp_send(struct udp_flow *flow, struct io_buf *buf, uint32_t segment, bool to_client);
 void udp_sends_free(struct udp_server *server);
+
+/* Takes the first datagram out of a run of several, as a copy. NULL when memory is exhausted: it is
+ * dropped and counted. */
+struct io_buf *udp_take_first(struct udp_server *server, struct io_buf *run, uint32_t segment);
+
+static inline void udp_count_dropped(struct udp_server *server, uint32_t count)
+{
+    server->stats.dropped += count;
+    counters_add(COUNTER_UDP_DROPPED, count);
+}
 
 /* What the network or the kernel said of the peer: counts against it, ends the flow. */
 void udp_flow_peer_failed(struct udp_flow *flow, int error);

@@ -31,6 +31,7 @@ void udp_server_init(struct udp_server *server, struct io *io, int fd)
     if (getsockname(fd, &address.any, &address.len) == 0)
         udp_end_from_address(&server->local, &address);
     server->any = udp_end_any(&server->local);
+    server->sends_runs = udp_sends_runs(fd);
 }
 
 static const char *name_of(const struct udp_server *server, char text[ADDRESS_TEXT_MAX])
@@ -43,12 +44,12 @@ static const char *name_of(const struct udp_server *server, char text[ADDRESS_TE
 
 static void receive(struct udp_server *server)
 {
-    server->receive = (struct io_op){
-        .kind = IO_OP_RECV_FROM,
-        .fd = server->fd,
-        .msg = {.msg_namelen = UDP_NAME_ROOM, .msg_controllen = server->any ? UDP_CONTROL_ROOM : 0},
-        .done = received,
-        .owner = server};
+    server->receive =
+        (struct io_op){.kind = IO_OP_RECV_FROM,
+                       .fd = server->fd,
+                       .msg = {.msg_namelen = UDP_NAME_ROOM, .msg_controllen = UDP_CONTROL_ROOM},
+                       .done = received,
+                       .owner = server};
     io_submit(server->io, &server->receive);
 }
 
@@ -71,6 +72,7 @@ static void begin(struct udp_server *server)
         log_error("udp:%s: cannot learn which address clients send to: %s; answers may leave from "
                   "another",
                   name_of(server, name), strerror(-result));
+    udp_ask_runs(server->fd);
     receive(server);
 }
 
@@ -184,23 +186,49 @@ static struct udp_flow *flow_for(struct udp_server *server, const struct udp_key
     return flow;
 }
 
+/* Is there a flow that takes runs? One that has yet to begin, or whose layers have yet to decide,
+ * takes one datagram after the other, since each counts for the bounds. */
+static bool carries(const struct udp_server *server, const struct udp_key *key)
+{
+    uint64_t hash = udp_table_hash(&server->table, key);
+    const struct udp_flow *flow = (struct udp_flow *)udp_table_find(&server->table, key, hash);
+    return flow && !flow->coro;
+}
+
+static void pass(struct udp_server *server, const struct udp_key *key, struct io_buf *buf,
+                 uint32_t segment)
+{
+    struct udp_flow *flow = flow_for(server, key);
+    if (flow)
+        udp_flow_take(flow, buf, segment);
+    else
+        io_buf_release(server->io, buf);
+}
+
 static void take(struct udp_server *server, struct io_op *op, struct io_buf *buf)
 {
     struct io_datagram datagram = io_datagram_of(op, buf);
     struct udp_key key;
-    server->stats.received++;
-    counters_add(COUNTER_UDP_DATAGRAMS, 1);
+    uint32_t segment = udp_read_segment(&datagram.control, buf->len);
+    uint32_t count = udp_run_count(buf->len, segment);
+    server->stats.received += count;
+    counters_add(COUNTER_UDP_DATAGRAMS, count);
     if (datagram.truncated) {
         server->stats.truncated++;
         counters_add(COUNTER_UDP_TRUNCATED, 1);
         io_buf_release(server->io, buf);
         return;
     }
-    struct udp_flow *flow = read_key(server, &datagram, &key) ? flow_for(server, &key) : NULL;
-    if (flow)
-        udp_flow_take(flow, buf);
-    else
+    if (!read_key(server, &datagram, &key)) {
         io_buf_release(server->io, buf);
+        return;
+    }
+    while (buf->len > segment && !carries(server, &key)) {
+        struct io_buf *first = udp_take_first(server, buf, segment);
+        if (first)
+            pass(server, &key, first, segment);
+    }
+    pass(server, &key, buf, segment);
 }
 
 static void close_socket(struct udp_server *server)

@@ -40,6 +40,7 @@ struct udp_server {
     int fd; /* -1: closed */
     struct udp_end local;
     bool any;                      /* bound to all addresses: each datagram's own is asked for */
+    bool sends_runs;               /* the kernel takes several datagrams as one (net/udp.h) */
     struct io_op receive;          /* multishot */
     struct service *service;       /* of the present generation; retained */
     struct listener_config config; /* of the present generation */

@@ -1,12 +1,14 @@
 #include "net/udp.h"
 
 #include <errno.h>
+#include <linux/udp.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <unistd.h>
 
 _Static_assert(sizeof(struct udp_end) <= UDP_NAME_ROOM, "an end fits");
-_Static_assert(CMSG_SPACE(sizeof(struct in6_pktinfo)) <= UDP_CONTROL_ROOM, "a destination fits");
+_Static_assert(CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(int)) <= UDP_CONTROL_ROOM,
+               "a destination and a segment size fit");
 
 bool udp_end_read(struct udp_end *end, const struct sockaddr *address, socklen_t len)
 {
@@ -96,6 +98,42 @@ size_t udp_write_source(const struct udp_end *local, void *control)
     *c = (struct cmsghdr){CMSG_LEN(sizeof(info)), IPPROTO_IP, IP_PKTINFO};
     memcpy(CMSG_DATA(c), &info, sizeof(info));
     return CMSG_SPACE(sizeof(info));
+}
+
+bool udp_sends_runs(int fd)
+{
+    int segment;
+    socklen_t len = sizeof(segment);
+    return getsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &segment, &len) == 0;
+}
+
+void udp_ask_runs(int fd)
+{
+    int on = 1;
+    setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof(on));
+}
+
+uint32_t udp_read_segment(struct msghdr *control, uint32_t bytes)
+{
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(control); c; c = CMSG_NXTHDR(control, c)) {
+        int segment;
+        if (c->cmsg_level != IPPROTO_UDP || c->cmsg_type != UDP_GRO)
+            continue;
+        memcpy(&segment, CMSG_DATA(c), sizeof(segment));
+        if (segment > 0 && (uint32_t)segment < bytes)
+            return (uint32_t)segment;
+    }
+    return bytes;
+}
+
+size_t udp_write_segment(uint32_t segment, void *control)
+{
+    uint16_t size = (uint16_t)segment;
+    struct msghdr msg = {.msg_control = control, .msg_controllen = CMSG_SPACE(sizeof(size))};
+    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+    *c = (struct cmsghdr){CMSG_LEN(sizeof(size)), IPPROTO_UDP, UDP_SEGMENT};
+    memcpy(CMSG_DATA(c), &size, sizeof(size));
+    return CMSG_SPACE(sizeof(size));
 }
 
 int udp_connect(const struct address *to)

@@ -22,7 +22,9 @@ struct udp_end {
 
 enum {
     UDP_NAME_ROOM = 32,    /* for a struct udp_end, as IO_OP_RECV_FROM wants it */
-    UDP_CONTROL_ROOM = 64, /* for the address that a datagram was sent to */
+    UDP_CONTROL_ROOM = 64, /* for the address that a datagram was sent to, and for a segment size */
+    UDP_RUN_BYTES_MAX = 65507, /* that one system call sends, of either family */
+    UDP_RUN_MAX = 64,          /* datagrams that it sends (UDP_MAX_SEGMENTS of older kernels) */
 };
 
 /* A sender's address as the kernel gives it. False if it is of no internet. */
@@ -43,9 +45,30 @@ int udp_ask_destination(int fd, const struct udp_end *bound);
 /* Puts that address into *local, whose port stays; false if nothing was told. */
 bool udp_read_destination(struct msghdr *control, struct udp_end *local);
 
-/* The control message that lets a datagram leave from that address. Returns its bytes, at most
- * UDP_CONTROL_ROOM. */
+/* The control message that lets a datagram leave from that address. Returns its bytes; it and a
+ * segment size fit into UDP_CONTROL_ROOM. */
 size_t udp_write_source(const struct udp_end *local, void *control);
+
+/* Runs: datagrams of one flow and of equal size, of which the last may be shorter, that the kernel
+ * takes and gives as one (UDP_SEGMENT, UDP_GRO). The size of each is their segment size. */
+
+/* Does the kernel take runs on such sockets? */
+bool udp_sends_runs(int fd);
+
+/* Has it give what has come as runs, if it can. The buffers must have room for 65,535 bytes. */
+void udp_ask_runs(int fd);
+
+/* The segment size of what was received: all of it, if it was one datagram. */
+uint32_t udp_read_segment(struct msghdr *control, uint32_t bytes);
+
+/* How many datagrams they are. */
+static inline uint32_t udp_run_count(uint32_t bytes, uint32_t segment)
+{
+    return bytes > segment ? (bytes + segment - 1) / segment : 1;
+}
+
+/* The control message that has a message sent as a run. Returns its bytes. */
+size_t udp_write_segment(uint32_t segment, void *control);
 
 /* A non-blocking socket that sends to that address and receives from nobody else. Returns it, or a
  * negative errno. */
