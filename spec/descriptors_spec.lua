@@ -1,6 +1,8 @@
 --- More connections than the program may have: they wait, nobody else suffers.
 local t = require "spec.support"
 local h2 = require "spec.support.h2"
+local h2_origin = require "spec.support.h2_origin"
+local thrift = require "spec.support.thrift"
 
 local program = t.program
 
@@ -113,36 +115,106 @@ t.on_both_backends("connections", function(backend)
       assert.is_true(client:silent(1.5)) -- longer than an idle one is spared
    end)
 
-   t.it("to origins take the descriptors of idle ones to others", function()
-      local first, second = t.socket.listen(), t.socket.listen()
-      local running = program.start { io = backend, prefix = { "prlimit", "--nofile=40:1000" }, site = [[
-         local ml = require "monolake"
-         ml.listen { address = "127.0.0.1:0", chain = ml.router {
-            ["/first"] = ml.proxy { "${first}", name = "first" },
-            ["/second"] = ml.proxy { "${second}", name = "second" },
-            ["/shed"] = function() return ml.text(tostring(ml.stats().idle_connections_shed.peer)) end,
-         } }
-      ]], values = { first = first.address, second = second.address } }
-      local function respond(_, connection)
-         connection:respond(200, "hello")
+   local SHED_SITE = [[
+      local ml = require "monolake"
+      local first = ml.proxy(ml.upstream { "${first}", name = "first", protocol = "${protocol}",
+         ${one_at_a_time} })
+      ml.listen { address = "127.0.0.1:0", chain = ml.router {
+         ["/first"] = first,
+         ["/second"] = ml.proxy { "${second}", name = "second" },
+         ["/shed"] = function() return ml.text(tostring(ml.stats().idle_connections_shed.peer)) end,
+      } }
+      ml.listen { address = "127.0.0.1:0", ${kind} = first }
+   ]]
+
+   local function ask(running)
+      return running:connect():send_head "GET /first HTTP/1.1\nHost: a"
+   end
+
+   local function got_answer(client)
+      assert.equal("hello", client:read_response().body)
+   end
+
+   --- A request by way of the program, its answer by a connection that comes to the origin, and the
+   --- receipt of that.
+   local exchanges = {
+      h1 = { ask, function(origin)
+         local connection = origin:accept()
+         connection:read_request()
+         return connection:respond(200, "hello")
+      end, got_answer },
+      h2 = { ask, function(origin)
+         local connection = h2_origin.accept(origin)
+         return connection:respond(connection:read_request(), 200, "hello").socket
+      end, got_answer },
+      thrift = { function(running)
+         return running:connect({ address = running.addresses[2] }):send(thrift.message { seqid = 1 })
+      end, function(origin)
+         local connection = origin:accept()
+         local seqid = thrift.read(connection).seqid
+         return connection:send(thrift.message { type = thrift.REPLY, seqid = seqid })
+      end, function(client)
+         assert.equal(1, thrift.read(client).seqid)
+      end },
+   }
+
+   --- So many idle connections to the origin.
+   local function make_idle(exchange, running, origin, count)
+      local request, respond, receive = unpack(exchange)
+      local clients, idle = {}, {}
+      for i = 1, count do
+         clients[i] = request(running)
       end
-      t.serve_requests(first, respond)
-      t.serve_requests(second, respond)
-      local worker = running:workers()[1]
-      local client = running:connect()
-      assert.equal("hello", client:exchange("GET /first HTTP/1.1\nHost: a").body)
-      t.process.run { "prlimit", "--pid", tostring(worker), "--nofile=24:1000" }
-      local crowd = {}
-      for i = 1, 30 do -- as long as they say half of what they want, they are not idle
-         crowd[i] = running:connect():send "GET / HTTP/1.1\r\n"
+      for i = 1, count do
+         idle[i] = respond(origin)
       end
-      running:await_log "cannot accept on [^\n]*Too many open files; trying again [^\n]*ulimit"
-      assert.equal("hello", client:exchange("GET /second HTTP/1.1\nHost: a").body)
-      assert.equal("1", client:exchange("GET /shed HTTP/1.1\nHost: a").body)
-      for _, one in ipairs(crowd) do
-         one:close()
+      for i = 1, count do
+         receive(clients[i])
       end
-   end)
+      return idle, clients
+   end
+
+   --- Behind what was on its way.
+   local function assert_reset(connection)
+      local ok, why
+      repeat
+         connection.buffer = ""
+         ok, why = connection:try_fill()
+      until not ok
+      assert.equal("reset", why)
+   end
+
+   for protocol, exchange in pairs(exchanges) do
+      t.it("to origins take the descriptors of idle ones to others, of " .. protocol, function()
+         local first, second = t.socket.listen(), t.socket.listen()
+         local running = program.start { io = backend, prefix = { "prlimit", "--nofile=40:1000" },
+            listeners = 2, site = SHED_SITE, values = { first = first.address, second = second.address,
+               protocol = protocol, one_at_a_time = protocol == "h2" and "streams_max = 1" or "",
+               kind = protocol == "thrift" and "thrift" or "chain" } }
+         t.serve_requests(second, function(_, connection)
+            connection:respond(200, "hello")
+         end)
+         local client, crowd = running:connect(), {}
+         local function shed()
+            return client:exchange("GET /shed HTTP/1.1\nHost: a").body
+         end
+         local idle, clients = make_idle(exchange, running, first, 4) -- whoever is queued may take one, too
+         t.process.run { "prlimit", "--pid", tostring(running:workers()[1]), "--nofile=30:1000" }
+         repeat -- as long as they say half of what they want, they are not idle
+            crowd[#crowd + 1] = running:connect():send "GET / HTTP/1.1\r\n"
+            assert.equal("0", shed())
+         until running:log():find "cannot accept on [^\n]*Too many open files; trying again [^\n]*ulimit"
+         assert.equal("hello", client:exchange("GET /second HTTP/1.1\nHost: a").body)
+         assert.equal("4", shed())
+         for i = 1, 4 do
+            assert_reset(idle[i])
+            clients[i]:close()
+         end
+         for _, one in ipairs(crowd) do
+            one:close()
+         end
+      end)
+   end
 
    t.it("to origins for which no descriptor is left blame no origin", function()
       local origin = t.socket.listen()

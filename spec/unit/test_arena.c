@@ -67,20 +67,19 @@ static void impossible_sizes_fail(void **state)
     assert_non_null(arena_alloc(&arena, 1)); /* goes on */
 }
 
-static void reset_reuses_the_standard_chunk(void **state)
+static void is_empty_and_of_use_again_behind_its_end(void **state)
 {
     (void)state;
-    void *first = arena_alloc(&arena, 100);
-    arena_reset(&arena);
+    arena_alloc(&arena, 100);
+    arena_fini(&arena);
     assert_int_equal(arena.used_bytes, 0);
-    assert_ptr_equal(arena_alloc(&arena, 100), first);
-    arena_alloc(&arena, 100000); /* only a chunk of its own */
+    arena_alloc(&arena, 100000); /* a chunk of its own */
     for (unsigned i = 0; i < 100; i++)
         arena_alloc(&arena, 1000);
-    arena_reset(&arena);
+    arena_fini(&arena);
     assert_non_null(arena_alloc(&arena, 100));
-    arena_reset(&arena);
-    arena_reset(&arena);
+    arena_fini(&arena);
+    arena_fini(&arena);
 }
 
 static char order[8];
@@ -105,14 +104,14 @@ static size_t bytes_in_a_chunk(void)
     return (size_t)(last + 16 - first);
 }
 
-static void a_frugal_one_grows_in_small_chunks_until_reset(void **state)
+static void a_frugal_one_grows_in_small_chunks_until_its_end(void **state)
 {
     (void)state;
     arena_be_frugal(&arena);
     size_t small = bytes_in_a_chunk();
     assert_true(small > 800 && small <= 1024);
     assert_non_null(arena_alloc(&arena, 10000));
-    arena_reset(&arena);
+    arena_fini(&arena);
     assert_true(bytes_in_a_chunk() > 3 * small);
 }
 
@@ -123,9 +122,9 @@ static void clean_ups_run_in_reverse_order_once(void **state)
     assert_int_equal(arena_defer(&arena, note_defer, "a"), 0);
     assert_int_equal(arena_defer(&arena, defer_another, NULL), 0);
     assert_int_equal(arena_defer(&arena, note_defer, "b"), 0);
-    arena_reset(&arena);
+    arena_fini(&arena);
     assert_string_equal(order, "bza");
-    arena_reset(&arena);
+    arena_fini(&arena);
     assert_string_equal(order, "bza");
     arena_defer(&arena, note_defer, "c");
     arena_fini(&arena);
@@ -240,8 +239,8 @@ int main(void)
         TEST(memory_is_aligned_and_disjoint),
         TEST(large_blocks_have_chunks_of_their_own),
         TEST(impossible_sizes_fail),
-        TEST(reset_reuses_the_standard_chunk),
-        TEST(a_frugal_one_grows_in_small_chunks_until_reset),
+        TEST(is_empty_and_of_use_again_behind_its_end),
+        TEST(a_frugal_one_grows_in_small_chunks_until_its_end),
         TEST(clean_ups_run_in_reverse_order_once),
         TEST(copies_end_in_a_nul),
         cmocka_unit_test(slices_compare_and_trim),

@@ -73,6 +73,25 @@ static void test_growing_and_shrinking(void **state)
     blocks_give(bytes);
 }
 
+static void test_unused_ones_are_freed(void **state)
+{
+    (void)state;
+    enum { COUNT = 10 };
+    static const size_t sizes[] = {100, 4096, 17000};
+    void *blocks[COUNT];
+    for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        for (unsigned j = 0; j < COUNT; j++)
+            blocks[j] = blocks_take(sizes[i]);
+        for (unsigned j = 0; j < COUNT; j++)
+            blocks_give(blocks[j]);
+        blocks_trim();
+        while (blocks_trim())
+            ;
+        blocks_give(blocks_take(sizes[i]));
+        assert_false(blocks_trim()); /* it was in use */
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -80,6 +99,7 @@ int main(void)
         cmocka_unit_test(test_more_than_is_kept),
         cmocka_unit_test(test_records),
         cmocka_unit_test(test_growing_and_shrinking),
+        cmocka_unit_test(test_unused_ones_are_freed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -259,6 +260,36 @@ static void many_wait_at_once(void **state)
     assert_true(coro_stacks_cached() > 0 && coro_stacks_cached() <= MANY);
 }
 
+/* Has the page at the top of a stack that is kept any memory? */
+static bool top_is_in_memory(uintptr_t at)
+{
+    unsigned char in_memory = 0;
+    assert_int_equal(mincore((void *)(at & ~(uintptr_t)4095), 4096, &in_memory), 0);
+    return in_memory & 1;
+}
+
+static void stacks_that_lie_unused_hold_no_memory(void **state)
+{
+    (void)state;
+    enum { MANY = 50 };
+    uintptr_t at[MANY], again = 0;
+    for (unsigned i = 0; i < MANY; i++)
+        coro_start(stack_address, &at[i]);
+    coro_run_ready();
+    coro_trim();
+    assert_false(top_is_in_memory(at[0]));
+    assert_true(top_is_in_memory(at[MANY - 1])); /* the next one to be used */
+    for (unsigned i = 0; i < 10; i++)
+        coro_trim();
+    assert_int_equal(coro_stacks_cached(), MANY);
+    for (unsigned i = 0; i < MANY; i++)
+        assert_false(top_is_in_memory(at[i]));
+    coro_start(stack_address, &again);
+    coro_run_ready();
+    assert_int_equal(again, at[MANY - 1]);
+    assert_true(top_is_in_memory(again));
+}
+
 /* Floating point and callee-saved registers live across a switch. */
 static void compute(void *arg)
 {
@@ -422,6 +453,7 @@ int main(void)
         TEST(work_for_the_main_stack_runs_there_at_once),
         TEST(stacks_are_reused),
         TEST(many_wait_at_once),
+        TEST(stacks_that_lie_unused_hold_no_memory),
         TEST(registers_survive_a_switch),
         TEST(a_stack_has_a_guard_below_it),
         ON_BOTH(sleeps),

@@ -1,10 +1,11 @@
 #include "base/arena.h"
 
+#include "base/blocks.h"
+
 #include <errno.h>
 #include <stdalign.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 /* One standard chunk holds a usual request (head, rewritten fields, response head). */
 enum { CHUNK_BYTES = 4096, FRUGAL_BYTES = 1024, CHUNK_ALIGN = 16 };
@@ -21,17 +22,13 @@ struct arena_defer {
     void *arg;
 };
 
-static size_t standard_size(void)
-{
-    return CHUNK_BYTES - sizeof(struct arena_chunk);
-}
-
 static bool add_chunk(struct arena *arena, size_t size)
 {
-    size_t size_min = arena->frugal ? FRUGAL_BYTES - sizeof(struct arena_chunk) : standard_size();
+    size_t size_min =
+        (arena->frugal ? FRUGAL_BYTES : CHUNK_BYTES) - sizeof(struct arena_chunk);
     if (size < size_min)
         size = size_min;
-    struct arena_chunk *chunk = malloc(sizeof(*chunk) + size);
+    struct arena_chunk *chunk = blocks_take(sizeof(*chunk) + size);
     if (!chunk)
         return false;
     chunk->size = size;
@@ -61,32 +58,12 @@ void arena_be_frugal(struct arena *arena)
     arena->frugal = true;
 }
 
-void arena_reset(struct arena *arena)
-{
-    arena_run_defers(arena);
-    struct arena_chunk *keep = NULL;
-    for (struct arena_chunk *chunk = arena->chunks, *next; chunk; chunk = next) {
-        next = chunk->next;
-        if (!keep && chunk->size == standard_size())
-            keep = chunk;
-        else
-            free(chunk);
-    }
-    arena_init(arena);
-    if (keep) {
-        keep->next = NULL;
-        arena->chunks = keep;
-        arena->cursor = keep->data;
-        arena->end = keep->data + keep->size;
-    }
-}
-
 void arena_fini(struct arena *arena)
 {
     arena_run_defers(arena);
     for (struct arena_chunk *chunk = arena->chunks, *next; chunk; chunk = next) {
         next = chunk->next;
-        free(chunk);
+        blocks_give(chunk);
     }
     arena_init(arena);
 }

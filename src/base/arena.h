@@ -1,6 +1,6 @@
 /*
  * Arena: memory that lives as long as one request (or one configuration) and is freed at once,
- * with a list of clean-ups that run in reverse order when it is reset. Never suspends.
+ * with a list of clean-ups that run in reverse order then. Never suspends.
  */
 #ifndef BASE_ARENA_H
 #define BASE_ARENA_H
@@ -26,16 +26,13 @@ struct arena {
 /* Makes an empty arena; allocates nothing. */
 void arena_init(struct arena *arena);
 
-/* Until the next reset it grows in small chunks: for what lives long and needs little. */
+/* Until its end it grows in small chunks: for what lives long and needs little. */
 void arena_be_frugal(struct arena *arena);
 
 /* Runs the deferred clean-ups now, newest first. */
 void arena_run_defers(struct arena *arena);
 
-/* Runs the deferred clean-ups, frees everything but one standard chunk kept for reuse. */
-void arena_reset(struct arena *arena);
-
-/* Runs the deferred clean-ups and frees everything. */
+/* Runs the deferred clean-ups and frees everything: it is as empty as after arena_init. */
 void arena_fini(struct arena *arena);
 
 /* `size` bytes aligned for any type, or NULL when memory is exhausted. Not zeroed. */
@@ -53,7 +50,7 @@ struct slice arena_printf(struct arena *arena, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 struct slice arena_vprintf(struct arena *arena, const char *format, va_list args);
 
-/* Has `fn(arg)` called at reset or fini. Returns 0, or -ENOMEM (then nothing is registered). */
+/* Has `fn(arg)` called by arena_fini. Returns 0, or -ENOMEM (then nothing is registered). */
 int arena_defer(struct arena *arena, void (*fn)(void *arg), void *arg);
 
 #endif

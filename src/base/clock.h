@@ -20,4 +20,12 @@ static inline int64_t clock_now_ms(void)
     return clock_now_us() / 1000;
 }
 
+/* What this process has computed since its start. */
+static inline int64_t clock_cpu_us(void)
+{
+    struct timespec used;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    return (int64_t)used.tv_sec * 1000000 + used.tv_nsec / 1000;
+}
+
 #endif

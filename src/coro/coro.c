@@ -200,6 +200,11 @@ size_t coro_count(void)
     return sched.count;
 }
 
+void coro_trim(void)
+{
+    stack_dry_cached();
+}
+
 size_t coro_stacks_cached(void)
 {
     return stack_cached();

@@ -57,6 +57,10 @@ void coro_on_main(void (*fn)(void *arg), void *arg);
 size_t coro_count(void);
 size_t coro_stacks_cached(void);
 
+/* Gives the memory back of half of these, but of a bounded number, those that were used last
+ * excepted. */
+void coro_trim(void);
+
 /* Frees the cached stacks; for leak checks at exit. */
 void coro_fini(void);
 

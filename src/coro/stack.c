@@ -20,10 +20,15 @@
 #define STACK_BYTES (64 * 1024)
 #endif
 
-enum { GUARD_BYTES = 4096, CACHED_MAX = 1024 };
+enum {
+    GUARD_BYTES = 4096,
+    CACHED_MAX = 1024,
+    DRIED_MAX = 64, /* at once: each takes a system call */
+};
 
 static struct stack cached[CACHED_MAX];
 static size_t cached_count;
+static size_t dry_count; /* the first of them, which hold no memory */
 static bool no_light_guard; /* the kernel has no MADV_GUARD_INSTALL */
 
 static int guard(char *mapping)
@@ -40,6 +45,8 @@ int stack_get(struct stack *stack)
 {
     if (cached_count) {
         *stack = cached[--cached_count];
+        if (cached_count < dry_count)
+            dry_count = cached_count;
         return 0;
     }
     char *mapping = mmap(NULL, GUARD_BYTES + STACK_BYTES, PROT_READ | PROT_WRITE,
@@ -67,6 +74,13 @@ void stack_put(struct stack *stack)
         unmap(stack);
 }
 
+void stack_dry_cached(void)
+{
+    size_t count = (cached_count - dry_count + 1) / 2;
+    for (size_t i = 0; i < count && i < DRIED_MAX; i++, dry_count++)
+        madvise(cached[dry_count].base, cached[dry_count].bytes, MADV_DONTNEED);
+}
+
 size_t stack_cached(void)
 {
     return cached_count;
@@ -76,4 +90,5 @@ void stack_drop_cached(void)
 {
     while (cached_count)
         unmap(&cached[--cached_count]);
+    dry_count = 0;
 }

@@ -8,13 +8,12 @@
 #include <string.h>
 
 /* Slabs are never freed: a stale handle may read the generation of any exchange that ever was. */
-enum { SLAB_EXCHANGES = 64, WARM_ARENAS = 512 };
+enum { SLAB_EXCHANGES = 64 };
 
 static struct list idle = {&idle, &idle};
 static struct list active = {&active, &active};
 static uint32_t active_count;
 static uint32_t tunnel_count; /* of those */
-static uint32_t idle_count;
 static uint64_t next_id = 1;
 
 static bool add_slab(void)
@@ -26,7 +25,6 @@ static bool add_slab(void)
         slab[i].request.generation = 1;
         arena_init(&slab[i].arena);
         list_push_back(&idle, &slab[i].link);
-        idle_count++;
     }
     return true;
 }
@@ -37,7 +35,6 @@ struct exchange *exchange_begin(struct io *io)
         return NULL;
     struct exchange *exchange = container_of(idle.next, struct exchange, link);
     list_remove(&exchange->link);
-    idle_count--;
     list_push_back(&active, &exchange->link);
     active_count++;
     counters_add(COUNTER_REQUESTS_ACTIVE, 1);
@@ -80,10 +77,7 @@ void exchange_end(struct exchange *exchange)
     arena_run_defers(&exchange->arena); /* they may still use the request, and suspend */
     body_release(&exchange->request.body);
     exchange->request.generation++;
-    if (idle_count < WARM_ARENAS)
-        arena_reset(&exchange->arena);
-    else
-        arena_fini(&exchange->arena);
+    arena_fini(&exchange->arena);
     if (exchange->service)
         exchange->service->release(exchange->service);
     exchange->service = NULL;
@@ -92,7 +86,6 @@ void exchange_end(struct exchange *exchange)
     tunnel_count -= exchange->became_tunnel;
     counters_add(COUNTER_REQUESTS_ACTIVE, -1);
     list_push_front(&idle, &exchange->link);
-    idle_count++;
 }
 
 void exchange_reclaim_body(struct exchange *exchange)

@@ -107,14 +107,14 @@ void h2_client_drain(struct h2_client *client)
         h2_transport_terminate(&client->transport, NGHTTP2_NO_ERROR);
 }
 
-void h2_client_close(struct h2_client *client)
+void h2_client_close(struct h2_client *client, bool reset)
 {
     assert(!client->stream_count);
     timer_stop(&client->ping);
     timer_stop(&client->idle);
     list_remove(&client->link);
     if (!client->transport.closing)
-        h2_transport_close(&client->transport, false);
+        h2_transport_close(&client->transport, reset);
 }
 
 /* --- Opening ---------------------------------------------------------------------------------- */

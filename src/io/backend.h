@@ -52,8 +52,7 @@ struct pipepool {
 
 void pipepool_init(struct pipepool *pool, uint32_t pipe_bytes);
 
-/* Closes what has lain unused since the last call. Returns true if it is worth calling again later.
- */
+/* Closes what has lain unused since the last call. Returns true if there was any. */
 bool pipepool_trim(struct pipepool *pool);
 
 /* Closes every pipe; none may be in use. */
@@ -68,7 +67,6 @@ struct io {
     struct bufpool pool;
     struct pipepool pipes;
     struct bufpool datagrams;     /* larger ones: each takes any datagram whole */
-    struct timer trim;            /* armed while the pools may have blocks to spare */
     struct timer memory_retry;    /* armed while receives wait for memory */
     struct list deferred;         /* operations whose end is reported in the next turn */
     struct list parked;           /* receives that wait for a buffer */
@@ -77,9 +75,6 @@ struct io {
     uint64_t in_flight;           /* operations */
     struct io_stats stats;
 };
-
-/* Has the pools trimmed once a second, for as long as there is something to trim. */
-void io_trim_later(struct io *io);
 
 /* Reads the clock; once a turn, after waiting. */
 void io_tick(struct io *io);

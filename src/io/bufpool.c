@@ -1,7 +1,6 @@
 #include "io/bufpool.h"
 
 #include <assert.h>
-#include <malloc.h>
 #include <stdlib.h>
 
 /* A block that nobody owns is poisoned, so that reading one after its release is found by ASan. */
@@ -18,6 +17,8 @@
 #define ASAN_POISON_MEMORY_REGION(memory, size)   ((void)(memory), (void)(size))
 #define ASAN_UNPOISON_MEMORY_REGION(memory, size) ((void)(memory), (void)(size))
 #endif
+
+enum { DROPPED_MAX = 256 }; /* by one trim, which is to take less than a millisecond */
 
 static struct io_buf *add_block(struct bufpool *pool);
 static struct io_buf *pop(struct bufpool *pool);
@@ -61,15 +62,15 @@ void bufpool_put(struct bufpool *pool, struct io_buf *buf)
 
 bool bufpool_trim(struct bufpool *pool)
 {
-    uint64_t drop = pool->free_floor > BUFPOOL_KEEP ? (pool->free_floor - BUFPOOL_KEEP + 1) / 2 : 0;
+    uint64_t drop = (pool->free_floor + 1) / 2;
+    if (drop > DROPPED_MAX)
+        drop = DROPPED_MAX;
     for (uint64_t i = 0; i < drop; i++) {
         free(pop(pool));
         pool->count--;
     }
-    if (drop)
-        malloc_trim(0);
     pool->free_floor = pool->free_count;
-    return pool->free_count > BUFPOOL_KEEP;
+    return drop > 0;
 }
 
 static struct io_buf *pop(struct bufpool *pool)

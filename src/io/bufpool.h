@@ -10,8 +10,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { BUFPOOL_KEEP = 64 }; /* free blocks that trimming leaves */
-
 struct bufpool {
     struct io_buf *free;   /* owned; newest first */
     uint64_t free_count;   /* blocks in that list */
@@ -39,8 +37,7 @@ static inline uint64_t bufpool_room(const struct bufpool *pool)
     return pool->free_count + (pool->lacking ? 0 : pool->count_max - pool->count);
 }
 
-/* Frees half of what has lain unused since the last call, but for BUFPOOL_KEEP blocks. Returns true
- * if it is worth calling again later. */
+/* Frees half of what has lain unused since the last call. Returns true if there was any. */
 bool bufpool_trim(struct bufpool *pool);
 
 #endif

@@ -13,7 +13,6 @@
 enum {
     BUFFER_BYTES = 32 * 1024,
     DATAGRAM_BYTES = 65536 + sizeof(struct datagram_head) + IO_DATAGRAM_ROOM,
-    TRIM_EVERY_MS = 1000,
     SCARCE_PART = 4,
     MEMORY_RETRY_MS = 20,
 };
@@ -23,7 +22,6 @@ enum {
 static int choose_backend(struct io *io, const struct io_options *options);
 static int64_t wait_bound_ms(const struct io *io, int wait_ms);
 static void report_deferred(struct io *io);
-static void trim_pools(struct timer *timer);
 static void retry_memory(struct timer *timer);
 
 int io_create(struct io **io, const struct io_options *options)
@@ -33,7 +31,6 @@ int io_create(struct io **io, const struct io_options *options)
         return -ENOMEM;
     created->now_ms = clock_now_ms();
     timer_wheel_init(&created->timers, created->now_ms);
-    timer_init(&created->trim, trim_pools, created);
     timer_init(&created->memory_retry, retry_memory, created);
     list_init(&created->deferred);
     list_init(&created->parked);
@@ -58,7 +55,6 @@ void io_destroy(struct io *io)
 {
     assert(io->in_flight == 0);
     io->backend->destroy(io);
-    timer_stop(&io->trim);
     timer_stop(&io->memory_retry);
     pipepool_fini(&io->pipes);
     bufpool_fini(&io->pool);
@@ -199,8 +195,6 @@ void io_buf_release(struct io *io, struct io_buf *buf)
     uint64_t *held = buf->datagram ? &io->stats.datagrams_held : &io->stats.buffers_held;
     (*held)--;
     bufpool_put(pool, buf);
-    if (pool->free_count > BUFPOOL_KEEP)
-        io_trim_later(io);
 }
 
 int64_t io_now_ms(const struct io *io)
@@ -220,10 +214,11 @@ struct io_stats io_stats(const struct io *io)
     return stats;
 }
 
-void io_trim_later(struct io *io)
+bool io_trim(struct io *io)
 {
-    if (!timer_armed(&io->trim))
-        timer_start(&io->timers, &io->trim, io->now_ms + TRIM_EVERY_MS);
+    bool buffers = bufpool_trim(&io->pool);
+    bool datagrams = bufpool_trim(&io->datagrams);
+    return pipepool_trim(&io->pipes) || buffers || datagrams;
 }
 
 void io_tick(struct io *io)
@@ -393,13 +388,4 @@ static void report_deferred(struct io *io)
         list_remove(&op->state.link);
         io_finish(io, op, op->state.result);
     }
-}
-
-static void trim_pools(struct timer *timer)
-{
-    struct io *io = timer->owner;
-    bool buffers = bufpool_trim(&io->pool);
-    bool datagrams = bufpool_trim(&io->datagrams);
-    if (pipepool_trim(&io->pipes) || buffers || datagrams)
-        io_trim_later(io);
 }

@@ -195,6 +195,10 @@ bool io_buffers_scarce(const struct io *io);
  * Returns what holds the bytes now: the buffer itself when memory is exhausted. */
 struct io_buf *io_buf_compact(struct io *io, struct io_buf *buf);
 
+/* Gives back buffers and pipes that have lain unused since the last call: half of the buffers, so
+ * that those of bursts stay for a while. Returns true if there were any. */
+bool io_trim(struct io *io);
+
 /* Time of this turn (monotonic milliseconds; read once a turn) and the timers. */
 int64_t io_now_ms(const struct io *io);
 struct timer_wheel *io_timers(struct io *io);

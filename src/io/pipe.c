@@ -35,10 +35,11 @@ void pipepool_fini(struct pipepool *pool)
 
 bool pipepool_trim(struct pipepool *pool)
 {
+    bool any = pool->free_floor > 0;
     for (uint32_t unused = pool->free_floor; unused; unused--)
         close_pipe(pool, pop(pool));
     pool->free_floor = pool->free_count;
-    return pool->free_count > 0;
+    return any;
 }
 
 bool io_pipe_any(const struct io *io)
@@ -81,7 +82,6 @@ void io_pipe_release(struct io *io, struct io_pipe *pipe)
     pipe->next = pool->free;
     pool->free = pipe;
     pool->free_count++;
-    io_trim_later(io);
 }
 
 int io_pipe_fill(struct io_pipe *pipe, int socket, uint64_t bytes_max)

@@ -305,17 +305,40 @@ static bool same_address(const struct peer *a, const struct peer *b)
     return false;
 }
 
+/* All that a peer that chooses its protocol may have, too. */
+static unsigned idle_of_all_kinds(const struct peer *peer)
+{
+    return peer->idle_count + peer_h2_idle_count(peer) + peer_thrift_idle_count(peer);
+}
+
 /* Of the peers, or of those that share an address with one, the one with most idle connections. */
 static struct peer *most_idle(const struct peer *like)
 {
     struct peer *most = NULL;
+    unsigned most_count = 0;
     list_for_each(node, &peers)
     {
         struct peer *peer = container_of(node, struct peer, link);
-        if (peer->idle_count > (most ? most->idle_count : 0) && (!like || same_address(peer, like)))
-            most = peer;
+        unsigned count = idle_of_all_kinds(peer);
+        if (count <= most_count || (like && !same_address(peer, like)))
+            continue;
+        most = peer;
+        most_count = count;
     }
     return most;
+}
+
+static void shed_one(struct peer *peer)
+{
+    if (peer->idle_count) {
+        struct h1_client *client = container_of(peer->idle.prev, struct h1_client, link);
+        client->input.ended = false; /* a reset */
+        drop_idle(client);
+    } else if (peer_h2_idle_count(peer)) {
+        peer_h2_shed(peer);
+    } else {
+        peer_thrift_shed(peer);
+    }
 }
 
 /* Closes some idle connections, at most so many, the longest idle ones of a peer first; by a reset,
@@ -324,11 +347,8 @@ static unsigned shed_idle(const struct peer *like, unsigned count)
 {
     struct peer *peer;
     unsigned shed = 0;
-    for (; shed < count && (peer = most_idle(like)); shed++) {
-        struct h1_client *client = container_of(peer->idle.prev, struct h1_client, link);
-        client->input.ended = false;
-        drop_idle(client);
-    }
+    for (; shed < count && (peer = most_idle(like)); shed++)
+        shed_one(peer);
     counters_add(COUNTER_SHED_PEERS, shed);
     return shed;
 }

@@ -34,7 +34,7 @@ static bool idle(const struct h2_client *client)
     return timer_armed(&client->idle);
 }
 
-static unsigned idle_count(const struct peer *peer)
+unsigned peer_h2_idle_count(const struct peer *peer)
 {
     unsigned count = 0;
     list_for_each(node, &peer->h2) count += idle(container_of(node, struct h2_client, link));
@@ -56,7 +56,7 @@ static void start_idle(struct h2_client *client)
 static void became_idle(struct h2_client *client)
 {
     struct peer *peer = client->owner;
-    if (peer_orphaned(peer) || idle_count(peer) >= peer->idle_max)
+    if (peer_orphaned(peer) || peer_h2_idle_count(peer) >= peer->idle_max)
         h2_client_drain(client);
     else
         start_idle(client);
@@ -78,8 +78,20 @@ void peer_h2_close_idle(struct peer *peer)
         struct h2_client *client = container_of(node, struct h2_client, link);
         next = node->next;
         if (!client->stream_count)
-            h2_client_close(client);
+            h2_client_close(client, false);
     }
+}
+
+void peer_h2_shed(struct peer *peer)
+{
+    struct h2_client *longest = NULL;
+    list_for_each(node, &peer->h2)
+    {
+        struct h2_client *client = container_of(node, struct h2_client, link);
+        if (idle(client) && (!longest || client->idle.at_ms < longest->idle.at_ms))
+            longest = client;
+    }
+    h2_client_close(longest, true);
 }
 
 /* --- Making them ------------------------------------------------------------------------------ */

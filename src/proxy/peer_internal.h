@@ -43,7 +43,13 @@ void peer_h2_give_back(struct peer *peer, struct client_exchange *exchange, bool
 /* May an exchange begin on a connection that is there or being made? */
 bool peer_h2_has_room(const struct peer *peer);
 
+/* How many are idle, and the end of the longest idle one of these, by a reset. */
+unsigned peer_h2_idle_count(const struct peer *peer);
+void peer_h2_shed(struct peer *peer);
+
 /* Likewise for Thrift; peer_thrift.c. */
+unsigned peer_thrift_idle_count(const struct peer *peer);
+void peer_thrift_shed(struct peer *peer);
 int peer_thrift_acquire(struct peer *peer, const struct upstream_config *config, bool fresh,
                         bool verify, struct client_exchange **out, int64_t deadline);
 void peer_thrift_give_back(struct peer *peer, struct client_exchange *exchange, bool complete,

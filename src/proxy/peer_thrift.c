@@ -23,27 +23,35 @@ void peer_thrift_close_idle(struct peer *peer)
         struct thrift_client *client = client_of(node);
         next = node->next;
         if (!client->held_count)
-            thrift_client_close(client);
+            thrift_client_close(client, false);
     }
 }
 
 static void idle_expired(struct timer *timer)
 {
-    thrift_client_close(timer->owner);
+    thrift_client_close(timer->owner, false);
 }
 
-static unsigned idle_count(const struct peer *peer)
+unsigned peer_thrift_idle_count(const struct peer *peer)
 {
     unsigned count = 0;
     list_for_each(node, &peer->thrift) count += idle(client_of(node));
     return count;
 }
 
+void peer_thrift_shed(struct peer *peer)
+{
+    struct list *node = peer->thrift.prev; /* the longest idle one is the last of those that are */
+    while (!idle(client_of(node)))
+        node = node->prev;
+    thrift_client_close(client_of(node), true);
+}
+
 /* It is kept, if there is a place for it. */
 static void became_idle(struct thrift_client *client)
 {
     struct peer *peer = client->owner;
-    if (peer_orphaned(peer) || idle_count(peer) >= peer->idle_max ||
+    if (peer_orphaned(peer) || peer_thrift_idle_count(peer) >= peer->idle_max ||
         !thrift_client_has_room(client)) {
         thrift_client_end(client, -ECONNRESET, NULL);
         return;

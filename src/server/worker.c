@@ -32,6 +32,7 @@
 #include "server/sources.h"
 #include "server/stand_in.h"
 #include "server/syscalls.h"
+#include "server/trim.h"
 #include "server/udp_listeners.h"
 #include "shared/open.h"
 
@@ -57,6 +58,7 @@ struct worker {
     struct site *next;          /* prepared, waits for the commit; NULL if none */
     int next_sources;           /* -1 if none */
     struct memory_watch memory;
+    struct trim trim;
     struct io_op control;
     struct timer grace;
     bool draining;
@@ -494,6 +496,7 @@ static int start(struct worker *worker)
     }
     commit(worker, site);
     adopters_init(&worker->adopters, worker->io, &worker->acceptors, options->tunnels);
+    trim_begin(&worker->trim, worker->io);
     await_control(worker);
     control_send(options->control, CONTROL_READY, options->generation, NULL, -1);
     return 0;

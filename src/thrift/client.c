@@ -106,10 +106,11 @@ void thrift_client_forget(struct thrift_client_call *call)
     free(call);
 }
 
-void thrift_client_close(struct thrift_client *client)
+void thrift_client_close(struct thrift_client *client, bool reset)
 {
     assert(!client->held_count);
     thrift_client_end(client, -ECONNRESET, NULL);
+    client->reset |= reset;
     close_now(&client->closing);
 }
 

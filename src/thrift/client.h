@@ -84,8 +84,8 @@ struct thrift_client *thrift_client_of(const struct client_exchange *exchange);
  * dropped. */
 void thrift_client_end_exchange(struct client_exchange *exchange, bool complete);
 
-/* Closes one that no exchange holds. */
-void thrift_client_close(struct thrift_client *client);
+/* Closes one that no exchange holds; by a reset no port is left behind that waits for its end. */
+void thrift_client_close(struct thrift_client *client, bool reset);
 
 extern const struct client_exchange_ops thrift_client_ops;
 
