@@ -1,0 +1,69 @@
+--- Layers that keep what is one request's and use it in another, or never come to an end: they harm
+--- their own requests only.
+local t = require "spec.support"
+
+local SITE = [[
+   local ml = require "monolake"
+   local kept, taken
+   local shared = coroutine.wrap(function(req, next)
+      next(req)
+   end)
+
+   local function keep(req)
+      kept = req
+      ml.sleep(0.3)
+      kept = nil
+      return taken or ml.text "nothing was taken"
+   end
+   local function take(_, next)
+      local ok, what = pcall(next, kept)
+      taken = ok and what or nil
+      return ml.text(tostring(what))
+   end
+
+   ml.listen { address = "127.0.0.1:0", chain = {
+      ml.router {
+         ["/keep"] = keep,
+         ["/take"] = take,
+         ["/shared"] = function(req, next)
+            local ok, what = pcall(shared, req.args.wait and req or 1, next)
+            return ml.text(tostring(ok) .. " " .. tostring(what))
+         end,
+         ["/empty"] = function()
+            return ml.response { body = function() return "" end }
+         end,
+         ["/require"] = function()
+            return ml.response { body = coroutine.wrap(function()
+               coroutine.yield(require "slow")
+            end) }
+         end,
+         ["/alive"] = ml.text "alive",
+         ["/collect"] = function()
+            collectgarbage()
+            return ml.text ""
+         end,
+      },
+      function(req, next)
+         ml.sleep(0.1)
+         return next(req)
+      end,
+      ml.text "the rest of the chain",
+   } }
+]]
+
+t.on_both_backends("a layer", function(backend)
+   local proxy = t.serve { io = backend, site = SITE,
+      arguments = { "--script-timeout", "0.5" } }
+
+   local function ask(path)
+      return proxy():exchange(("GET %s HTTP/1.1\nHost: a"):format(path))
+   end
+
+   t.it("cannot have the rest of its chain answer another request", function()
+      local keeping = proxy():connect()
+      keeping:send_head "GET /keep HTTP/1.1\nHost: a"
+      t.tasks.sleep(0.05)
+      assert.matches("next can be called only while its own layer is running", ask("/take").body)
+      assert.equal("nothing was taken", keeping:read_response().body)
+   end)
+end)
