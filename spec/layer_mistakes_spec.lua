@@ -66,4 +66,12 @@ t.on_both_backends("a layer", function(backend)
       assert.matches("next can be called only while its own layer is running", ask("/take").body)
       assert.equal("nothing was taken", keeping:read_response().body)
    end)
+
+   t.it("cannot resume a coroutine that waits for another request", function()
+      local waiting = proxy():connect()
+      waiting:send_head "GET /shared?wait=1 HTTP/1.1\nHost: a"
+      t.tasks.sleep(0.03)
+      assert.equal("false cannot resume non-suspended coroutine", ask("/shared").body)
+      assert.equal("true nil", waiting:read_response().body)
+   end)
 end)
