@@ -51,8 +51,18 @@ local SITE = [[
    } }
 ]]
 
+-- Waits as long as nobody has put the file "done" beside it.
+local SLOW = [[
+   local ml = require "monolake"
+   local done = debug.getinfo(1).source:match "@(.*)/" .. "/done"
+   while not io.open(done) do
+      pcall(ml.sleep, 0.01)
+   end
+   return "slow"
+]]
+
 t.on_both_backends("a layer", function(backend)
-   local proxy = t.serve { io = backend, site = SITE,
+   local proxy = t.serve { io = backend, site = SITE, files = { ["slow.lua"] = SLOW },
       arguments = { "--script-timeout", "0.5" } }
 
    local function ask(path)
@@ -83,5 +93,16 @@ t.on_both_backends("a layer", function(backend)
       assert.equal("alive", ask("/alive").body)
       assert.is_true(t.sys.clock() - begun < 1)
       client:reset()
+   end)
+
+   t.it("that is given up while it requires a module leaves the module to others", function()
+      local client = proxy():connect()
+      client:send_head "GET /require HTTP/1.1\nHost: a"
+      t.tasks.sleep(0.05)
+      client:reset()
+      t.tasks.sleep(0.05)
+      proxy():write("done", "")
+      ask "/collect"
+      assert.equal("slow", ask("/require").body)
    end)
 end)
