@@ -315,3 +315,17 @@ t.on_both_backends("an origin that takes no more connections at its unix socket"
       assert.equal("at last", client:read_response().body)
    end)
 end)
+
+describe("the bound of a response's head", function()
+   teardown(t.process.remove_directories)
+
+   t.it("is checked", function()
+      local _, err, status = t.program.check { site = [[
+         local ml = require "monolake"
+         ml.listen { address = "127.0.0.1:0",
+            chain = ml.proxy { "127.0.0.1:1", response_head_max = "4g" } }
+      ]] }
+      assert.equal(1, status)
+      assert.matches("response_head_max: expected less than 4g", err)
+   end)
+end)
