@@ -37,6 +37,26 @@ local SITE = [[
                coroutine.yield(require "slow")
             end) }
          end,
+         ["/coroutines"] = function()
+            local function deeper()
+               return coroutine.wrap(deeper)()
+            end
+            return ml.text(select(2, pcall(deeper)))
+         end,
+         ["/callbacks"] = function()
+            local function deeper()
+               return (("a"):gsub(".", deeper))
+            end
+            return ml.text(select(2, pcall(deeper)))
+         end,
+         ["/tostring"] = function()
+            local meta = {}
+            local function deeper()
+               return (tostring(setmetatable({}, meta))) -- no tail call: that would be a loop
+            end
+            meta.__tostring = deeper
+            return ml.text(select(2, pcall(deeper)))
+         end,
          ["/alive"] = ml.text "alive",
          ["/collect"] = function()
             collectgarbage()
@@ -105,4 +125,12 @@ t.on_both_backends("a layer", function(backend)
       ask "/collect"
       assert.equal("slow", ask("/require").body)
    end)
+
+   for _, way in ipairs { "coroutines", "callbacks", "tostring" } do
+      t.it("that recurses without an end by " .. way .. " costs its request only", function()
+         local client = proxy():connect()
+         assert.matches("stack overflow", ask("/" .. way).body)
+         assert.equal("alive", client:exchange("GET /alive HTTP/1.1\nHost: a").body)
+      end)
+   end
 end)

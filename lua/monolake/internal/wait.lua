@@ -33,9 +33,19 @@ local function relay(co, ok, first, ...)
    return ok, first, ...
 end
 
+-- How many resumed each other up to this one. LuaJIT does not count, and they share the stack of C.
+local depths = setmetatable({}, { __mode = "k" })
+local DEPTH_MAX = 200 -- as in plain Lua
+
 local function resume(co, ...)
    if waiting[co] then
       return false, "cannot resume non-suspended coroutine"
+   end
+   local depth = (depths[running() or false] or 0) + 1
+   if depth > DEPTH_MAX then
+      return false, "C stack overflow"
+   elseif type(co) == "thread" then
+      depths[co] = depth
    end
    return relay(co, raw_resume(co, ...))
 end
