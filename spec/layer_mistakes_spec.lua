@@ -57,6 +57,9 @@ local SITE = [[
             meta.__tostring = deeper
             return ml.text(select(2, pcall(deeper)))
          end,
+         ["/library"] = function(_, next)
+            return require("coroutine").wrap(next)(_)
+         end,
          ["/alive"] = ml.text "alive",
          ["/collect"] = function()
             collectgarbage()
@@ -133,4 +136,8 @@ t.on_both_backends("a layer", function(backend)
          assert.equal("alive", client:exchange("GET /alive HTTP/1.1\nHost: a").body)
       end)
    end
+
+   t.it("may wait in a coroutine, however it has come by the library", function()
+      assert.equal("the rest of the chain", ask("/library").body)
+   end)
 end)
