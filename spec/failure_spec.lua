@@ -286,3 +286,46 @@ t.on_both_backends("a pooled connection to an origin", function(backend)
       assert.equal(1500, answered)
    end)
 end)
+
+t.on_both_backends("an origin that takes no more connections at its unix socket", function(backend)
+   local path = "unix:" .. t.process.directory() .. "/origin.sock"
+   local origin, proxy = t.proxied(backend, {
+      origin = { address = path, backlog = 0 },
+      site = [[
+         local ml = require "monolake"
+         ml.listen { address = "127.0.0.1:0",
+            chain = ml.proxy { "${origin}", connect_timeout = "300ms", retries = 0 } }
+      ]],
+   })
+
+   t.it("is waited for as long as it may take to connect", function()
+      t.socket.connect(path)
+      assert.equal(504, proxy():exchange(GET).status)
+   end)
+
+   t.it("serves when it takes some again", function()
+      t.socket.connect(path)
+      local client = proxy():connect()
+      client:send_head(GET)
+      t.tasks.sleep(0.05)
+      origin:accept()
+      local upstream = origin:accept()
+      upstream:read_request()
+      upstream:respond(200, "at last")
+      assert.equal("at last", client:read_response().body)
+   end)
+end)
+
+describe("the bound of a response's head", function()
+   teardown(t.process.remove_directories)
+
+   t.it("is checked", function()
+      local _, err, status = t.program.check { site = [[
+         local ml = require "monolake"
+         ml.listen { address = "127.0.0.1:0",
+            chain = ml.proxy { "127.0.0.1:1", response_head_max = "4g" } }
+      ]] }
+      assert.equal(1, status)
+      assert.matches("response_head_max: expected less than 4g", err)
+   end)
+end)

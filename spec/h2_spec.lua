@@ -28,10 +28,11 @@ ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, chain = {
 ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, send_timeout = "100ms",
    chain = { ml.text(("x"):rep(524288)) } }
 ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, h2_window = "200k", chain = { ml.proxy(origin) } }
+ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, h2_streams_max = 2 ^ 31, chain = { ml.text "text" } }
 ]]
 
 t.on_both_backends("a client's HTTP/2 connection", function(backend)
-   local origin, proxy = t.proxied(backend, { site = SITE, listeners = 6 })
+   local origin, proxy = t.proxied(backend, { site = SITE, listeners = 7 })
 
    local function connect(listener, options)
       return h2.connect(proxy().addresses[listener or 1], options)
@@ -44,6 +45,10 @@ t.on_both_backends("a client's HTTP/2 connection", function(backend)
          respond(upstream, upstream:read_request())
       end)
    end
+
+   t.it("may have any number of streams", function()
+      assert.equal("text", connect(7):get("/").body)
+   end)
 
    t.it("serves request after request", function()
       t.serve_requests(origin, function(request, connection)

@@ -293,6 +293,51 @@ ml.listen { address = "127.0.0.1:0", chain = { ml.text(tostring(count)) } }
    end)
 end)
 
+t.on_both_backends("a reload while no worker serves", function(backend)
+   t.it("takes the place of a script that none can load any more", function()
+      local running = program.start { io = backend, arguments = { "--script-timeout", "0.3" },
+         site = site("old", [[
+while io.open(debug.getinfo(1).source:match "@(.*)/" .. "/held-up") do end
+]]) }
+      local victim = running:workers()[1]
+      running:write("held-up", "")
+      sys.kill(victim, sys.SIGKILL)
+      t.eventually("another worker", function()
+         local worker = running:workers()[1]
+         return worker ~= victim and worker
+      end)
+      running:write("site.lua", site "new")
+      reload(running)
+      assert.equal("new", ask_anew(running))
+      running:stop()
+   end)
+
+   t.it("to a script that none can load is put right by the next one", function()
+      local running = program.start { io = backend, site = site "old" }
+      local victim
+      for _ = 1, 4 do
+         victim = t.eventually("another worker", function()
+            local worker = running:workers()[1]
+            return worker ~= victim and worker
+         end)
+         sys.kill(victim, sys.SIGKILL)
+      end
+      t.eventually("its end", function() return not running:workers()[1] end)
+      running:write("site.lua", site("bad", [[
+local folder = debug.getinfo(1).source:match "@(.*)/"
+if io.open(folder .. "/probed") then
+   error "on purpose"
+end
+io.open(folder .. "/probed", "w"):close()
+]]))
+      reload(running, "worker 0 cannot load the site: [^\n]*on purpose")
+      running:write("site.lua", site "new")
+      reload(running)
+      assert.equal("new", ask_anew(running))
+      running:stop()
+   end)
+end)
+
 t.on_both_backends("a worker that is started again and does not come to its end of loading", function(backend)
    -- Loaded for the third time, in the worker that takes the place of the first, it loops.
    local LOOPS = [[

@@ -208,6 +208,15 @@ t.on_both_backends("a service manager", function(backend)
       assert.is_nil(sys.recv(fd))
    end)
 
+   t.it("that does not listen holds up nobody", function()
+      local running = start_as_service "notify"
+      assert.equal("READY=1", hear())
+      for _ = 1, 10 do -- more words than its socket takes usually (net.unix.max_dgram_qlen)
+         running:reload()
+      end
+      stop(running)
+   end)
+
    t.it("hears that a failed reload is over", function()
       local running = start_as_service "notify"
       assert.equal("READY=1", hear())

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/output.h"
+#include "base/utc.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -37,11 +38,11 @@ static size_t write_prefix(char *line, size_t size, enum log_level level)
     struct timespec now;
     struct tm utc;
     clock_gettime(CLOCK_REALTIME, &now);
-    gmtime_r(&now.tv_sec, &utc);
-    size_t len = strftime(line, size, "%Y-%m-%dT%H:%M:%S", &utc);
-    len += (size_t)snprintf(line + len, size - len, ".%03ldZ %s [%s] ", now.tv_nsec / 1000000,
-                            level_names[level], role_text);
-    return len;
+    utc_from_time(now.tv_sec, &utc); /* last words are written by a handler */
+    return (size_t)snprintf(line, size, "%04d-%02d-%02dT%02d:%02d:%02d.%03ldZ %s [%s] ",
+                            utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday, utc.tm_hour,
+                            utc.tm_min, utc.tm_sec, now.tv_nsec / 1000000, level_names[level],
+                            role_text);
 }
 
 /* --- What a full disk or a reader that is slow or gone does not take is dropped --- */

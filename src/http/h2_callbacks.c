@@ -29,7 +29,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     h2_frames_count(connection, H2_EVENT_REQUEST);
     /* Streams that were reset count until their coroutines have cleaned up. */
     struct h2_stream *stream = NULL;
-    if (connection->stream_count < config->h2_streams_max * 2)
+    if (connection->stream_count / 2 < config->h2_streams_max)
         stream = h2_stream_create(connection, id);
     if (!stream)
         return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, id, NGHTTP2_REFUSED_STREAM) ==

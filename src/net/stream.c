@@ -16,6 +16,7 @@
 enum {
     HANGUP_CHECK_MS = 250,
     STALLED_CHECK_MS = 1000,
+    CONNECT_AGAIN_MS = 50,
     KEEPALIVE_PROBES = 3,
     KEEPALIVE_MAX_S = 32767, /* what the kernel takes */
     SHARED_BYTES_MAX = 4096, /* an arrival up to this size joins the buffer before it */
@@ -197,6 +198,23 @@ void stream_init(struct stream *stream, struct io *io, int fd)
     timer_init(&stream->hangup, look_for_reset, stream);
 }
 
+/* A unix socket with a full queue says so at once, where one of TCP lets us wait: so is it here. */
+static int connect_when_taken(struct io *io, int fd, const struct address *to, int64_t deadline)
+{
+    for (;;) {
+        struct io_op op = {.kind = IO_OP_CONNECT,
+                           .fd = fd,
+                           .connect = {.address = &to->any, .address_len = to->len}};
+        int result = wait_op(io, &op, deadline);
+        if (result != -EAGAIN)
+            return result;
+        int64_t again_ms = io_now_ms(io) + CONNECT_AGAIN_MS;
+        result = wait_wake(io, again_ms < deadline ? again_ms : deadline);
+        if (result != -ETIMEDOUT || deadline <= io_now_ms(io))
+            return result;
+    }
+}
+
 int stream_connect(struct stream *stream, struct io *io, const struct address *to, int64_t deadline)
 {
     int fd = socket(to->any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -206,9 +224,7 @@ int stream_connect(struct stream *stream, struct io *io, const struct address *t
         int on = 1;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     }
-    struct io_op op = {
-        .kind = IO_OP_CONNECT, .fd = fd, .connect = {.address = &to->any, .address_len = to->len}};
-    int result = wait_op(io, &op, deadline);
+    int result = connect_when_taken(io, fd, to, deadline);
     if (result < 0) {
         io_close_fd(io, fd);
         return result;

@@ -529,7 +529,7 @@ int peer_acquire(struct peer *peer, const struct upstream_config *config,
     peer->active++;
     (*out)->send_timeout_ms = config->send_timeout_ms;
     (*out)->read_timeout_ms = config->read_timeout_ms;
-    (*out)->head_max_bytes = (uint32_t)config->response_head_max_bytes;
+    (*out)->head_max_bytes = config->response_head_max_bytes;
     return 0;
 }
 

@@ -177,7 +177,7 @@ static struct dial *start_dial(struct peer *peer, const struct upstream_config *
     dial->deadline = io_now_ms(peer->io) + config->connect_timeout_ms;
     dial->options = (struct h2_client_options){
         .streams_max = config->streams_max ? config->streams_max : UINT32_MAX,
-        .head_max_bytes = (uint32_t)config->response_head_max_bytes,
+        .head_max_bytes = config->response_head_max_bytes,
         .send_stall_ms = config->send_timeout_ms,
         .ping_ms = config->ping_interval_ms,
         .may_decline = config->protocol == UPSTREAM_AUTO,

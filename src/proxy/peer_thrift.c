@@ -91,7 +91,7 @@ static int connect_thrift(struct peer *peer, const struct upstream_config *confi
             {
                 .calls_max = config->calls_max,
                 .frame_max_bytes = config->frame_max_bytes,
-                .head_max_bytes = (uint32_t)config->response_head_max_bytes,
+                .head_max_bytes = config->response_head_max_bytes,
                 .send_stall_ms = config->send_timeout_ms,
             },
     };

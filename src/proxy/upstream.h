@@ -74,7 +74,7 @@ struct upstream_config {
     bool x_forwarded;          /* add X-Forwarded-For, -Proto, -Host */
     bool pass_host;            /* true (default): Host as the client sent it; false: the peer's */
     uint32_t send_proxy;       /* SEND_PROXY_*; 0: peers are not told who the client is */
-    uint64_t response_head_max_bytes; /* 65,536 */
+    uint32_t response_head_max_bytes; /* 65,536 */
     struct tls_client *tls;           /* NULL: in the clear; borrowed */
     const char *tls_name;             /* what peers must prove; NULL: each its host */
     const char *tls_key;              /* equal for equal settings */

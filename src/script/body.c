@@ -2,13 +2,18 @@
 
 #include "base/clock.h"
 #include "http/exchange.h"
+#include "io/wait.h"
 #include "script/run.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { NESTING_MAX = 32 }; /* functions around one body: each takes some of the stack */
+enum {
+    NESTING_MAX = 32,    /* functions around one body: each takes some of the stack */
+    EMPTY_IN_A_ROW = 64, /* pieces, before others have their turn */
+    EMPTY_PAUSE_MS = 1,
+};
 
 struct script_body {
     struct request *request;
@@ -119,6 +124,13 @@ static int read_chunk(struct script_body *self, int64_t deadline)
     return result;
 }
 
+/* A function may give nothing for ever: that is to hold up nobody else. */
+static int pause_empty(struct script_body *self, int64_t deadline)
+{
+    struct io *io = self->request->exchange->io;
+    return deadline == DEADLINE_NOW ? -ETIMEDOUT : wait_sleep(io, io_now_ms(io) + EMPTY_PAUSE_MS);
+}
+
 static int script_body_read(struct body *body, struct slice *out, unsigned max, int64_t deadline)
 {
     struct script_body *self = body->source;
@@ -127,8 +139,10 @@ static int script_body_read(struct body *body, struct slice *out, unsigned max, 
         return -EINVAL;
     if (self->failed)
         return -EIO;
-    while (!self->done) {
-        int result = read_chunk(self, deadline);
+    for (unsigned empty = 1; !self->done; empty++) {
+        int result = empty % EMPTY_IN_A_ROW ? 0 : pause_empty(self, deadline);
+        if (result == 0)
+            result = read_chunk(self, deadline);
         if (result < 0)
             return result;
         if (self->chunk_len) {

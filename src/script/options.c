@@ -82,7 +82,7 @@ static const struct option of_upstream[] = {
     UPSTREAM(OPTION_FLAG, "x_forwarded", x_forwarded),
     UPSTREAM(OPTION_FLAG, "pass_host", pass_host),
     UPSTREAM(OPTION_SEND_PROXY, "send_proxy", send_proxy),
-    UPSTREAM(OPTION_BYTES64, "response_head_max", response_head_max_bytes),
+    UPSTREAM(OPTION_BYTES, "response_head_max", response_head_max_bytes),
 };
 
 static void init_listener(void *config)

@@ -14,19 +14,21 @@
 
 /* --- next: the rest of the chain ------------------------------------------------------------- */
 
-static void take_nothing(struct call *call, lua_State *L)
+/* Whose chain goes on, or whose body comes back, is said by address: -EINVAL for that of a request
+ * that is not the running call's own. */
+static void take_request(struct call *call, lua_State *L)
 {
-    (void)call;
-    (void)L;
+    bool own = call->request && (uintptr_t)lua_tonumber(L, 2) == (uintptr_t)call->request;
+    call->result = own ? 0 : -EINVAL;
 }
 
 static void perform_next(struct call *call)
 {
     call->response = NULL;
-    if (!call->next) {
+    if (!call->next)
         call->result = -EINVAL;
+    if (call->result < 0)
         return;
-    }
     call->response = ml_next_call(call->next, call->request);
     call->result = call->response ? 0 : -ECANCELED;
 }
@@ -180,12 +182,6 @@ static void perform_buffer(struct call *call)
     call->result = 1;
 }
 
-static void take_request(struct call *call, lua_State *L)
-{
-    bool own = call->request && (uintptr_t)lua_tonumber(L, 2) == (uintptr_t)call->request;
-    call->result = own ? 0 : -EINVAL;
-}
-
 /* The request's body back from an upload that goes on behind an early response. */
 static void perform_reclaim(struct call *call)
 {
@@ -194,7 +190,7 @@ static void perform_reclaim(struct call *call)
 }
 
 const struct verb script_verbs[] = {
-    {"next", take_nothing, perform_next, give_response, false},
+    {"next", take_request, perform_next, give_response, false},
     {"sleep", take_seconds, perform_sleep, give_result, false},
     {"read", take_body, perform_read, give_bytes, true},
     {"buffer", take_body, perform_buffer, give_bytes, true},

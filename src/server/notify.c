@@ -1,5 +1,6 @@
 #include "server/notify.h"
 
+#include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 
 void notify_send(const char *state)
 {
@@ -23,9 +25,12 @@ void notify_send(const char *state)
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return;
-    ssize_t sent = sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&address,
-                          (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len));
-    (void)sent;
+    /* One that does not listen is told nothing: waiting for it would hold up all workers. */
+    ssize_t sent =
+        sendto(fd, state, strlen(state), MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&address,
+               (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len));
+    if (sent < 0 && errno == EAGAIN)
+        log_warn("the service manager does not listen: it has missed a word");
     close(fd);
 }
 

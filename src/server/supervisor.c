@@ -137,7 +137,9 @@ static void worker_ended(struct supervisor *supervisor, unsigned index, int stat
     worker_plan_restart(slot);
     worker_helps_no_more(supervisor, index);
     workers_stand_in(supervisor);
-    if (supervisor->reload == PREPARING)
+    if (!has_served)
+        reload_worker_failed(supervisor, index);
+    else if (supervisor->reload == PREPARING)
         reload_fail(supervisor, "a worker died while it loaded the site");
 }
 

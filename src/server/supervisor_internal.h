@@ -112,6 +112,9 @@ bool workers_all_answered(const struct supervisor *supervisor);
 bool workers_all_serve(const struct supervisor *supervisor);
 bool workers_all_gone(const struct supervisor *supervisor);
 
+/* Does one of them serve an older generation than it should? */
+bool workers_any_old(const struct supervisor *supervisor);
+
 /* Kill those that are stuck: only they pay. Their ends are heard of as those of others. */
 void workers_kill_late(struct supervisor *supervisor); /* to load the site when they start */
 /* With SIGKILL, or with LAST_WORDS_SIGNAL to be told what holds them up: */
@@ -150,6 +153,11 @@ bool reload_preparing(const struct supervisor *supervisor, uint64_t generation);
 /* To be called when a worker is prepared, and when all of them serve the new generation. */
 void reload_worker_prepared(struct supervisor *supervisor);
 void reload_committed(struct supervisor *supervisor);
+
+/* One has ended before it has served. If a generation is being prepared, it was not that one: it
+ * need not answer, as it will start with that. If it was the one that was committed, nobody waits
+ * for it, so that another reload may put right what is wrong. */
+void reload_worker_failed(struct supervisor *supervisor, unsigned index);
 
 /* Goes on with what the probe has to say and with what is late. */
 void reload_step(struct supervisor *supervisor);

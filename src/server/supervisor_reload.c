@@ -141,6 +141,19 @@ void reload_worker_prepared(struct supervisor *supervisor)
         commit(supervisor);
 }
 
+void reload_worker_failed(struct supervisor *supervisor, unsigned index)
+{
+    if (supervisor->reload == PREPARING) {
+        supervisor->workers[index].answered = true;
+        reload_worker_prepared(supervisor);
+    } else if (supervisor->reload == COMMITTING && !workers_any_old(supervisor)) {
+        log_error("worker %u could not begin with generation %llu: no further reload waits for it",
+                  index, (unsigned long long)supervisor->generation);
+        counters_add(COUNTER_RELOADS_FAILED, 1);
+        end_reload(supervisor);
+    }
+}
+
 void reload_committed(struct supervisor *supervisor)
 {
     counters_add(COUNTER_RELOADS_DONE, 1);

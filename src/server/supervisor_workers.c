@@ -331,13 +331,24 @@ void workers_signal_silent(struct supervisor *supervisor, int number)
             signal_silent(supervisor->workers[i].pid, number);
 }
 
+static bool is_old(const struct supervisor *supervisor, const struct worker_slot *slot)
+{
+    return slot->pid && slot->generation && slot->generation != supervisor->generation;
+}
+
+bool workers_any_old(const struct supervisor *supervisor)
+{
+    for (unsigned i = 0; i < supervisor->count; i++)
+        if (is_old(supervisor, &supervisor->workers[i]))
+            return true;
+    return false;
+}
+
 void workers_signal_old(struct supervisor *supervisor, int number)
 {
-    for (unsigned i = 0; i < supervisor->count; i++) {
-        const struct worker_slot *slot = &supervisor->workers[i];
-        if (slot->pid && slot->generation && slot->generation != supervisor->generation)
-            signal_silent(slot->pid, number);
-    }
+    for (unsigned i = 0; i < supervisor->count; i++)
+        if (is_old(supervisor, &supervisor->workers[i]))
+            signal_silent(supervisor->workers[i].pid, number);
 }
 
 void workers_kill(struct supervisor *supervisor)

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -42,6 +43,7 @@ enum {
     /* What a worker that ends for its memory leaves to its requests. New clients wait until another
      * one stands in its place. */
     MEMORY_GRACE_MS = 2000,
+    STACK_BYTES = 96 << 20,
 };
 
 struct worker {
@@ -450,6 +452,18 @@ static void pin(int cpu)
         log_warn("cannot pin this worker to CPU %d: %s", cpu, strerror(errno));
 }
 
+/* Functions of Lua's library call those of a script, which may call them again: that ends where
+ * Lua's own stack does, and C's is to be the longer one. Only what is used of it takes memory; the
+ * kernel keeps 128 MiB free for it. */
+static void lengthen_stack(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_STACK, &limit) != 0 || limit.rlim_cur >= STACK_BYTES)
+        return;
+    limit.rlim_cur = limit.rlim_max < STACK_BYTES ? limit.rlim_max : STACK_BYTES;
+    setrlimit(RLIMIT_STACK, &limit);
+}
+
 static void settle_process(const struct worker_options *options)
 {
     char role[32];
@@ -467,6 +481,7 @@ static void settle_process(const struct worker_options *options)
     sigprocmask(SIG_SETMASK, &none, NULL);
     counters_be_worker(options->index);
     pin(options->cpu);
+    lengthen_stack();
     last_words_prepare(options->script_timeout_ms);
 }
 

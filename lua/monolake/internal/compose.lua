@@ -36,7 +36,7 @@ local function native_next(req)
    if getmetatable(req) ~= Request then
       error("next: expected the request, not " .. type(req), 2)
    end
-   local address, code = raw_yield(next_verb)
+   local address, code = raw_yield(next_verb, req[1])
    if address then
       return Response.of(req, address)
    elseif code == -22 then

@@ -11,7 +11,7 @@ local cancelled = errors.cancelled
 --- The native rest of the chain.
 local function native_next(conn)
    Conn.check_open(conn, "next", 2)
-   Conn.settle(conn, "next", raw_yield(next_verb))
+   Conn.settle(conn, "next", raw_yield(next_verb, conn[1]))
    return Conn.outcome(conn)
 end
 

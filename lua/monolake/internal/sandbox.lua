@@ -122,8 +122,9 @@ end
 function sandbox.new(directory, on_file)
    local self = {
       path = directory .. "/?.lua;" .. directory .. "/?/init.lua",
-      loaded = { ffi = site_ffi },
-      loading = {},
+      loaded = { ffi = site_ffi, coroutine = wait.coroutine },
+      -- One that was given up with its request is collected, and so keeps nobody waiting for it.
+      loading = setmetatable({}, { __mode = "v" }),
       on_file = on_file,
       env = {},
    }

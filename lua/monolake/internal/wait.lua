@@ -15,16 +15,38 @@ for _, verb in pairs(core.verbs) do
    is_verb[verb] = true
 end
 
+-- Coroutines whose verbs are being performed: to others they are no more to be resumed than one that runs.
+local waiting = setmetatable({}, { __mode = "k" })
+
+local function go_on(co, ...)
+   waiting[co] = nil
+   return raw_resume(co, ...)
+end
+
 local function relay(co, ok, first, ...)
    if ok and is_verb[first] then
-      return relay(co, raw_resume(co, raw_yield(first, ...)))
+      waiting[co] = true
+      return relay(co, go_on(co, raw_yield(first, ...)))
    elseif not ok then
       mend(co)
    end
    return ok, first, ...
 end
 
+-- How many resumed each other up to this one. LuaJIT does not count, and they share the stack of C.
+local depths = setmetatable({}, { __mode = "k" })
+local DEPTH_MAX = 200 -- as in plain Lua
+
 local function resume(co, ...)
+   if waiting[co] then
+      return false, "cannot resume non-suspended coroutine"
+   end
+   local depth = (depths[running() or false] or 0) + 1
+   if depth > DEPTH_MAX then
+      return false, "C stack overflow"
+   elseif type(co) == "thread" then
+      depths[co] = depth
+   end
    return relay(co, raw_resume(co, ...))
 end
 
@@ -40,7 +62,9 @@ wait.coroutine = {
    create = raw_create,
    resume = resume,
    running = running,
-   status = coroutine.status,
+   status = function(co)
+      return waiting[co] and "normal" or coroutine.status(co)
+   end,
    yield = raw_yield,
    isyieldable = coroutine.isyieldable,
    wrap = function(fn)
