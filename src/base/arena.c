@@ -24,8 +24,7 @@ struct arena_defer {
 
 static bool add_chunk(struct arena *arena, size_t size)
 {
-    size_t size_min =
-        (arena->frugal ? FRUGAL_BYTES : CHUNK_BYTES) - sizeof(struct arena_chunk);
+    size_t size_min = (arena->frugal ? FRUGAL_BYTES : CHUNK_BYTES) - sizeof(struct arena_chunk);
     if (size < size_min)
         size = size_min;
     struct arena_chunk *chunk = blocks_take(sizeof(*chunk) + size);

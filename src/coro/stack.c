@@ -28,7 +28,7 @@ enum {
 
 static struct stack cached[CACHED_MAX];
 static size_t cached_count;
-static size_t dry_count; /* the first of them, which hold no memory */
+static size_t dry_count;    /* the first of them, which hold no memory */
 static bool no_light_guard; /* the kernel has no MADV_GUARD_INSTALL */
 
 static int guard(char *mapping)

@@ -74,7 +74,8 @@ void h2_client_end_exchange(struct client_exchange *exchange, bool complete);
 /* Says goodbye and closes when the exchanges under way have ended. */
 void h2_client_drain(struct h2_client *client);
 
-/* Closes one without exchanges at once; by a reset no port is left behind that waits for its end. */
+/* Closes one without exchanges at once; by a reset no port is left behind that waits for its end.
+ */
 void h2_client_close(struct h2_client *client, bool reset);
 
 #endif

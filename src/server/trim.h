@@ -1,7 +1,7 @@
 /*
- * Gives memory back that a worker needs no more. Once a second each pool frees half of what has lain
- * unused for that second; then, in a worker that is calm, malloc gives back what is free to the
- * kernel. Never suspends.
+ * Gives memory back that a worker needs no more. Once a second each pool frees half of what has
+ * lain unused for that second; then, in a worker that is calm, malloc gives back what is free to
+ * the kernel. Never suspends.
  */
 #ifndef SERVER_TRIM_H
 #define SERVER_TRIM_H
