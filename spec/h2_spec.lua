@@ -28,7 +28,8 @@ ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, chain = {
 ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, send_timeout = "100ms",
    chain = { ml.text(("x"):rep(524288)) } }
 ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, h2_window = "200k", chain = { ml.proxy(origin) } }
-ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, h2_streams_max = 2 ^ 31, chain = { ml.text "text" } }
+ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, h2_streams_max = 2 ^ 31,
+   chain = { ml.text "text" } }
 ]]
 
 t.on_both_backends("a client's HTTP/2 connection", function(backend)

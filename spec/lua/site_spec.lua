@@ -138,6 +138,7 @@ describe("options", function()
       ['ml.listen { address = "127.0.0.1:0", chain = {}, head_timeout = "soon" }'] =
          'head_timeout: expected a number of seconds or a text such as "250ms", "30s", "5m", not "soon"',
       ['ml.listen { address = "127.0.0.1:0", chain = {}, body_max = -1 }'] = "listen: body_max: expected",
+      ['ml.listen { address = "127.0.0.1:0", chain = {}, body_max = 2 ^ 60 }'] = "body_max: expected fewer bytes",
       ['ml.listen { address = "127.0.0.1:0", chain = { 7 } }'] =
          "a chain holds functions, layers and lists of them, not a number",
       ['ml.upstream { "127.0.0.1:1", balanse = "random" }'] =
@@ -162,6 +163,13 @@ describe("options", function()
          assert.matches("site.lua:%d: ", why)
       end)
    end
+
+   it("know short times from none", function()
+      local value = require("monolake.internal.check").value
+      assert.equal(1, value("total_timeout", "0.1ms", "duration"))
+      assert.equal(0, value("total_timeout", 0, "duration"))
+      assert.equal(1500, value("total_timeout", 1.5, "duration"))
+   end)
 end)
 
 describe("the site of the README", function()

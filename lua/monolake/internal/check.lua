@@ -98,7 +98,7 @@ local kinds = {
       if ms and ms >= 2 ^ 32 then
          return nil, "a shorter time"
       end
-      return ms, what
+      return ms and math.ceil(ms), what -- 0 means something else than little
    end,
    bytes32 = function(value)
       local bytes, what = scaled(value, SIZES, 'a number of bytes or a text such as "16k", "1m"')
@@ -109,6 +109,9 @@ local kinds = {
    end,
    bytes = function(value)
       local bytes, what = scaled(value, SIZES, 'a number of bytes or a text such as "16k", "1m"')
+      if bytes and bytes >= 2 ^ 53 then
+         return nil, "fewer bytes"
+      end
       return bytes, what
    end,
    protocol = function(value)
