@@ -315,8 +315,8 @@ t.on_both_backends("HTTP/2", function(backend)
          behind = running:rss_kib()
          return behind <= cold + WARM_KIB[backend]
       end, 60 * t.tasks.patience)
-      local figures = ("%s: %d requests, %d connections: %d KiB at first, %d with them, %d behind"):format(
-         what, requests, CONNECTIONS, cold, with_them, behind or with_them)
+      local figures = ("%s: %d requests over %d connections: %d KiB before, %d with them, %s behind them")
+         :format(what, requests, CONNECTIONS, cold, with_them, behind)
       if t.full_load then
          print(figures)
       end

@@ -1,7 +1,7 @@
 /*
  * Gives memory back that a worker needs no more. Once a second each pool frees half of what has
  * lain unused for that second; then, in a worker that is calm, malloc gives back what is free to
- * the kernel. Never suspends.
+ * the kernel. Figures are in docs/design.md. Never suspends.
  */
 #ifndef SERVER_TRIM_H
 #define SERVER_TRIM_H
@@ -17,6 +17,7 @@ struct trim {
     bool freed;             /* pools have given something back since then */
 };
 
+/* Begins to look, for as long as the worker lives. */
 void trim_begin(struct trim *trim, struct io *io);
 
 #endif

@@ -41,8 +41,9 @@ local function scaled(value, units, what)
    elseif type(value) == "string" then
       local number, unit = value:match "^(%d+%.?%d*)%s*(%a*)$"
       local scale = number and units[unit:lower()]
-      if scale and unit ~= "" then
-         return tonumber(number) * scale
+      local result = scale and unit ~= "" and tonumber(number) * scale
+      if result and result < 2 ^ 53 then
+         return result
       end
    end
    return nil, what
@@ -109,9 +110,6 @@ local kinds = {
    end,
    bytes = function(value)
       local bytes, what = scaled(value, SIZES, 'a number of bytes or a text such as "16k", "1m"')
-      if bytes and bytes >= 2 ^ 53 then
-         return nil, "fewer bytes"
-      end
       return bytes, what
    end,
    protocol = function(value)
