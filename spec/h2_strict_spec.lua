@@ -396,6 +396,16 @@ t.on_both_backends("an HTTP/2 client that breaks the rules", function(backend)
       proxy():await_log "HTTP/2 connection of [%d.:]+ is closed: too many"
    end)
 
+   t.it("is told why also where the answers to what it sent at once would be too many to queue", function()
+      local block, parts = h2.block(h2.get { { "x", " a" } }), {}
+      for i = 1, 2000 do
+         parts[i] = h2.frame(h2.HEADERS, 5, i * 2 - 1, block)
+      end
+      local client = connect(1)
+      client.socket:try_send(table.concat(parts))
+      assert.equal(h2.ENHANCE_YOUR_CALM, client:close_code())
+   end)
+
    t.it("is closed on for heads without an end", function()
       local client = connect(1)
       client:frame(h2.HEADERS, h2.END_STREAM, 1, h2.block(h2.get()))

@@ -66,7 +66,7 @@ static void feed(struct h2_transport *transport, const uint8_t *bytes, size_t le
     if (used < 0)
         receive_failed(transport, (int)used);
     else if (nghttp2_session_get_outbound_queue_size(transport->session) > H2_OUTBOUND_FRAMES_MAX)
-        h2_transport_end(transport, -ENOBUFS);
+        receive_failed(transport, NGHTTP2_ERR_FLOODED);
 }
 
 /* Feeds frame by frame, so that whoever hears of a frame's begin knows what came before it. */

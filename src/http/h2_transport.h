@@ -27,7 +27,7 @@
 enum {
     H2_STREAM_WINDOW_BYTES = 65535, /* RFC 9113 section 6.9.2 */
     H2_CONNECTION_WINDOW_BYTES = 1048576,
-    H2_OUTBOUND_FRAMES_MAX = 1000, /* queued for a peer that does not read them */
+    H2_OUTBOUND_FRAMES_MAX = 1000, /* queued for a peer that does not read them: a flood */
 };
 
 struct h2_transport;
@@ -35,7 +35,7 @@ struct h2_transport;
 struct h2_transport_ops {
     /* Nothing more is received or sent. `error` is 0 when both sides had said all, -ECONNRESET when
      * the peer closed or reset, -EPROTO when it broke the protocol beyond an answer, -ETIMEDOUT
-     * when it took nothing, -ENOBUFS when it had too much queued. */
+     * when it took nothing. */
     void (*ended)(struct h2_transport *transport, int error);
     /* The peer has closed its direction and may still read; NULL: that is an end, -ECONNRESET.
      * Called once, from h2_transport_receive. The session ends when nothing is active on it any
