@@ -135,24 +135,31 @@ t.on_both_backends("connections", function(backend)
       assert.equal("hello", client:read_response().body)
    end
 
-   --- A request by way of the program, its answer by a connection that comes to the origin, and the
-   --- receipt of that.
+   --- A request by way of the program, its arrival at the origin by a new connection, whose socket is
+   --- returned with what answers it, and the receipt of that.
    local exchanges = {
       h1 = { ask, function(origin)
          local connection = origin:accept()
          connection:read_request()
-         return connection:respond(200, "hello")
+         return connection, function()
+            connection:respond(200, "hello")
+         end
       end, got_answer },
       h2 = { ask, function(origin)
          local connection = h2_origin.accept(origin)
-         return connection:respond(connection:read_request(), 200, "hello").socket
+         local stream = connection:read_request()
+         return connection.socket, function()
+            connection:respond(stream, 200, "hello")
+         end
       end, got_answer },
       thrift = { function(running)
          return running:connect({ address = running.addresses[2] }):send(thrift.message { seqid = 1 })
       end, function(origin)
          local connection = origin:accept()
          local seqid = thrift.read(connection).seqid
-         return connection:send(thrift.message { type = thrift.REPLY, seqid = seqid })
+         return connection, function()
+            connection:send(thrift.message { type = thrift.REPLY, seqid = seqid })
+         end
       end, function(client)
          assert.equal(1, thrift.read(client).seqid)
       end },
@@ -160,13 +167,16 @@ t.on_both_backends("connections", function(backend)
 
    --- So many idle connections to the origin.
    local function make_idle(exchange, running, origin, count)
-      local request, respond, receive = unpack(exchange)
-      local clients, idle = {}, {}
+      local request, take, receive = unpack(exchange)
+      local clients, idle, answers = {}, {}, {}
       for i = 1, count do
          clients[i] = request(running)
       end
       for i = 1, count do
-         idle[i] = respond(origin)
+         idle[i], answers[i] = take(origin)
+      end
+      for i = 1, count do
+         answers[i]() -- now: none may be idle for the next request to take
       end
       for i = 1, count do
          receive(clients[i])
