@@ -314,15 +314,7 @@ while io.open(debug.getinfo(1).source:match "@(.*)/" .. "/held-up") do end
 
    t.it("to a script that none can load is put right by the next one", function()
       local running = program.start { io = backend, site = site "old" }
-      local victim
-      for _ = 1, 4 do
-         victim = t.eventually("another worker", function()
-            local worker = running:workers()[1]
-            return worker ~= victim and worker
-         end)
-         sys.kill(victim, sys.SIGKILL)
-      end
-      t.eventually("its end", function() return not running:workers()[1] end)
+      running:kill_often()
       running:write("site.lua", site("bad", [[
 local folder = debug.getinfo(1).source:match "@(.*)/"
 if io.open(folder .. "/probed") then

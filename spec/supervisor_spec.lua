@@ -382,15 +382,7 @@ t.on_both_backends("a worker that is killed", function(backend)
 
    t.it("again and again comes back later each time, and does not hold up a reload", function()
       local running = start(nil, { io = backend })
-      local victim
-      for _ = 1, 4 do
-         victim = t.eventually("another worker", function()
-            local worker = running:workers()[1]
-            return worker ~= victim and worker
-         end)
-         sys.kill(victim, sys.SIGKILL)
-      end
-      t.eventually("its end", function() return not running:workers()[1] end)
+      running:kill_often()
       running:write("site.lua", (SITE:gsub("tostring%(.*%(%)%)", '"new"')))
       local begun = sys.clock()
       running.process:signal(sys.SIGHUP)

@@ -2,12 +2,12 @@
  * ends in an answer or an error, and the connection when the origin closes, with every stream,
  * coroutine and buffer given back. The first byte picks how what is sent is cut in two. */
 #include "fuzz.h"
+#include "origin.h"
 
 #include "base/clock.h"
 #include "coro/coro.h"
 #include "http/exchange.h"
 #include "http/h2_client.h"
-#include "io/io.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -23,43 +23,10 @@ enum {
     SIZE_MAX_BYTES = 16384,
 };
 
-static struct io *io;
-static struct address origin;
-static int listener;
 static struct h2_client *client;
 static unsigned running; /* coroutines of ours */
 static unsigned begun;   /* requests of this run */
 static bool closed;
-
-static void set_up(void)
-{
-    struct io_options options = {.kind = IO_KIND_EPOLL};
-    int result = io_create(&io, &options);
-    assert(result == 0);
-    origin.v4 =
-        (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    origin.len = sizeof(origin.v4);
-    listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    result = bind(listener, &origin.any, origin.len);
-    assert(result == 0);
-    result = listen(listener, 8);
-    assert(result == 0);
-    result = getsockname(listener, &origin.any, &origin.len);
-    assert(result == 0);
-}
-
-static int read_body_piece(struct body *body, struct slice *out, unsigned max, int64_t deadline)
-{
-    struct client_exchange *exchange = body->source;
-    return exchange->ops->read_body(exchange, body, out, max, deadline);
-}
-
-static void release_body(struct body *body)
-{
-    (void)body;
-}
-
-static const struct body_ops ops = {.read = read_body_piece, .release = release_body};
 
 static void read_response(struct client_exchange *exchange, struct request *request)
 {

@@ -3,11 +3,11 @@
  * coroutine and buffer given back. The first byte picks how what is sent is cut, the second one how
  * many calls may be under way and what follows the bytes. */
 #include "fuzz.h"
+#include "origin.h"
 
 #include "base/clock.h"
 #include "coro/coro.h"
 #include "http/exchange.h"
-#include "io/io.h"
 #include "thrift/client.h"
 
 #include <assert.h>
@@ -33,46 +33,13 @@ enum { ONE_AT_A_TIME = 1, FILLED = 2 }; /* bits of the second byte */
 enum kind { PLAIN, ONEWAY, GIVEN_UP, UPLOADED };
 static const enum kind kinds[CALLS] = {PLAIN, ONEWAY, PLAIN, PLAIN, GIVEN_UP, UPLOADED};
 
-static struct io *io;
-static struct address origin;
-static int listener;
 static struct thrift_client *client;
 static unsigned running; /* coroutines of ours */
 static unsigned begun;   /* calls of this run, as is the next */
 static unsigned sent;
 static bool closed;
 
-static void set_up(void)
-{
-    struct io_options options = {.kind = IO_KIND_EPOLL};
-    int result = io_create(&io, &options);
-    assert(result == 0);
-    origin.v4 =
-        (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    origin.len = sizeof(origin.v4);
-    listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    result = bind(listener, &origin.any, origin.len);
-    assert(result == 0);
-    result = listen(listener, 8);
-    assert(result == 0);
-    result = getsockname(listener, &origin.any, &origin.len);
-    assert(result == 0);
-}
-
 /* --- A call ----------------------------------------------------------------------------------- */
-
-static int read_body_piece(struct body *body, struct slice *out, unsigned max, int64_t deadline)
-{
-    struct client_exchange *exchange = body->source;
-    return exchange->ops->read_body(exchange, body, out, max, deadline);
-}
-
-static void release_body(struct body *body)
-{
-    (void)body;
-}
-
-static const struct body_ops ops = {.read = read_body_piece, .release = release_body};
 
 static void read_arguments(struct client_exchange *exchange, struct response *response)
 {

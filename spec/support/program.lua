@@ -206,6 +206,21 @@ function Program:workers()
    return process.children(self.process.pid)
 end
 
+--- Kills its only worker so often that the next one is not started at once.
+function Program:kill_often()
+   local victim
+   for _ = 1, 4 do
+      victim = tasks.eventually("another worker", function()
+         local worker = self:workers()[1]
+         return worker ~= victim and worker
+      end)
+      sys.kill(victim, sys.SIGKILL)
+   end
+   tasks.eventually("its end", function()
+      return not self:workers()[1]
+   end)
+end
+
 --- Resident memory of all workers.
 local function memory_of_workers(self, key)
    local sum = 0

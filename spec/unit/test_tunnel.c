@@ -326,13 +326,21 @@ static void half_closed_ones_are_spliced(void **state)
     close_ends();
 }
 
+static void await_reset_of_client(void)
+{
+    char byte;
+    ssize_t got;
+    turn_until((got = recv(client, &byte, 1, MSG_DONTWAIT)) >= 0 || errno != EAGAIN);
+    assert_int_equal(got, -1);
+    assert_int_equal(errno, ECONNRESET);
+    close(client);
+}
+
 /* The kernel tells of a reset once. If a send is told, what is received looks like the end. */
 static void a_reset_that_a_send_has_met_is_no_end(void **state)
 {
     (void)state;
     for (unsigned spliced = 0; spliced < 2; spliced++) {
-        char byte;
-        ssize_t got;
         open_tunnel();
         say(client, peer, "question");
         struct flow down = flow_down(BULK_BYTES);
@@ -342,10 +350,7 @@ static void a_reset_that_a_send_has_met_is_no_end(void **state)
         assert_int_equal(send(client, "x", 1, 0), 1);
         close_by_reset(peer);
         await_end(TUNNEL_PEER_FAILED);
-        turn_until((got = recv(client, &byte, 1, MSG_DONTWAIT)) >= 0 || errno != EAGAIN);
-        assert_int_equal(got, -1);
-        assert_int_equal(errno, ECONNRESET);
-        close(client);
+        await_reset_of_client();
     }
 }
 
@@ -353,8 +358,6 @@ static void a_reset_that_a_send_has_met_is_no_end(void **state)
 static void a_reset_that_a_stuck_send_has_met_is_no_end(void **state)
 {
     (void)state;
-    char byte;
-    ssize_t got;
     open_tunnel();
     struct flow up = flow_up(SIZE_MAX);
     stuff(&up);
@@ -364,10 +367,7 @@ static void a_reset_that_a_stuck_send_has_met_is_no_end(void **state)
     assert_non_null(tunnel->back.splice);
     close_by_reset(peer);
     await_end(TUNNEL_PEER_FAILED);
-    turn_until((got = recv(client, &byte, 1, MSG_DONTWAIT)) >= 0 || errno != EAGAIN);
-    assert_int_equal(got, -1);
-    assert_int_equal(errno, ECONNRESET);
-    close(client);
+    await_reset_of_client();
 }
 
 static void a_slow_reader_holds_a_pipe_at_most(void **state)
