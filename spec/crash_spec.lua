@@ -10,8 +10,6 @@ local NEWCOMERS = 30           -- just after a death: a third of them in the dea
 -- What is promised for a quiet machine, as that of SPEC_LOAD=full is to be; and for a busy one.
 local SERVED_AGAIN_SECONDS = t.full_load and 0.1 or 2
 
-local WITH_ASAN = (os.getenv "MONOLAKE_BUILD" or ""):find "asan" ~= nil
-
 local SITE = [[
 local ml = require "monolake"
 local ffi = require "ffi"
@@ -134,7 +132,7 @@ t.on_both_backends("the death of a worker under load", function(backend)
    end
 
    -- A sanitizer reports it in words of its own, which fail a spec.
-   if not WITH_ASAN then
+   if not program.sanitized then
       t.it("leaves a backtrace and the request that it was at", function()
          local running = start(backend, 1)
          local client = running:connect()

@@ -14,9 +14,6 @@ local CONNECTIONS = t.full_load and 100 or 10
 -- needed, exchanges, what lies between blocks in use, and 128 buffers of 32 KiB in the kernel's ring.
 local WARM_KIB = { epoll = 4096, io_uring = 8192 }
 
--- A sanitizer's runtime keeps freed memory for a while.
-local MEASURES_MEMORY = not (os.getenv "MONOLAKE_BUILD" or ""):find "asan"
-
 local SITE = [[
 local ml = require "monolake"
 ml.options { grace = "20s" }
@@ -115,7 +112,7 @@ t.on_both_backends("HTTP/2", function(backend)
       process.write_file(path, table.concat(words):rep(BODY_BYTES / MIB))
       assert.equal(("%d true"):format(BODY_BYTES), curl("-T", path, "-X", "POST", url .. "/"))
       watched = false
-      assert.is_true(not MEASURES_MEMORY or peak - before < 12000,
+      assert.is_true(program.sanitized or peak - before < 12000,
          ("it grew from %d to %d KiB"):format(before, peak))
       source:stop()
    end)
@@ -311,7 +308,7 @@ t.on_both_backends("HTTP/2", function(backend)
    local function keeps_nothing(what, running, requests, options)
       local cold = running:rss_kib()
       local with_them, behind = round(running, requests, options), nil
-      local ok = not MEASURES_MEMORY or pcall(t.eventually, "memory to be given back", function()
+      local ok = program.sanitized or pcall(t.eventually, "memory to be given back", function()
          behind = running:rss_kib()
          return behind <= cold + WARM_KIB[backend]
       end, 60 * t.tasks.patience)

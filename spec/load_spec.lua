@@ -22,9 +22,6 @@ local TLS_IDLE_BYTES_MAX = { -- as before, with the library's part and, of HTTP/
 }
 local SECONDS = (FULL and 600 or 20) * t.tasks.patience
 
--- A sanitizer's runtime keeps freed memory for a while.
-local MEASURES_MEMORY = not (os.getenv "MONOLAKE_BUILD" or ""):find "asan"
-
 local SITE = [[
 local ml = require "monolake"
 local origin = ml.upstream { "${origin}" }
@@ -102,7 +99,7 @@ t.on_both_backends("load", function(backend)
 
    local function expect_flat(what, before_kib, after_kib, allowed_mib)
       note("%s (%s): RSS of the workers %d KiB before, %d KiB after", what, backend, before_kib, after_kib)
-      if MEASURES_MEMORY then
+      if not program.sanitized then
          assert.is_true(after_kib - before_kib < allowed_mib * 1024,
             ("%d KiB became %d KiB"):format(before_kib, after_kib))
       end
@@ -151,7 +148,7 @@ t.on_both_backends("load", function(backend)
    --- Waits until what workers have used is given back. A sanitizer gives nothing back.
    local function expect_given_back(what, running, cold_kib)
       local bound_kib, kib = cold_kib + #running:workers() * WARM_KIB[backend], nil
-      local ok = not MEASURES_MEMORY or pcall(t.eventually, "memory", function()
+      local ok = program.sanitized or pcall(t.eventually, "memory", function()
          kib = running:rss_kib()
          return kib <= bound_kib
       end, 60 * t.tasks.patience)
@@ -177,17 +174,14 @@ t.on_both_backends("load", function(backend)
 
    t.it("that has passed leaves little of each connection that stays", function()
       local running = program.start { io = backend, site = ORIGIN_SITE, workers = 1 }
-      local stop, kib = running:path "stop", {}
-      for i = 1, 3 do -- the first one brings what all need: stacks, buffers, exchanges
+      local stop, first_kib = running:path "stop", nil
+      for _ = 1, 3 do -- the first one brings what all need: stacks, buffers, exchanges
          local crowd = load("load.lua", "crowd", running.address, tostring(CONNECTIONS), "3", stop)
          assert.equal(3 * CONNECTIONS, expect_no_failures(crowd))
-         kib[i] = running:rss_kib()
+         first_kib = first_kib or running:rss_kib()
       end
-      local bytes = (kib[3] - kib[1]) * 1024 / (2 * CONNECTIONS)
+      local bytes = running:expect_small("an idle connection", first_kib, 2 * CONNECTIONS, IDLE_BYTES_MAX)
       note("an idle connection (%s): %d bytes", backend, bytes)
-      if MEASURES_MEMORY then
-         assert.is_true(bytes < IDLE_BYTES_MAX, ("an idle connection takes %d bytes"):format(bytes))
-      end
       process.write_file(stop, "")
    end)
 
@@ -213,11 +207,9 @@ t.on_both_backends("load", function(backend)
             for _ = 1, TLS_CONNECTIONS do
                connect[protocol](running.address)
             end
-            local bytes = (running:rss_kib() - before_kib) * 1024 / TLS_CONNECTIONS
+            local bytes = running:expect_small("an idle connection", before_kib, TLS_CONNECTIONS,
+               limits[library])
             note("an idle connection of %s by TLS (%s, %s): %d bytes", protocol, library, backend, bytes)
-            if MEASURES_MEMORY then
-               assert.is_true(bytes < limits[library], ("an idle connection takes %d bytes"):format(bytes))
-            end
          end)
       end
    end)

@@ -2,6 +2,7 @@
 --- preloaded. Only on epoll do such calls carry the traffic, and sanitizers need to be preloaded first.
 local ffi = require "ffi"
 local process = require "spec.support.process"
+local program = require "spec.support.program"
 
 ffi.cdef [[
 struct faults { int64_t clock_offset_s; int32_t accept4, send, recv, socket, epoll_ctl; };
@@ -9,7 +10,7 @@ struct faults { int64_t clock_offset_s; int32_t accept4, send, recv, socket, epo
 
 local faults = {
    EMFILE = 24, ENFILE = 23, ENOMEM = 12, ENOBUFS = 105,
-   possible = not (os.getenv "MONOLAKE_BUILD" or ""):find "asan",
+   possible = not program.sanitized,
 }
 
 ---@class spec.Faults

@@ -7,6 +7,8 @@ local tasks = require "spec.support.tasks"
 local program = {
    path = os.getenv "MONOLAKE_LUA" or (os.getenv "MONOLAKE_BUILD" or "build") .. "/monolake-lua",
    seccomp = os.getenv "SPEC_SECCOMP" == "1", -- all run under the filter
+   -- With sanitizers, whose runtime keeps what is freed: then memory is not measured.
+   sanitized = (os.getenv "MONOLAKE_BUILD" or ""):find "asan" ~= nil,
    running = {}, -- set of the instances that have not been stopped
 }
 
@@ -232,6 +234,18 @@ end
 
 function Program:rss_kib()
    return memory_of_workers(self, "VmRSS")
+end
+
+--- How much it has grown for each of `count` things that are held since then, in bytes. Those must be
+--- at most `max`, once the workers have given back what only the making of them took.
+function Program:expect_small(what, before_kib, count, max)
+   local bytes
+   local ok = program.sanitized or pcall(tasks.eventually, "memory", function()
+      bytes = (self:rss_kib() - before_kib) * 1024 / count
+      return bytes <= max
+   end)
+   assert(ok, ("%s takes %d bytes, not %d"):format(what, bytes or 0, max))
+   return bytes or 0
 end
 
 --- The most that it was since the start, or since `forget_peak`.
