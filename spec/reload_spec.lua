@@ -124,6 +124,34 @@ end }
       assert.equal("2 1", ask_anew(running))
    end)
 
+   t.it("serves on while a large script is loaded", function()
+      local running = start(site "one")
+      local client = running:connect()
+      assert.equal("one", ask(client))
+      local pids = running:path "pids"
+      running:write("site.lua", site("two", ([[
+         local ffi = require "ffi"
+         ffi.cdef "int getpid(void);"
+         local file, made = assert(io.open("%s", "a")), {}
+         file:write(ffi.C.getpid(), "\n")
+         file:close()
+         local ends = os.clock() + %g
+         while os.clock() < ends do
+            made[#made + 1] = { #made }
+         end
+      ]]):format(pids, 0.5 * t.tasks.patience)))
+      local offset = #running:log()
+      running.process:signal(sys.SIGHUP)
+      t.eventually("the worker to load it", function()
+         return (process.read_file(pids) or ""):find("\n" .. running:workers()[1] .. "\n", 1, true)
+      end)
+      for _ = 1, 10 do
+         assert.equal("one", ask(client))
+      end
+      running:await_log("generation 2 serves", offset)
+      assert.equal("two", ask(client))
+   end)
+
    t.it("finishes a request under way by the script that it began with", function()
       local origin = socket.listen()
       local function proxying(name)

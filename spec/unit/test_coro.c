@@ -439,6 +439,37 @@ static void a_wake_is_awaited_until_a_deadline(void **state)
     assert_int_equal(waited, -ETIMEDOUT);
 }
 
+/* Needs more than a usual stack: 64 KiB, 512 with a sanitizer. */
+static void job(void *arg)
+{
+    volatile char deep[1 << 20];
+    deep[0] = *(char *)arg;
+    assert_non_null(coro_start(note_arg, "c"));
+    note(deep[0]);
+    coro_job_pause();
+    note('2');
+    coro_job_pause();
+    note('3');
+}
+
+static void a_job_runs_when_it_is_told_to(void **state)
+{
+    (void)state;
+    struct coro *made = coro_job_create(job, "1");
+    assert_non_null(made);
+    assert_false(coro_any_ready());
+    assert_false(coro_job_step(made));
+    assert_null(coro_self());
+    assert_string_equal(trace, "1");
+    coro_run_ready(); /* what it has started, without it */
+    assert_string_equal(trace, "1c");
+    assert_false(coro_job_step(made));
+    assert_int_equal(coro_count(), 1);
+    assert_true(coro_job_step(made));
+    assert_string_equal(trace, "1c23");
+    assert_int_equal(coro_count(), 0);
+}
+
 #define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -456,6 +487,7 @@ int main(void)
         TEST(stacks_that_lie_unused_hold_no_memory),
         TEST(registers_survive_a_switch),
         TEST(a_stack_has_a_guard_below_it),
+        TEST(a_job_runs_when_it_is_told_to),
         ON_BOTH(sleeps),
         ON_BOTH(a_sleep_can_be_cancelled),
         ON_BOTH(operations_end_in_time_or_are_taken_back),

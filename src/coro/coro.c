@@ -83,7 +83,8 @@ static void entry(void)
     abort(); /* a finished coroutine is never resumed */
 }
 
-static void run(struct coro *coro)
+/* Returns whether it has ended; then it is no more. */
+static bool run(struct coro *coro)
 {
     switch_to_coro(coro);
     while (sched.main_fn) {
@@ -92,11 +93,12 @@ static void run(struct coro *coro)
         fn(sched.main_arg);
         switch_to_coro(coro);
     }
-    if (coro->finished) {
-        stack_put(&coro->stack);
-        free(coro);
-        sched.count--;
-    }
+    if (!coro->finished)
+        return false;
+    stack_put(&coro->stack);
+    free(coro);
+    sched.count--;
+    return true;
 }
 
 static void enqueue(struct coro *coro)
@@ -105,12 +107,12 @@ static void enqueue(struct coro *coro)
     list_push_back(&sched.ready, &coro->ready);
 }
 
-struct coro *coro_start(void (*fn)(void *arg), void *arg)
+static struct coro *create(int (*get_stack)(struct stack *stack), void (*fn)(void *arg), void *arg)
 {
     struct coro *coro = calloc(1, sizeof(*coro));
     if (!coro)
         return NULL;
-    if (stack_get(&coro->stack) != 0) {
+    if (get_stack(&coro->stack) != 0) {
         free(coro);
         return NULL;
     }
@@ -118,8 +120,36 @@ struct coro *coro_start(void (*fn)(void *arg), void *arg)
     coro->arg = arg;
     coro->context = coro_switch_prepare(coro->stack.base, coro->stack.bytes, entry);
     sched.count++;
-    enqueue(coro);
     return coro;
+}
+
+struct coro *coro_start(void (*fn)(void *arg), void *arg)
+{
+    struct coro *coro = create(stack_get, fn, arg);
+    if (coro)
+        enqueue(coro);
+    return coro;
+}
+
+static int deep_stack(struct stack *stack)
+{
+    return stack_map(stack, CORO_DEEP_STACK_BYTES);
+}
+
+struct coro *coro_job_create(void (*fn)(void *arg), void *arg)
+{
+    return create(deep_stack, fn, arg);
+}
+
+bool coro_job_step(struct coro *job)
+{
+    assert(!sched.running);
+    return run(job);
+}
+
+void coro_job_pause(void)
+{
+    switch_to_main(sched.running);
 }
 
 struct coro *coro_self(void)

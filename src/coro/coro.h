@@ -9,6 +9,9 @@
  *
  * Waking never switches at once: it puts the coroutine on the ready queue, which the loop runs
  * when it has handled its completions. So no callback ever re-enters code that is half-way through.
+ *
+ * A job is the exception: a long computation with a deep stack of its own, Lua's too, that is never
+ * queued. Whoever made it has it run, part by part.
  */
 #ifndef CORO_CORO_H
 #define CORO_CORO_H
@@ -21,6 +24,18 @@ struct coro;
 /* Queues a new coroutine that will call `fn(arg)`. Returns it, or NULL when memory is exhausted.
  * The coroutine frees itself when `fn` returns; the pointer is dead from then on. */
 struct coro *coro_start(void (*fn)(void *arg), void *arg);
+
+/* What a script's Lua and the C that it calls may need in turns. Only what is used takes memory. */
+#define CORO_DEEP_STACK_BYTES ((size_t)96 << 20)
+
+/* Makes a job that will call `fn(arg)`, which must not wait. NULL when memory is exhausted. */
+struct coro *coro_job_create(void (*fn)(void *arg), void *arg);
+
+/* Runs it to its next pause. True: `fn` has returned, and the job is no more. Main stack only. */
+bool coro_job_step(struct coro *job);
+
+/* In a job: ends this step of it. */
+void coro_job_pause(void);
 
 /* The running coroutine, or NULL on the main stack. */
 struct coro *coro_self(void);

@@ -41,23 +41,27 @@ static int guard(char *mapping)
     return mprotect(mapping, GUARD_BYTES, PROT_NONE);
 }
 
-int stack_get(struct stack *stack)
+int stack_map(struct stack *stack, size_t bytes)
 {
-    if (cached_count) {
-        *stack = cached[--cached_count];
-        if (cached_count < dry_count)
-            dry_count = cached_count;
-        return 0;
-    }
-    char *mapping = mmap(NULL, GUARD_BYTES + STACK_BYTES, PROT_READ | PROT_WRITE,
+    char *mapping = mmap(NULL, GUARD_BYTES + bytes, PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
     if (mapping == MAP_FAILED)
         return -ENOMEM;
     if (guard(mapping) != 0) {
-        munmap(mapping, GUARD_BYTES + STACK_BYTES);
+        munmap(mapping, GUARD_BYTES + bytes);
         return -ENOMEM;
     }
-    *stack = (struct stack){mapping + GUARD_BYTES, STACK_BYTES};
+    *stack = (struct stack){mapping + GUARD_BYTES, bytes};
+    return 0;
+}
+
+int stack_get(struct stack *stack)
+{
+    if (!cached_count)
+        return stack_map(stack, STACK_BYTES);
+    *stack = cached[--cached_count];
+    if (cached_count < dry_count)
+        dry_count = cached_count;
     return 0;
 }
 
@@ -68,7 +72,7 @@ static void unmap(struct stack *stack)
 
 void stack_put(struct stack *stack)
 {
-    if (cached_count < CACHED_MAX)
+    if (stack->bytes == STACK_BYTES && cached_count < CACHED_MAX)
         cached[cached_count++] = *stack;
     else
         unmap(stack);

@@ -9,10 +9,13 @@ struct stack {
     size_t bytes; /* usable */
 };
 
-/* Takes a stack. Returns 0, or -ENOMEM. */
+/* Takes a stack of the usual size. Returns 0, or -ENOMEM. */
 int stack_get(struct stack *stack);
 
-/* Gives it back; kept for reuse up to a bound. */
+/* Makes one of another size, in bytes. Returns 0, or -ENOMEM. */
+int stack_map(struct stack *stack, size_t bytes);
+
+/* Gives it back; the usual ones are kept for reuse up to a bound. */
 void stack_put(struct stack *stack);
 
 /* Gives the memory back that half of those hold which are kept, a bounded number of them: the next

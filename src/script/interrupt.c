@@ -10,6 +10,7 @@
 enum { LEVELS_MAX = 16 }; /* of functions that are told of */
 
 static lua_State *interrupted; /* NULL: none */
+static lua_State *aside;       /* is being loaded, but not now; NULL: none */
 static const struct request *interrupted_request;
 static uint32_t allowed_ms;
 static volatile sig_atomic_t armed;
@@ -41,10 +42,11 @@ static void raise_error(lua_State *L, lua_Debug *activation)
 static void arm(int signal_number)
 {
     (void)signal_number;
-    if (!interrupted)
+    lua_State *L = interrupted ? interrupted : aside;
+    if (!L)
         return;
-    armed = true;
-    lua_sethook(interrupted, raise_error, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
+    armed = interrupted != NULL;
+    lua_sethook(L, raise_error, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
 }
 
 void interrupt_watch(lua_State *L, const struct request *request)
@@ -57,6 +59,19 @@ void interrupt_watch(lua_State *L, const struct request *request)
     armed = false;
     if (before)
         lua_sethook(before, NULL, 0, 0); /* it has come to its end by itself */
+}
+
+void interrupt_put_aside(void)
+{
+    aside = interrupted;
+    interrupted = NULL;
+    armed = false; /* its hook stays, if it has been set */
+}
+
+void interrupt_take_up(void)
+{
+    interrupted = aside;
+    aside = NULL;
 }
 
 const struct request *interrupt_request(void)

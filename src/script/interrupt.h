@@ -22,6 +22,11 @@ void interrupt_end(void);
  * without a state: none does any more. */
 void interrupt_watch(lua_State *L, const struct request *request);
 
+/* The site that is loaded is put aside for others, and taken up again. Meanwhile interrupt_running
+ * raises its error in it, unless another one runs. */
+void interrupt_put_aside(void);
+void interrupt_take_up(void);
+
 /* The request whose layer runs, or NULL. */
 const struct request *interrupt_request(void);
 

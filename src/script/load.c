@@ -81,6 +81,7 @@ struct site *script_load_site(const char *path, const struct script_options *opt
     }
     script->site = NULL;
     script->given_count = 0;
+    script->memory.pause = NULL;
     if (!loaded) {
         site_release(site);
         return NULL;

@@ -2,6 +2,7 @@
 
 #include "base/counters.h"
 #include "script/interrupt.h"
+#include "script/state.h"
 
 enum {
     LARGE_BYTES = 1 << 20, /* a block that may be refused: twice the largest stack */
@@ -9,10 +10,10 @@ enum {
     PAUSE_PERCENT = 200, /* LuaJIT's own: a collection begins at twice of what the last has left */
     STEP_PERCENT = 200,  /* LuaJIT's own: how fast it goes on */
     STEP_ALL = 0,        /* all of it in one step */
+    ALLOCATIONS = 64,    /* from one pause to the next: some 10 us of a script */
     HOOK_AT_ONCE = LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT,
 };
 
-static struct script_memory *alarmed; /* whose hook is set: one state runs at a time */
 static int64_t total;
 
 static size_t larger(size_t a, size_t b)
@@ -50,7 +51,7 @@ static int mebibytes(size_t bytes)
 
 static void raise_error(lua_State *L, lua_Debug *activation)
 {
-    struct script_memory *memory = alarmed;
+    struct script_memory *memory = &script_of(L)->memory;
     (void)activation;
     unhook(memory);
     lua_gc(L, LUA_GCCOLLECT, 0);
@@ -68,7 +69,6 @@ static void raise_error(lua_State *L, lua_Debug *activation)
  * will end as well. */
 static void sound_alarm(struct script_memory *memory)
 {
-    alarmed = memory;
     memory->alarmed = true;
     memory->alarm = memory->max * 2;
     memory->collect_at = 0;
@@ -88,6 +88,8 @@ static void *count(void *arg, void *block, size_t old_size, size_t new_size)
         if (!memory->alarmed)
             sound_alarm(memory);
     }
+    if (memory->pause && ++memory->allocations % ALLOCATIONS == 0)
+        memory->pause(memory->pause_arg);
     void *allocated = memory->allocate(memory->arena, block, old_size, new_size);
     if (allocated || !new_size)
         memory->used = used;

@@ -33,11 +33,14 @@ struct script_memory {
     void *arena;        /* of that */
     size_t used;        /* bytes */
     size_t max;
-    size_t alarm;      /* what exceeds that many is an alarm */
-    size_t collect_at; /* garbage is collected after a step of a script that leaves more */
-    bool alarmed;      /* the hook is set */
-    bool over;         /* more than 9/10 of the maximum was left by the last collection */
-    int64_t shown;     /* in the counters */
+    size_t alarm;             /* what exceeds that many is an alarm */
+    size_t collect_at;        /* garbage is collected after a step of a script that leaves more */
+    bool alarmed;             /* the hook is set */
+    bool over;                /* more than 9/10 of the maximum was left by the last collection */
+    int64_t shown;            /* in the counters */
+    void (*pause)(void *arg); /* see script_options; NULL: none */
+    void *pause_arg;
+    unsigned allocations; /* while there is a pause */
 };
 
 /* Counts what the state has, and takes from now on. */

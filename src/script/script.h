@@ -28,6 +28,10 @@ struct script_options {
     /* The script is interrupted after that; 0: never. Its code is not compiled then: compiled loops
      * cannot be interrupted. One script of a process may have it at a time. */
     uint32_t time_max_ms;
+    /* Is called often while the site is loaded, and may take its time; NULL: is not. The state must
+     * not be used meanwhile, but others may be. */
+    void (*pause)(void *arg);
+    void *pause_arg;
     /* Hears of each file before it is run; may be NULL. */
     void (*on_file)(void *arg, const struct script_source *file);
     void *on_file_arg;

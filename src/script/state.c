@@ -192,6 +192,8 @@ struct script *script_create(const struct script_options *options, char **error)
     script->on_file = options->on_file;
     script->on_file_arg = options->on_file_arg;
     memory_begin(&script->memory, L);
+    script->memory.pause = options->pause;
+    script->memory.pause_arg = options->pause_arg;
     struct boot what = {script, options};
     if (!script_try(script, boot, &what)) {
         const char *why = script_error_text(L);

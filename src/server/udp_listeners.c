@@ -67,7 +67,7 @@ void udp_listeners_drain_unwanted(struct udp_listeners *listeners, int64_t until
 {
     each_listener(listener, listeners)
     {
-        if (!listener->wanted)
+        if (!listener->wanted && listener->server.service) /* else of a generation to come */
             udp_server_drain(&listener->server, until_ms);
         listener->wanted = false;
     }

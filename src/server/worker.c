@@ -28,9 +28,9 @@
 #include "server/control.h"
 #include "server/hand_over.h"
 #include "server/last_words.h"
+#include "server/loader.h"
 #include "server/memory_watch.h"
 #include "server/privileges.h"
-#include "server/sources.h"
 #include "server/stand_in.h"
 #include "server/syscalls.h"
 #include "server/trim.h"
@@ -43,7 +43,6 @@ enum {
     /* What a worker that ends for its memory leaves to its requests. New clients wait until another
      * one stands in its place. */
     MEMORY_GRACE_MS = 2000,
-    STACK_BYTES = 96 << 20,
 };
 
 struct worker {
@@ -57,8 +56,9 @@ struct worker {
     int tunnels;                /* the socket for that; -1: it takes none */
     struct site *site;          /* serves */
     int sources;                /* that it was loaded from */
+    struct loader loader;       /* prepares the next one */
     struct site *next;          /* prepared, waits for the commit; NULL if none */
-    int next_sources;           /* -1 if none */
+    int next_sources;           /* of that, or of what is being loaded; -1 if none */
     struct memory_watch memory;
     struct trim trim;
     struct io_op control;
@@ -181,28 +181,6 @@ static void serve_with(struct worker *worker, const char *key, struct site *site
     acceptor_start(acceptor);
 }
 
-/* Loads it from the files behind the descriptor, which is closed. NULL with *error if that fails.
- */
-static struct site *load(struct worker *worker, uint64_t generation, int sources_fd, char **error)
-{
-    struct sources sources;
-    int result = sources_open(&sources, sources_fd);
-    if (result < 0) {
-        *error = strdup(strerror(-result));
-        return NULL;
-    }
-    struct script_options options = {.io = worker->io,
-                                     .generation = generation,
-                                     .sources = sources.files,
-                                     .source_count = sources.count};
-    struct site *site = script_load_site(worker->options->site, &options, error);
-    sources_close(&sources);
-    shared_forget_offers();
-    if (site)
-        log_debug("generation %llu is loaded (pid %d)", (unsigned long long)generation, getpid());
-    return site;
-}
-
 static void clear_wanted(struct worker *worker)
 {
     list_for_each(node, &worker->acceptors.list) container_of(node, struct acceptor, link)->wanted =
@@ -218,7 +196,7 @@ static void commit(struct worker *worker, struct site *site)
     list_for_each(node, &worker->acceptors.list)
     {
         struct acceptor *acceptor = container_of(node, struct acceptor, link);
-        if (!acceptor->wanted) {
+        if (!acceptor->wanted && acceptor->server.service) { /* else of a generation to come */
             acceptor_stop(acceptor);
             http_server_drain(&acceptor->server);
         }
@@ -232,6 +210,8 @@ static void commit(struct worker *worker, struct site *site)
 
 static void drop_next(struct worker *worker)
 {
+    if (worker->loader.busy)
+        loader_drop(&worker->loader);
     if (worker->next)
         site_release(worker->next);
     worker->next = NULL;
@@ -247,10 +227,17 @@ static int duplicate(int fd)
 
 static void prepare(struct worker *worker, uint64_t generation, int sources_fd)
 {
-    char *error = NULL;
     drop_next(worker);
     worker->next_sources = sources_fd;
-    worker->next = load(worker, generation, duplicate(sources_fd), &error);
+    loader_begin(&worker->loader, generation, duplicate(sources_fd));
+}
+
+static void go_on_loading(struct worker *worker)
+{
+    char *error;
+    if (!worker->loader.busy || !loader_step(&worker->loader, &worker->next, &error))
+        return;
+    uint64_t generation = worker->loader.generation;
     if (worker->next)
         control_send(worker->options->control, CONTROL_PREPARED, generation, NULL, -1);
     else
@@ -275,7 +262,8 @@ static void restart_generation(struct worker *worker)
     char *error = NULL;
     counters_add(COUNTER_LUA_MEMORY_RESTARTS, 1);
     shared_offer_open();
-    struct site *site = load(worker, worker->site->generation, duplicate(worker->sources), &error);
+    struct site *site =
+        loader_load(&worker->loader, worker->site->generation, duplicate(worker->sources), &error);
     if (site)
         commit(worker, site);
     else
@@ -458,9 +446,10 @@ static void pin(int cpu)
 static void lengthen_stack(void)
 {
     struct rlimit limit;
-    if (getrlimit(RLIMIT_STACK, &limit) != 0 || limit.rlim_cur >= STACK_BYTES)
+    if (getrlimit(RLIMIT_STACK, &limit) != 0 || limit.rlim_cur >= CORO_DEEP_STACK_BYTES)
         return;
-    limit.rlim_cur = limit.rlim_max < STACK_BYTES ? limit.rlim_max : STACK_BYTES;
+    limit.rlim_cur =
+        limit.rlim_max < CORO_DEEP_STACK_BYTES ? limit.rlim_max : CORO_DEEP_STACK_BYTES;
     setrlimit(RLIMIT_STACK, &limit);
 }
 
@@ -496,6 +485,7 @@ static int start(struct worker *worker)
     acceptors_init(&worker->acceptors, worker->io, &options->limits);
     stand_ins_init(&worker->stand_ins, &worker->acceptors);
     udp_listeners_init(&worker->udp, worker->io, &options->limits);
+    loader_init(&worker->loader, worker->io, options->site);
     timer_init(&worker->grace, grace_over, worker);
     hand_over_init(&worker->hand_over, worker->io, &worker->acceptors);
     worker->tunnels = -1;
@@ -503,7 +493,8 @@ static int start(struct worker *worker)
         add_listener(worker, options->listeners[i].key, options->listeners[i].fd);
     worker->sources = options->sources;
     worker->next_sources = -1;
-    struct site *site = load(worker, options->generation, duplicate(worker->sources), &error);
+    struct site *site =
+        loader_load(&worker->loader, options->generation, duplicate(worker->sources), &error);
     if (!site) {
         control_send(options->control, CONTROL_FAILED, options->generation, error, -1);
         free(error);
@@ -532,7 +523,8 @@ static bool may_end(const struct worker *worker)
 /* A generation that is about to be replaced, or to end, goes with its memory anyway. */
 static void watch_memory(struct worker *worker)
 {
-    if (!script_memory_over(worker->site) || worker->next || worker->draining || worker->stopping)
+    if (!script_memory_over(worker->site) || worker->loader.busy || worker->next ||
+        worker->draining || worker->stopping)
         return;
     switch (memory_watch_judge(&worker->memory, worker->site, io_now_ms(worker->io))) {
     case MEMORY_FINE:
@@ -549,8 +541,9 @@ static void watch_memory(struct worker *worker)
 
 static void turn(struct worker *worker)
 {
-    io_turn(worker->io, coro_any_ready() ? 0 : -1);
+    io_turn(worker->io, coro_any_ready() || worker->loader.busy ? 0 : -1);
     coro_run_ready();
+    go_on_loading(worker);
     watch_memory(worker);
 }
 
