@@ -11,8 +11,8 @@ local REQUESTS = t.full_load and 100000 or 4000
 local TLS_REQUESTS = t.full_load and 20000 or 800
 local CONNECTIONS = t.full_load and 100 or 10
 -- What a worker that has worked is larger than a fresh one: code and data of libraries that were
--- needed, exchanges, what lies between blocks in use, and 128 buffers of 32 KiB in the kernel's ring.
-local WARM_KIB = { epoll = 4096, io_uring = 8192 }
+-- needed, and what lies between blocks in use.
+local WARM_KIB = 3072
 
 local SITE = [[
 local ml = require "monolake"
@@ -310,7 +310,7 @@ t.on_both_backends("HTTP/2", function(backend)
       local with_them, behind = round(running, requests, options), nil
       local ok = program.sanitized or pcall(t.eventually, "memory to be given back", function()
          behind = running:rss_kib()
-         return behind <= cold + WARM_KIB[backend]
+         return behind <= cold + WARM_KIB
       end, 60 * t.tasks.patience)
       local figures = ("%s: %d requests over %d connections: %d KiB before, %d with them, %s behind them")
          :format(what, requests, CONNECTIONS, cold, with_them, behind)

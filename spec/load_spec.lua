@@ -11,9 +11,9 @@ local RELOADS = FULL and 200 or 40
 local CONNECTIONS = FULL and 10000 or 2000
 local REQUESTS = FULL and 1000000 or 20000
 local BODY_MIB, MIB_PER_SECOND = FULL and 10240 or 100, FULL and 300 or 150
--- What a worker that has worked is larger than a fresh one: code and data that were needed, exchanges, what
--- lies between blocks in use, Lua's garbage, and 128 buffers of 32 KiB in the kernel's ring.
-local WARM_KIB = { epoll = 5120, io_uring = 9216 }
+-- What a worker that has worked is larger than a fresh one: code and data that were needed, and what lies
+-- between blocks in use, Lua's too.
+local WARM_KIB = 5120
 local IDLE_BYTES_MAX = 900 -- a client's connection without a request, memory of the kernel aside
 local TLS_CONNECTIONS = FULL and 9000 or 1000
 local TLS_IDLE_BYTES_MAX = { -- as before, with the library's part and, of HTTP/2, nghttp2's
@@ -147,7 +147,7 @@ t.on_both_backends("load", function(backend)
 
    --- Waits until what workers have used is given back. A sanitizer gives nothing back.
    local function expect_given_back(what, running, cold_kib)
-      local bound_kib, kib = cold_kib + #running:workers() * WARM_KIB[backend], nil
+      local bound_kib, kib = cold_kib + #running:workers() * WARM_KIB, nil
       local ok = program.sanitized or pcall(t.eventually, "memory", function()
          kib = running:rss_kib()
          return kib <= bound_kib

@@ -677,6 +677,32 @@ static void the_pool_grows_on_demand_and_shrinks_again(void **state)
     assert_true(io_stats(loop).buffers_allocated <= at_peak / 2);
 }
 
+/* What is received in buffers whose memory was given back meanwhile, before and between. */
+static void dry_buffers_lose_nothing(void **state)
+{
+    (void)state;
+    enum { LEN = 300000 };
+    static char bytes[LEN];
+    loop_reopen((struct io_options){.buffer_bytes = 32768});
+    for (unsigned i = 0; i < LEN; i++)
+        bytes[i] = (char)(i * 7919 >> 8);
+    int fds[2];
+    open_tcp_pair(fds);
+    struct probe recv = {0};
+    begin(&recv, IO_OP_RECV, fds[0]);
+    for (size_t sent = 0; sent < LEN; io_dry(loop)) {
+        ssize_t count = write(fds[1], bytes + sent, LEN - sent);
+        io_dry(loop);
+        io_dry(loop); /* none was filled since */
+        loop_turn(1);
+        sent += count > 0 ? (size_t)count : 0;
+    }
+    turn_until(recv.bytes == LEN);
+    assert_int_equal(recv.checksum, checksum_add(0, bytes, LEN));
+    end_by_cancel(&recv);
+    close_both(fds);
+}
+
 static void accepts_many_connections(void **state)
 {
     (void)state;
@@ -869,6 +895,7 @@ int main(void)
         ON_BOTH(a_receive_waits_for_memory_without_spinning),
 #endif
         ON_BOTH(the_pool_grows_on_demand_and_shrinks_again),
+        ON_BOTH(dry_buffers_lose_nothing),
         ON_BOTH(accepts_many_connections),
         ON_BOTH(accept_reports_that_descriptors_ran_out),
         ON_BOTH(a_closed_descriptor_is_really_closed),

@@ -370,6 +370,27 @@ static void of_a_connection_the_alarm_sounds(void **state)
     sweep_connections(ALARM);
 }
 
+static void garbage_goes_in_calm_times(void **state)
+{
+    (void)state;
+    struct script_memory *memory = &site->script->memory;
+    lua_State *L = site->script->L;
+    lua_setallocf(L, allocate, arena);
+    assert_int_equal(luaL_dostring(L, "kept = {} for i = 1, 1e5 do kept[i] = { i } end"), 0);
+    size_t before = memory->used;
+    assert_int_equal(luaL_dostring(L, "kept = nil"), 0);
+    int64_t until_ms = clock_now_ms() + PATIENCE_MS;
+    do {
+        assert_true(clock_now_ms() < until_ms);
+        script_trim(site);
+    } while (memory->tidy_cycles);
+    assert_true(memory->used < before / 2);
+    size_t rest = memory->used;
+    script_trim(site); /* finds nothing */
+    assert_int_equal(memory->tidy_cycles, 0);
+    assert_int_equal(memory->used, rest);
+}
+
 #define SWEEP_ON(index, name, test)                                                                \
     {                                                                                              \
 #test " on " name, test, setup, teardown, &loop_kinds[index]                               \
@@ -385,6 +406,7 @@ int main(void)
         SWEEP_ON_BOTH(of_a_connection_one_fails),
         SWEEP_ON_BOTH(of_a_connection_all_fail_from_then_on),
         SWEEP_ON_BOTH(of_a_connection_the_alarm_sounds),
+        SWEEP_ON_BOTH(garbage_goes_in_calm_times),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,27 +6,93 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-/* Slabs are never freed: a stale handle may read the generation of any exchange that ever was. */
-enum { SLAB_EXCHANGES = 64 };
+enum {
+    SLAB_BYTES = 64 << 10, /* a multiple of any page */
+    SLAB_EXCHANGES = SLAB_BYTES / sizeof(struct exchange),
+    DRIED_MAX = 64, /* slabs at once: each takes a system call */
+};
 
+/* Exchanges that lie side by side. The addresses are never given back, as a stale handle may read
+ * the generation of any exchange that ever was; the memory is, and then that generation reads 0. */
+struct exchange_slab {
+    struct list link;
+    struct exchange *exchanges;
+    unsigned active; /* of these */
+    bool used;       /* one has begun since the last trim */
+};
+
+static struct list slabs = {&slabs, &slabs};
+static struct list dry_slabs = {&dry_slabs, &dry_slabs}; /* hold no memory */
+static uint32_t last_generation;
 static struct list idle = {&idle, &idle};
 static struct list active = {&active, &active};
 static uint32_t active_count;
 static uint32_t tunnel_count; /* of those */
 static uint64_t next_id = 1;
 
+static struct exchange_slab *make_slab(void)
+{
+    struct exchange_slab *slab = calloc(1, sizeof(*slab));
+    struct exchange *exchanges = slab ? aligned_alloc(SLAB_BYTES, SLAB_BYTES) : NULL;
+    if (!exchanges) {
+        free(slab);
+        return NULL;
+    }
+    slab->exchanges = memset(exchanges, 0, SLAB_BYTES);
+    return slab;
+}
+
+static struct exchange_slab *take_dry_slab(void)
+{
+    struct exchange_slab *slab = container_of(dry_slabs.next, struct exchange_slab, link);
+    list_remove(&slab->link);
+    return slab;
+}
+
 static bool add_slab(void)
 {
-    struct exchange *slab = calloc(SLAB_EXCHANGES, sizeof(*slab));
+    struct exchange_slab *slab = list_empty(&dry_slabs) ? make_slab() : take_dry_slab();
     if (!slab)
         return false;
     for (unsigned i = 0; i < SLAB_EXCHANGES; i++) {
-        slab[i].request.generation = 1;
-        arena_init(&slab[i].arena);
-        list_push_back(&idle, &slab[i].link);
+        slab->exchanges[i].slab = slab;
+        arena_init(&slab->exchanges[i].arena);
+        list_push_back(&idle, &slab->exchanges[i].link);
     }
+    list_push_back(&slabs, &slab->link);
     return true;
+}
+
+static void dry(struct exchange_slab *slab)
+{
+    for (unsigned i = 0; i < SLAB_EXCHANGES; i++)
+        list_remove(&slab->exchanges[i].link);
+    madvise(slab->exchanges, SLAB_BYTES, MADV_DONTNEED);
+    list_remove(&slab->link);
+    list_push_back(&dry_slabs, &slab->link);
+}
+
+bool exchange_trim(void)
+{
+    unsigned dried = 0;
+    for (struct list *node = slabs.next, *next; node != &slabs; node = next) {
+        struct exchange_slab *slab = container_of(node, struct exchange_slab, link);
+        next = node->next;
+        if (!slab->active && !slab->used && dried++ < DRIED_MAX)
+            dry(slab);
+        slab->used = slab->active;
+    }
+    return dried > 0;
+}
+
+/* Of one that was never given before, so that no stale handle has it; 0 is nobody's. */
+static uint32_t new_generation(void)
+{
+    if (++last_generation == 0)
+        last_generation++;
+    return last_generation;
 }
 
 struct exchange *exchange_begin(struct io *io)
@@ -36,23 +102,26 @@ struct exchange *exchange_begin(struct io *io)
     struct exchange *exchange = container_of(idle.next, struct exchange, link);
     list_remove(&exchange->link);
     list_push_back(&active, &exchange->link);
+    exchange->slab->active++;
+    exchange->slab->used = true;
     active_count++;
     counters_add(COUNTER_REQUESTS_ACTIVE, 1);
 
     struct arena arena = exchange->arena;
     struct list link = exchange->link;
-    uint32_t generation = exchange->request.generation;
+    struct exchange_slab *slab = exchange->slab;
     memset(&exchange->request, 0, offsetof(struct request, params));
     memset((char *)exchange + offsetof(struct exchange, arena), 0,
            sizeof(*exchange) - offsetof(struct exchange, arena));
     exchange->arena = arena;
     exchange->link = link;
+    exchange->slab = slab;
     exchange->io = io;
     exchange->started_us = clock_now_us();
     exchange->total_deadline = DEADLINE_NEVER;
 
     struct request *request = &exchange->request;
-    request->generation = generation;
+    request->generation = new_generation();
     request->id = next_id++;
     request->arena = &exchange->arena;
     request->exchange = exchange;
@@ -76,12 +145,13 @@ void exchange_end(struct exchange *exchange)
     count_response(exchange);
     arena_run_defers(&exchange->arena); /* they may still use the request, and suspend */
     body_release(&exchange->request.body);
-    exchange->request.generation++;
+    exchange->request.generation = 0;
     arena_fini(&exchange->arena);
     if (exchange->service)
         exchange->service->release(exchange->service);
     exchange->service = NULL;
     list_remove(&exchange->link);
+    exchange->slab->active--;
     active_count--;
     tunnel_count -= exchange->became_tunnel;
     counters_add(COUNTER_REQUESTS_ACTIVE, -1);

@@ -1,7 +1,7 @@
 /*
  * One exchange: a request, its way through the chain and its response, whatever the protocol
- * version. Exchanges come from a pool whose memory is never given back to the allocator, so that a
- * handle in Lua may compare generations safely long after the request ended.
+ * version. Exchanges come from a pool whose addresses are never given back, so that a handle in Lua
+ * may compare generations safely long after the request ended.
  */
 #ifndef HTTP_EXCHANGE_H
 #define HTTP_EXCHANGE_H
@@ -16,6 +16,7 @@
 struct coro;
 struct io;
 struct exchange;
+struct exchange_slab;
 struct tunnel_note;
 struct tunnel_result;
 
@@ -66,13 +67,14 @@ struct exchange {
     struct stream *tunnel_peer;
     struct tunnel_note *notes;
     void *script;     /* the Lua side of this request, or NULL; for src/script */
-    struct list link; /* in the worker's list of active exchanges */
+    struct list link; /* in the worker's list of active exchanges, or of idle ones */
+    struct exchange_slab *slab;
 };
 
 /* Takes an exchange from the pool; request.generation is already valid. NULL when exhausted. */
 struct exchange *exchange_begin(struct io *io);
 
-/* Ends it: releases bodies and service, runs the arena's clean-ups, bumps the generation. */
+/* Ends it: releases bodies and service, runs the arena's clean-ups, ends the generation. */
 void exchange_end(struct exchange *exchange);
 
 /* Makes the request's body its layers' again: ends the sending of it that may still go on behind an
@@ -85,6 +87,10 @@ const struct exchange *exchange_running(void);
 /* From now on it only carries bytes to and fro, which may be none for hours: it counts no longer as
  * one that there is work to do for. */
 void exchange_becomes_tunnel(struct exchange *exchange);
+
+/* Gives the memory back of those that lie unused since the last call, but of a bounded number.
+ * Returns true if there was any. */
+bool exchange_trim(void);
 
 /* How many are active in this worker, but for those that have become tunnels. */
 uint32_t exchange_active_count(void);

@@ -25,6 +25,8 @@ struct io_backend {
     void (*close_fd)(struct io *io, int fd);
     /* Where closing is not enough as long as others hold the socket open, else NULL. */
     void (*unwatch_fd)(struct io *io, int fd);
+    /* See io_dry; NULL where no buffers wait. */
+    void (*dry)(struct io *io);
 };
 
 /* What lies before a datagram in its buffer, behind it room for the address and for the control

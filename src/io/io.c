@@ -221,6 +221,12 @@ bool io_trim(struct io *io)
     return pipepool_trim(&io->pipes) || buffers || datagrams;
 }
 
+void io_dry(struct io *io)
+{
+    if (io->backend->dry)
+        io->backend->dry(io);
+}
+
 void io_tick(struct io *io)
 {
     io->now_ms = clock_now_ms();

@@ -199,6 +199,10 @@ struct io_buf *io_buf_compact(struct io *io, struct io_buf *buf);
  * that those of bursts stay for a while. Returns true if there were any. */
 bool io_trim(struct io *io);
 
+/* Gives back what the buffers take that wait for what is received next; they stay where they are,
+ * and whoever fills one finds it fresh. For calm times. */
+void io_dry(struct io *io);
+
 /* Time of this turn (monotonic milliseconds; read once a turn) and the timers. */
 int64_t io_now_ms(const struct io *io);
 struct timer_wheel *io_timers(struct io *io);

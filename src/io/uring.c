@@ -17,6 +17,7 @@
 #include <liburing.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 enum {
@@ -41,6 +42,8 @@ struct buffer_ring {
     uint32_t fill_goal; /* how many it is to have: doubled when they ran out */
     uint32_t fill_max;
     int64_t fill_changed_ms;
+    uint32_t added; /* to these since dry was called last */
+    bool dry;       /* the buffers that the kernel has hold no memory */
 };
 
 struct uring {
@@ -55,6 +58,7 @@ static int turn(struct io *io, int64_t wait_ms);
 static void submit(struct io *io, struct io_op *op);
 static void cancel(struct io *io, struct io_op *op);
 static void close_fd(struct io *io, int fd);
+static void dry(struct io *io);
 
 static int open_ring(struct uring *uring, uint32_t entries);
 static int open_buffer_ring(struct io *io, struct uring *uring, struct buffer_ring *ring,
@@ -74,6 +78,7 @@ const struct io_backend uring_backend = {
     .submit = submit,
     .cancel = cancel,
     .close_fd = close_fd,
+    .dry = dry,
 };
 
 static int create(struct io *io, const struct io_options *options)
@@ -226,6 +231,41 @@ static void refill(struct io *io, struct buffer_ring *ring)
     }
     if (added)
         io_uring_buf_ring_advance(ring->slots, added);
+    ring->added += (uint32_t)added;
+    ring->dry &= !added;
+}
+
+/* Whole pages only. */
+static void dry_buffer(const struct io_buf *buf, uint32_t bytes, uintptr_t page)
+{
+    uintptr_t begin = ((uintptr_t)buf->base + page - 1) & ~(page - 1);
+    uintptr_t end = ((uintptr_t)buf->base + bytes) & ~(page - 1);
+    if (begin < end)
+        madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
+/* Unless so many are used that most would soon be filled again. */
+static void dry_ring(struct buffer_ring *ring, uintptr_t page)
+{
+    bool in_use = ring->added >= ring->filled / 4;
+    ring->added = 0;
+    for (unsigned id = 0; id < RING_BUFFERS && !in_use && !ring->dry; id++)
+        if (ring->buffers[id])
+            dry_buffer(ring->buffers[id], ring->pool->buffer_bytes, page);
+    ring->dry |= !in_use;
+}
+
+/* The kernel fills buffers only while this thread is in it (IORING_SETUP_DEFER_TASKRUN), so none
+ * has been filled of which no completion tells. */
+static void dry(struct io *io)
+{
+    struct uring *uring = io->impl;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    if (io_uring_cq_ready(&uring->ring) || io_uring_cq_has_overflow(&uring->ring))
+        return;
+    dry_ring(&uring->streams, page);
+    if (uring->datagrams)
+        dry_ring(uring->datagrams, page);
 }
 
 /* No more are armed at a time than there are buffers for, or they would only come back. */

@@ -94,6 +94,12 @@ bool script_memory_over(const struct site *site)
     return site->script->memory.over;
 }
 
+void script_trim(struct site *site)
+{
+    script_trim_threads(site->script);
+    memory_tidy(&site->script->memory);
+}
+
 struct script_memory_use script_memory_collect(struct site *site)
 {
     struct script_memory *memory = &site->script->memory;

@@ -1,5 +1,6 @@
 #include "script/memory.h"
 
+#include "base/clock.h"
 #include "base/counters.h"
 #include "script/interrupt.h"
 #include "script/state.h"
@@ -9,8 +10,13 @@ enum {
     STEPS = 16,            /* of the maximum: so much more may be taken after an error */
     PAUSE_PERCENT = 200, /* LuaJIT's own: a collection begins at twice of what the last has left */
     STEP_PERCENT = 200,  /* LuaJIT's own: how fast it goes on */
-    STEP_ALL = 0,        /* all of it in one step */
-    ALLOCATIONS = 64,    /* from one pause to the next: some 10 us of a script */
+    STEP_LEAST = 0,      /* as little as a step may be */
+    TIDY_US = 500,
+    TIDY_CYCLES = 2, /* the one that is under way may have seen much before it was dropped */
+    TIDY_MIN_BYTES = 64 << 10, /* of garbage, perhaps, and an eighth of all */
+    TIDY_PART = 8,
+    STEP_ALL = 0,     /* all of it in one step */
+    ALLOCATIONS = 64, /* from one pause to the next: some 10 us of a script */
     HOOK_AT_ONCE = LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT,
 };
 
@@ -157,6 +163,31 @@ void memory_collect(struct script_memory *memory)
     memory->over = is_over(memory);
     set_alarm(memory);
     set_pace(memory);
+}
+
+/* Runs protected, as collect. */
+static int tidy(lua_State *L)
+{
+    struct script_memory *memory = lua_touserdata(L, 1);
+    int64_t until_us = clock_now_us() + TIDY_US;
+    while (memory->tidy_cycles && clock_now_us() < until_us)
+        memory->tidy_cycles -= (unsigned)lua_gc(L, LUA_GCSTEP, STEP_LEAST);
+    return 0;
+}
+
+void memory_tidy(struct script_memory *memory)
+{
+    if (!memory->tidy_cycles && memory->used > memory->tidy_at)
+        memory->tidy_cycles = TIDY_CYCLES;
+    if (!memory->tidy_cycles || memory->alarmed)
+        return;
+    memory->alarm = SIZE_MAX; /* not for what collecting takes itself */
+    if (lua_cpcall(memory->L, tidy, memory) != 0)
+        lua_pop(memory->L, 1);
+    set_alarm(memory);
+    if (!memory->tidy_cycles)
+        memory->tidy_at = memory->used + larger(memory->used / TIDY_PART, TIDY_MIN_BYTES);
+    memory_rest(memory);
 }
 
 void memory_rest(struct script_memory *memory)

@@ -38,6 +38,8 @@ struct script_memory {
     bool alarmed;             /* the hook is set */
     bool over;                /* more than 9/10 of the maximum was left by the last collection */
     int64_t shown;            /* in the counters */
+    size_t tidy_at;           /* more than that is worth a collection in calm times */
+    unsigned tidy_cycles;     /* that are still to be gone through then */
     void (*pause)(void *arg); /* see script_options; NULL: none */
     void *pause_arg;
     unsigned allocations; /* while there is a pause */
@@ -53,6 +55,10 @@ void memory_set_max(struct script_memory *memory, size_t max);
 
 /* Collects all garbage. Not while the state runs. */
 void memory_collect(struct script_memory *memory);
+
+/* For calm times: goes on for at most half a millisecond with the collection of what garbage has
+ * gathered, if it may be much. Not while the state runs. */
+void memory_tidy(struct script_memory *memory);
 
 /* To be called whenever the state has come to rest. */
 void memory_rest(struct script_memory *memory);

@@ -56,6 +56,10 @@ struct script_memory_use {
 };
 struct script_memory_use script_memory_collect(struct site *site);
 
+/* For calm times: gives back what its Lua needs no more, bit by bit. Takes at most a millisecond.
+ * Only while none of its Lua runs. */
+void script_trim(struct site *site);
+
 /* The summary tree that -t prints: listeners, chains, upstreams. Writes to `out`. */
 struct slice site_describe(struct site *site, struct arena *arena);
 

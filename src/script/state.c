@@ -259,6 +259,8 @@ struct thread *script_take_thread(struct script *script)
     if (thread) {
         script->idle = thread->next;
         script->idle_count--;
+        if (script->idle_count < script->idle_floor)
+            script->idle_floor = script->idle_count;
         return thread;
     }
     thread = malloc(sizeof(*thread));
@@ -290,6 +292,17 @@ void script_drop_thread(struct script *script, struct thread *thread)
     luaL_unref(script->L, LUA_REGISTRYINDEX, thread->ref);
     script->thread_count--;
     free(thread);
+}
+
+void script_trim_threads(struct script *script)
+{
+    for (uint32_t drop = (script->idle_floor + 1) / 2; drop; drop--) {
+        struct thread *thread = script->idle;
+        script->idle = thread->next;
+        script->idle_count--;
+        script_drop_thread(script, thread);
+    }
+    script->idle_floor = script->idle_count;
 }
 
 const char *script_error_text(lua_State *L)

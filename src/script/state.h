@@ -48,6 +48,7 @@ struct script {
     struct site *site;   /* being built or served; NULL outside a site */
     struct thread *idle; /* coroutines that are not in use */
     uint32_t idle_count;
+    uint32_t idle_floor;     /* its lowest value since the last trim */
     uint32_t thread_count;   /* all that exist */
     int values[VALUE_COUNT]; /* registry references */
     struct log_limit errors; /* of layers */
@@ -90,6 +91,9 @@ void script_return_thread(struct script *script, struct thread *thread);
 
 /* Gives up a coroutine that failed or will not be resumed: it is collected. */
 void script_drop_thread(struct script *script, struct thread *thread);
+
+/* Gives up half of the coroutines that have lain unused since the last call. */
+void script_trim_threads(struct script *script);
 
 /* The error on top, if it is a text; else NULL. Allocates nothing. */
 const char *script_error_text(lua_State *L);

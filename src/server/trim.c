@@ -5,6 +5,8 @@
 #include "base/blocks.h"
 #include "base/clock.h"
 #include "coro/coro.h"
+#include "http/exchange.h"
+#include "script/script.h"
 
 enum {
     EVERY_MS = 1000,
@@ -17,7 +19,8 @@ static bool trim_pools(const struct trim *trim)
 {
     coro_trim();
     bool buffers = io_trim(trim->io);
-    return blocks_trim() || buffers;
+    bool exchanges = exchange_trim();
+    return blocks_trim() || buffers || exchanges;
 }
 
 /* It looks at each free chunk, and the kernel at each page, so it is left to calm times. */
@@ -38,15 +41,19 @@ static void look(struct timer *timer)
     bool calm = cpu_us - trim->cpu_us < CALM_US;
     trim->freed |= trim_pools(trim);
     trim->cpu_us = cpu_us;
+    if (calm) {
+        io_dry(trim->io);
+        script_trim(*trim->site);
+    }
     if (calm && (trim->freed || cpu_us - trim->trimmed_cpu_us >= WORK_US) &&
         clock_now_us() >= trim->not_before_us)
         trim_malloc(trim);
     timer_start(io_timers(trim->io), timer, io_now_ms(trim->io) + EVERY_MS);
 }
 
-void trim_begin(struct trim *trim, struct io *io)
+void trim_begin(struct trim *trim, struct io *io, struct site *const *site)
 {
-    *trim = (struct trim){.io = io, .cpu_us = clock_cpu_us()};
+    *trim = (struct trim){.io = io, .site = site, .cpu_us = clock_cpu_us()};
     timer_init(&trim->timer, look, trim);
     timer_start(io_timers(io), &trim->timer, io_now_ms(io) + EVERY_MS);
 }

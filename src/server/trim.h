@@ -7,9 +7,11 @@
 #define SERVER_TRIM_H
 
 #include "io/io.h"
+#include "proxy/site.h"
 
 struct trim {
     struct io *io;
+    struct site *const *site; /* that serves */
     struct timer timer;
     int64_t cpu_us;         /* that the process had computed by the last look */
     int64_t trimmed_cpu_us; /* and when malloc was last trimmed */
@@ -18,6 +20,6 @@ struct trim {
 };
 
 /* Begins to look, for as long as the worker lives. */
-void trim_begin(struct trim *trim, struct io *io);
+void trim_begin(struct trim *trim, struct io *io, struct site *const *site);
 
 #endif

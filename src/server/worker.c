@@ -502,7 +502,7 @@ static int start(struct worker *worker)
     }
     commit(worker, site);
     adopters_init(&worker->adopters, worker->io, &worker->acceptors, options->tunnels);
-    trim_begin(&worker->trim, worker->io);
+    trim_begin(&worker->trim, worker->io, &worker->site);
     await_control(worker);
     control_send(options->control, CONTROL_READY, options->generation, NULL, -1);
     return 0;
