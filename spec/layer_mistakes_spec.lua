@@ -92,10 +92,15 @@ t.on_both_backends("a layer", function(backend)
       return proxy():exchange(("GET %s HTTP/1.1\nHost: a"):format(path))
    end
 
+   --- What was sent before has reached the only worker when it answers what is sent behind it.
+   local function let_it_arrive()
+      assert.equal("alive", ask("/alive").body)
+   end
+
    t.it("cannot have the rest of its chain answer another request", function()
       local keeping = proxy():connect()
       keeping:send_head "GET /keep HTTP/1.1\nHost: a"
-      t.tasks.sleep(0.05)
+      let_it_arrive()
       assert.matches("next can be called only while its own layer is running", ask("/take").body)
       assert.equal("nothing was taken", keeping:read_response().body)
    end)
@@ -103,7 +108,7 @@ t.on_both_backends("a layer", function(backend)
    t.it("cannot resume a coroutine that waits for another request", function()
       local waiting = proxy():connect()
       waiting:send_head "GET /shared?wait=1 HTTP/1.1\nHost: a"
-      t.tasks.sleep(0.03)
+      let_it_arrive()
       assert.equal("false cannot resume non-suspended coroutine", ask("/shared").body)
       assert.equal("true nil", waiting:read_response().body)
    end)
@@ -111,7 +116,7 @@ t.on_both_backends("a layer", function(backend)
    t.it("that makes a body of nothing for ever holds up nobody", function()
       local client = proxy():connect()
       client:send_head "GET /empty HTTP/1.1\nHost: a"
-      t.tasks.sleep(0.05)
+      let_it_arrive()
       local begun = t.sys.clock()
       assert.equal("alive", ask("/alive").body)
       assert.is_true(t.sys.clock() - begun < 1)
@@ -121,9 +126,9 @@ t.on_both_backends("a layer", function(backend)
    t.it("that is given up while it requires a module leaves the module to others", function()
       local client = proxy():connect()
       client:send_head "GET /require HTTP/1.1\nHost: a"
-      t.tasks.sleep(0.05)
+      let_it_arrive()
       client:reset()
-      t.tasks.sleep(0.05)
+      let_it_arrive()
       proxy():write("done", "")
       ask "/collect"
       assert.equal("slow", ask("/require").body)
