@@ -41,6 +41,7 @@ struct site {
     struct script *script; /* its Lua state; owned */
     /* Called when users reaches 0; frees the script and the site. */
     void (*destroy)(struct site *site);
+    void *destroy_arg; /* for it */
 };
 
 void site_retain(struct site *site);

@@ -34,6 +34,7 @@ static int router_step(lua_State *L)
         if (router_add(router, labels[i], subs[i], &error) != 0)
             return luaL_error(L, "%s", error ? error : "out of memory");
         lua_pop(L, 2);
+        memory_pause(&script_of(L)->memory);
     }
     struct chain_step *step = build_step(L, &router_layer, router, 2);
     step->subs = subs;

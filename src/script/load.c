@@ -5,13 +5,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void site_destroy(struct site *site)
+void script_close_site(struct site *site, void (*pause)(void *arg), void *arg)
 {
     struct script *script = site->script;
     arena_fini(&site->arena);
     free(site);
-    if (script && script->owns_state)
-        script_destroy(script);
+    if (!script || !script->owns_state)
+        return;
+    script->memory.pause = pause;
+    script->memory.pause_arg = arg;
+    script_destroy(script);
+}
+
+static void close_now(struct site *site)
+{
+    script_close_site(site, NULL, NULL);
 }
 
 struct site *site_create(const char *path, uint64_t generation)
@@ -24,7 +32,7 @@ struct site *site_create(const char *path, uint64_t generation)
     site->grace_ms = 30000;
     site->users = 1;
     site->generation = generation;
-    site->destroy = site_destroy;
+    site->destroy = close_now;
     return site;
 }
 

@@ -6,8 +6,9 @@
 #include "script/state.h"
 
 enum {
-    LARGE_BYTES = 1 << 20, /* a block that may be refused: twice the largest stack */
-    STEPS = 16,            /* of the maximum: so much more may be taken after an error */
+    LAST_BYTES = 640 << 10, /* more than the largest stack and the state itself */
+    LARGE_BYTES = 1 << 20,  /* a block that may be refused: twice the largest stack */
+    STEPS = 16,             /* of the maximum: so much more may be taken after an error */
     PAUSE_PERCENT = 200, /* LuaJIT's own: a collection begins at twice of what the last has left */
     STEP_PERCENT = 200,  /* LuaJIT's own: how fast it goes on */
     STEP_LEAST = 0,      /* as little as a step may be */
@@ -84,6 +85,15 @@ static void sound_alarm(struct script_memory *memory)
         lua_sethook(memory->L, raise_error, HOOK_AT_ONCE, 1);
 }
 
+/* A state that ends must have its own allocator back before its stack goes, the last but one. */
+static void count_for_pause(struct script_memory *memory)
+{
+    if (++memory->allocations % ALLOCATIONS == 0)
+        memory->pause(memory->pause_arg);
+    if (memory->ending && memory->used < LAST_BYTES)
+        lua_setallocf(memory->L, memory->allocate, memory->arena);
+}
+
 static void *count(void *arg, void *block, size_t old_size, size_t new_size)
 {
     struct script_memory *memory = arg;
@@ -94,8 +104,8 @@ static void *count(void *arg, void *block, size_t old_size, size_t new_size)
         if (!memory->alarmed)
             sound_alarm(memory);
     }
-    if (memory->pause && ++memory->allocations % ALLOCATIONS == 0)
-        memory->pause(memory->pause_arg);
+    if (memory->pause)
+        count_for_pause(memory);
     void *allocated = memory->allocate(memory->arena, block, old_size, new_size);
     if (allocated || !new_size)
         memory->used = used;
@@ -131,8 +141,10 @@ void memory_end(struct script_memory *memory)
 {
     if (memory->alarmed)
         unhook(memory);
-    lua_setallocf(memory->L, memory->allocate, memory->arena);
     show(memory, 0);
+    memory->ending = true;
+    if (!memory->pause)
+        lua_setallocf(memory->L, memory->allocate, memory->arena);
 }
 
 /* Runs protected: a collection allocates, too. */

@@ -36,6 +36,7 @@ struct script_memory {
     size_t alarm;             /* what exceeds that many is an alarm */
     size_t collect_at;        /* garbage is collected after a step of a script that leaves more */
     bool alarmed;             /* the hook is set */
+    bool ending;              /* the state is being closed */
     bool over;                /* more than 9/10 of the maximum was left by the last collection */
     int64_t shown;            /* in the counters */
     size_t tidy_at;           /* more than that is worth a collection in calm times */
@@ -48,8 +49,15 @@ struct script_memory {
 /* Counts what the state has, and takes from now on. */
 void memory_begin(struct script_memory *memory, lua_State *L);
 
-/* Gives the state back its own allocator, as it must be when it is closed. */
+/* To be called before the state is closed. */
 void memory_end(struct script_memory *memory);
+
+/* For what takes long without an allocation: a moment for the pause, if there is one. */
+static inline void memory_pause(struct script_memory *memory)
+{
+    if (memory->pause)
+        memory->pause(memory->pause_arg);
+}
 
 void memory_set_max(struct script_memory *memory, size_t max);
 

@@ -28,8 +28,8 @@ struct script_options {
     /* The script is interrupted after that; 0: never. Its code is not compiled then: compiled loops
      * cannot be interrupted. One script of a process may have it at a time. */
     uint32_t time_max_ms;
-    /* Is called often while the site is loaded, and may take its time; NULL: is not. The state must
-     * not be used meanwhile, but others may be. */
+    /* Is called often while the site is loaded, and may take its time; NULL: is not. Nobody may use
+     * this state meanwhile, but others may be used. */
     void (*pause)(void *arg);
     void *pause_arg;
     /* Hears of each file before it is run; may be NULL. */
@@ -43,6 +43,10 @@ struct script_options {
 /* Compiles and runs the script at `path`. Returns the site (users = 1), or NULL with *error: a
  * malloc'ed text "file:line: message" followed by a traceback. */
 struct site *script_load_site(const char *path, const struct script_options *options, char **error);
+
+/* Frees a site that has no users: what its `destroy` is for, unless that is replaced. `pause` is as
+ * of script_options. */
+void script_close_site(struct site *site, void (*pause)(void *arg), void *arg);
 
 /* Does its Lua hold more than nine tenths of lua_memory_max, though all garbage was collected? This
  * one is cheap to ask after every turn: it says what the last collection has left. */

@@ -1,30 +1,34 @@
 /*
- * Loads a generation of the site in a worker: at once, or in slices between the turns of its loop.
- * A request waits for a slice no longer than for the requests of a turn, however long a site takes
- * to be loaded.
+ * Loads generations of the site in a worker, at once or in slices between the turns of its loop,
+ * and closes those that nobody uses any more in slices.
  */
 #ifndef SERVER_LOADER_H
 #define SERVER_LOADER_H
 
 #include "proxy/site.h"
+#include "server/slices.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-struct coro;
 struct io;
+
+enum loader_state {
+    LOADER_IDLE,
+    LOADER_BUSY,
+    LOADER_DONE, /* what was loaded is to be taken */
+};
 
 struct loader {
     struct io *io;
-    const char *path;    /* of the script */
-    bool busy;           /* one is being loaded in slices: */
-    uint64_t generation; /* this one */
+    const char *path; /* of the script */
+    struct slices slices;
+    enum loader_state state;
+    struct slice_job job;
+    uint64_t generation; /* that is loaded in slices */
     int sources;         /* from the files behind this descriptor; owned */
-    struct coro *job;    /* NULL: it has come to its end */
-    struct site *site;   /* then, or NULL */
+    struct site *site;   /* once that is done, or NULL; owned */
     char *error;         /* then, if there is no site; owned */
-    int64_t paused_us;
-    int64_t until_us; /* of the slice */
 };
 
 void loader_init(struct loader *loader, struct io *io, const char *path);
@@ -33,13 +37,13 @@ void loader_init(struct loader *loader, struct io *io, const char *path);
  * if that fails. */
 struct site *loader_load(struct loader *loader, uint64_t generation, int sources, char **error);
 
-/* Begins to load it in slices, if there is memory for that, else loads it now. Not while busy. */
+/* Begins to load it in slices. Only when idle. */
 void loader_begin(struct loader *loader, uint64_t generation, int sources);
 
-/* Goes on for a slice. True: it has come to its end, and *site and *error are as of loader_load. */
-bool loader_step(struct loader *loader, struct site **site, char **error);
+/* Takes what was loaded, if that is done: as of loader_load. */
+struct site *loader_take(struct loader *loader, char **error);
 
-/* Goes on to the end and drops what has been loaded. */
+/* Gives up what is loaded in slices, if anything is. */
 void loader_drop(struct loader *loader);
 
 #endif

@@ -210,8 +210,7 @@ static void commit(struct worker *worker, struct site *site)
 
 static void drop_next(struct worker *worker)
 {
-    if (worker->loader.busy)
-        loader_drop(&worker->loader);
+    loader_drop(&worker->loader);
     if (worker->next)
         site_release(worker->next);
     worker->next = NULL;
@@ -232,12 +231,11 @@ static void prepare(struct worker *worker, uint64_t generation, int sources_fd)
     loader_begin(&worker->loader, generation, duplicate(sources_fd));
 }
 
-static void go_on_loading(struct worker *worker)
+static void answer_prepare(struct worker *worker)
 {
     char *error;
-    if (!worker->loader.busy || !loader_step(&worker->loader, &worker->next, &error))
-        return;
     uint64_t generation = worker->loader.generation;
+    worker->next = loader_take(&worker->loader, &error);
     if (worker->next)
         control_send(worker->options->control, CONTROL_PREPARED, generation, NULL, -1);
     else
@@ -523,7 +521,7 @@ static bool may_end(const struct worker *worker)
 /* A generation that is about to be replaced, or to end, goes with its memory anyway. */
 static void watch_memory(struct worker *worker)
 {
-    if (!script_memory_over(worker->site) || worker->loader.busy || worker->next ||
+    if (!script_memory_over(worker->site) || worker->loader.state != LOADER_IDLE || worker->next ||
         worker->draining || worker->stopping)
         return;
     switch (memory_watch_judge(&worker->memory, worker->site, io_now_ms(worker->io))) {
@@ -541,9 +539,12 @@ static void watch_memory(struct worker *worker)
 
 static void turn(struct worker *worker)
 {
-    io_turn(worker->io, coro_any_ready() || worker->loader.busy ? 0 : -1);
+    struct slices *slices = &worker->loader.slices;
+    io_turn(worker->io, coro_any_ready() || slices_busy(slices) ? 0 : -1);
     coro_run_ready();
-    go_on_loading(worker);
+    slices_step(slices);
+    if (worker->loader.state == LOADER_DONE)
+        answer_prepare(worker);
     watch_memory(worker);
 }
 
@@ -556,6 +557,7 @@ static void finish(struct worker *worker)
     drop_next(worker);
     site_release(worker->site);
     close(worker->sources);
+    slices_finish(&worker->loader.slices);
     io_cancel(worker->io, &worker->control);
     for (int i = 0; i < 20; i++) {
         io_turn(worker->io, 5);
