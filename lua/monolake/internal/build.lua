@@ -79,6 +79,19 @@ build.files_beside = {
    end,
 }
 
+--- What a spec lets stand in for an upstream is never asked if the site has none of that name.
+local function check_stand_ins(names)
+   for name in pairs(overrides.upstreams) do
+      if not names[name] then
+         local known = {}
+         for one in pairs(names) do
+            known[#known + 1] = one
+         end
+         error(("app: the site has no upstream %q%s"):format(name, check.suggest(name, known)), 0)
+      end
+   end
+end
+
 --- Says where the script lies that is run now.
 --- @param path string
 function build.in_directory(path)
@@ -95,6 +108,7 @@ end
 --- Ends a site, opened or failed. With `complete`, what no chain uses is opened too.
 function build.finish(token, complete)
    if complete then
+      check_stand_ins(token.site.names)
       for _, http in ipairs(token.site.https) do
          http:open()
       end
