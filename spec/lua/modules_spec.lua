@@ -25,6 +25,18 @@ describe("hashes", function()
       end
    end)
 
+   it("can be random", function()
+      assert.matches("^%x+$", hash.random())
+      assert.are.equal(32, #hash.random())
+      assert.are.equal(2, #hash.random(1))
+      assert.are_not.equal(hash.random(), hash.random())
+      for _, wrong in ipairs { 0, 257, 1.5, "x" } do
+         assert.has_error(function()
+            hash.random(wrong)
+         end, "random: expected a number of bytes from 1 to 256, not " .. wrong)
+      end
+   end)
+
    it("sign with a key (RFC 4231)", function()
       assert.are.equal("b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7",
          hash.hmac_sha256(("\11"):rep(20), "Hi There"))
