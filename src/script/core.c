@@ -166,11 +166,9 @@ static int random_bytes(lua_State *L)
 }
 
 static const luaL_Reg core_functions[] = {
-    {"sha256", sha256},    {"hmac_sha256", hmac_sha256},
-    {"random", random_bytes},
-    {"log", write_log},    {"log_failure", log_failure},
-    {"library", library},  {"mend", mend},
-    {"print", print_text}, {NULL, NULL},
+    {"sha256", sha256}, {"hmac_sha256", hmac_sha256}, {"random", random_bytes},
+    {"log", write_log}, {"log_failure", log_failure}, {"library", library},
+    {"mend", mend},     {"print", print_text},        {NULL, NULL},
 };
 
 /* In a plain LuaJIT the symbols of this object are local to it; native layers and the FFI need

@@ -58,6 +58,7 @@ struct call {
     struct response *response;
     struct slice bytes;
     struct upstream *upstream;
+    struct request *target; /* what is forwarded: the call's own request, or one that it has made */
     struct l4_splice splice;
     struct l4_hello *hello; /* owned while it is read */
     int64_t milliseconds;

@@ -1,5 +1,6 @@
 /* What Lua can wait for. See struct verb in run.h. */
 #include "script/conn.h"
+#include "script/forward.h"
 #include "script/peek.h"
 #include "script/run.h"
 
@@ -83,10 +84,13 @@ static int give_result(struct call *call, lua_State *L)
 
 /* --- bodies ---------------------------------------------------------------------------------- */
 
-/* A body is read in the coroutine of its own request only: NULL for another's. */
+/* A body is read in the coroutine of its own request, or of the one that has asked for it: NULL for
+ * another's. */
 static void take_body(struct call *call, lua_State *L)
 {
-    bool own = call->request && (uintptr_t)lua_tonumber(L, 4) == (uintptr_t)call->request;
+    const struct request *request = (const struct request *)(uintptr_t)lua_tonumber(L, 4);
+    bool own =
+        call->request && (request == call->request || request->exchange->asked_by == call->request);
     call->body = own ? (struct body *)(uintptr_t)lua_tonumber(L, 2) : NULL;
     call->bytes_max = (uint64_t)lua_tonumber(L, 3);
 }
@@ -195,6 +199,7 @@ const struct verb script_verbs[] = {
     {"read", take_body, perform_read, give_bytes, true},
     {"buffer", take_body, perform_buffer, give_bytes, true},
     {"reclaim", take_request, perform_reclaim, give_result, false},
+    {"forward", forward_take, forward_perform, give_response, false},
     {"splice", conn_take_splice, conn_perform_splice, give_response, false},
     {"peek", peek_take, peek_perform, peek_give, true},
     {"client_hello", hello_take, hello_perform, hello_give, true},

@@ -358,6 +358,8 @@ local function check_idempotent(options, level)
    end
 end
 
+local loose = setmetatable({}, { __mode = "k" }) -- made while no site was loaded
+
 --- @param options table positional peers and named options
 --- @param level integer whose line is blamed, as for error()
 --- @return monolake.Upstream
@@ -411,8 +413,23 @@ function build.upstream(options, level)
       end
       current.names[upstream.name] = upstream
       table.insert(current.upstreams, upstream)
+   else
+      loose[upstream] = true
    end
    return upstream
+end
+
+--- Opens those that belong to no site in the one that is being built: specs of layers have such.
+function build.open_loose()
+   for upstream in pairs(loose) do
+      upstream:open()
+   end
+end
+
+--- "tcp" or "udp" if it is for layer 4, else nil.
+function Upstream:of_layer_4()
+   local number = self.options.protocol
+   return number == TCP and "tcp" or number == UDP and "udp" or nil
 end
 
 --- The native side of it in the site that is being built.
@@ -441,9 +458,8 @@ function build.proxy(target, level)
    elseif getmetatable(target) ~= Upstream then
       target = build.upstream(target, level + 1)
    end
-   local number = target.options.protocol
-   if number == TCP or number == UDP then
-      local protocol = number == UDP and "udp" or "tcp"
+   local protocol = target:of_layer_4()
+   if protocol then
       error(("proxy: upstream %q has the protocol %q, which is for layer 4"):format(target.name,
          protocol), level + 1)
    end

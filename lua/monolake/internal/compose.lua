@@ -126,6 +126,7 @@ return function(layers, site)
 
    local function run(address, generation)
       local req = Request.of(address, generation)
+      req[8] = site
       local res = first(req, next)
       if getmetatable(res) ~= Response or res[2] ~= generation or res[1] ~= address then
          res = accept(req, res, label)

@@ -63,6 +63,8 @@ int script_thrift_options(intptr_t request, uint32_t generation, double *idempot
                           double *timeout_ms);
 double script_thrift_exception(intptr_t request, uint32_t generation, int kind, const char *text,
                                size_t len);
+double script_fetch_begin(intptr_t request, uint32_t generation, double timeout_ms,
+                          uint32_t *own_generation);
 double script_now(void);
 double script_clock(void);
 ]]

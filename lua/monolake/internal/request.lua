@@ -1,8 +1,8 @@
 --- The request as layers see it.
 ---
 --- Places in a handle: 1 and 3 the request's address, 2 its generation, 4 the body as text once it was
---- read, 5 the functions behind bodies, 6 headers, 7 ctx. Nothing else is kept, so that whatever is
---- asked for after the end of the request raises an error. All have a slot in the array from the
+--- read, 5 the functions behind bodies, 6 headers, 7 ctx, 8 the site. Nothing else is kept, so that
+--- whatever is asked for after the end of the request raises an error. All have a slot in the array from the
 --- start: a table that grows while a request is handled costs more than all the rest.
 local ffi = require "ffi"
 local core = require "monolake.core"
@@ -11,6 +11,7 @@ local Headers = require "monolake.internal.headers"
 local Pairs = require "monolake.internal.args"
 local body = require "monolake.internal.body"
 local errors = require "monolake.internal.errors"
+local forward = require "monolake.internal.forward"
 local handles = require "monolake.internal.handles"
 local properties = require "monolake.internal.properties"
 local Thrift = require "monolake.internal.thrift"
@@ -81,6 +82,7 @@ local out, name_out = ffi.new "struct script_text", ffi.new "struct script_text"
 ---@field version number 1.0, 1.1 or 2.0; 0 for Thrift
 ---@field params table<string, string> what the route's pattern has matched
 ---@field ctx table free for the layers' own use
+local Request
 local methods = {}
 local getters, setters = {}, {}
 
@@ -277,7 +279,49 @@ function methods:chunks()
    return body.chunks(self)
 end
 
-local Request = properties("a request", getters, setters, methods)
+--- Sends the request, as it is now, to an upstream, and gives its response, as `next` does in front of
+--- `ml.proxy`: for choosing one by anything that is known of a request.
+---
+---     local function by_cookie(req)
+---        return req:forward(req.cookies.canary == "1" and canary or stable)
+---     end
+---
+--- Like `next` it may be called again, for a try elsewhere, say. The body can be sent once more if it was
+--- small enough to be at hand, or was read by `req:body()` before; else the second response is a 502.
+---@param upstream monolake.Upstream made by ml.upstream when the site was loaded
+---@return monolake.Response
+function methods:forward(upstream)
+   local res = forward.send("forward", self, upstream, self)
+   return res
+end
+
+--- Asks an upstream something with a request of its own, and gives the response: for a service that knows
+--- who may pass, say. Nothing of the client's request is sent or lost but what the options name.
+---
+---     local verdict = req:fetch(auth, { path = "/verify", headers = { cookie = req.headers.cookie } })
+---     if verdict.status ~= 200 then
+---        return ml.text("no", { status = 403 })
+---     end
+---     req.headers["x-user"] = verdict.headers["x-user"]
+---     return next(req)
+---
+--- Options: `method` ("GET"), `path` with the query ("/"), `headers` ({ name = value }, a list as value for
+--- several), `host` (what the client has asked for), `body` (a string), `timeout` (none but those of the
+--- upstream, and what the client's request has left), to the end of the response's body. An upstream that
+--- fails gives a response of 502, 503 or 504 with `error`, as with `next`.
+---
+--- The response lasts as long as the client's request. Its `body()` and `chunks()` can be read, but it is
+--- not the client's response: `ml.response` makes one of what was read.
+---@param upstream monolake.Upstream made by ml.upstream when the site was loaded
+---@param options table|nil
+---@return monolake.Response
+function methods:fetch(upstream, options)
+   local request = forward.make(self, upstream, options, Request.of)
+   local res = forward.send("fetch", self, upstream, request)
+   return res
+end
+
+Request = properties("a request", getters, setters, methods)
 
 --- The handle of a request; the same one for all layers.
 ---@param address number
@@ -286,7 +330,7 @@ local Request = properties("a request", getters, setters, methods)
 function Request.of(address, generation)
    local handle = handles[address]
    if not handle or handle[2] ~= generation then
-      handle = setmetatable({ address, generation, address, false, false, false, false }, Request)
+      handle = setmetatable({ address, generation, address, false, false, false, false, false }, Request)
       handles[address] = handle
    end
    return handle
