@@ -79,6 +79,13 @@ ml.log = log
 --- Hashes of strings: the module monolake.hash.
 ml.hash = hash
 
+--- Options beside what they belong to would be passed over in silence.
+local function refusemore(what, more, example)
+   if more ~= nil then
+      error(("%s: options stand in the same table: ml.%s { %s }"):format(what, what, example), 3)
+   end
+end
+
 --- Serves requests at one or more addresses.
 ---
 --- Options: `address` (a text or a list: "127.0.0.1:8080", "[::1]:0", "unix:/run/site.sock", ":8080"
@@ -256,7 +263,8 @@ end
 --- peers and options of which it makes one.
 ---@param target monolake.Upstream|string|table
 ---@return table layer
-function ml.proxy(target)
+function ml.proxy(target, more)
+   refusemore("proxy", more, '"127.0.0.1:80", retries = 0')
    local layer = build.proxy(target, 2)
    return layer
 end
@@ -354,7 +362,8 @@ end
 --- root.
 ---@param options { root: string, index: string, max_age: number|string }|string
 ---@return table layer
-function ml.files(options)
+function ml.files(options, more)
+   refusemore("files", more, 'root = "public", max_age = "1h"')
    local layer = build.files(options, 2)
    return layer
 end
@@ -375,7 +384,8 @@ end
 --- stalls) are dropped and counted in the error log; they hold nobody up.
 ---@param options { path: string, format: string }|string|nil
 ---@return table layer
-function ml.access_log(options)
+function ml.access_log(options, more)
+   refusemore("access_log", more, 'path = "a.log", format = "json"')
    local layer = build.access_log(options, 2)
    return layer
 end

@@ -805,19 +805,26 @@ local function spread(list)
    return out
 end
 
+--- What was meant by a port alone, or by one of "any address" as other programs write it.
+local function suggest_port(address)
+   local port = tostring(address):match "^(%d+)$" or tostring(address):match "^%*:(%d+)$"
+   return port and ('; did you mean ":%s"?'):format(port) or ""
+end
+
 local function addresses_of(what, address, level)
    local list = spread(type(address) == "table" and address or { address })
    for i = 1, #list do
       if type(list[i]) ~= "string" then
-         error(("listen: %s: expected a text or a list of them, not %s"):format(what, type(list[i])),
-            level + 1)
+         local found = type(list[i]) == "number" and list[i] or type(list[i])
+         error(("listen: %s: expected a text or a list of them, not %s%s"):format(what, found,
+            suggest_port(found)), level + 1)
       end
       local why = core.address_error(list[i], false)
       if not why and what == "udp" and list[i]:find "^unix:" then
          why = "is no internet address, which UDP needs"
       end
       if why then
-         error(("listen: %s %q: %s"):format(what, list[i], why), level + 1)
+         error(("listen: %s %q: %s%s"):format(what, list[i], why, suggest_port(list[i])), level + 1)
       end
    end
    if #list == 0 then
