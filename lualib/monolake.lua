@@ -57,10 +57,12 @@ local shared = require "monolake.internal.shared"
 local stats = require "monolake.internal.stats"
 local wait = require "monolake.internal.wait"
 local Reply = require("monolake.internal.response").Reply
+local base64 = require "monolake.base64"
 local clock = require "monolake.clock"
 local hash = require "monolake.hash"
 local json = require "monolake.json"
 local log = require "monolake.log"
+local uri = require "monolake.uri"
 
 ---@alias monolake.Next fun(req: monolake.Request): monolake.Response
 ---@alias monolake.ConnNext fun(conn: monolake.Conn): true|nil, string|nil
@@ -78,6 +80,12 @@ ml.log = log
 
 --- Hashes of strings: the module monolake.hash.
 ml.hash = hash
+
+--- Base64: the module monolake.base64.
+ml.base64 = base64
+
+--- Percent-encoding: the module monolake.uri.
+ml.uri = uri
 
 --- Options beside what they belong to would be passed over in silence.
 local function refusemore(what, more, example)

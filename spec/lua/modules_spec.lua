@@ -79,6 +79,50 @@ describe("json", function()
    end)
 end)
 
+describe("Base64", function()
+   it("is that of RFC 4648, section 10", function()
+      local text = "foobar"
+      for i, encoded in ipairs { "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy" } do
+         assert.are.equal(encoded, ml.base64.encode(text:sub(1, i)))
+         assert.are.equal(text:sub(1, i), ml.base64.decode(encoded))
+         assert.are.equal(text:sub(1, i), ml.base64.decode((encoded:gsub("=", ""))))
+      end
+      assert.are.same({ "", "" }, { ml.base64.encode "", ml.base64.decode "" })
+   end)
+
+   it("carries any bytes, in both alphabets", function()
+      local bytes = {}
+      for i = 0, 255 do
+         bytes[#bytes + 1] = string.char(i)
+      end
+      local text = table.concat(bytes)
+      assert.are.equal(text, ml.base64.decode(ml.base64.encode(text)))
+      assert.are.equal("\251\255\254", ml.base64.decode "+//+")
+      assert.are.equal("\251\255\254", ml.base64.decode "-__-")
+   end)
+
+   it("is nil for what is none", function()
+      for _, text in ipairs { "Z", "Zm9vY", "Zg=", "Zg===", "Z===", "=", "Zm 9", "Zg==Zg==", "Zm9v\n" } do
+         assert.is_nil(ml.base64.decode(text), text)
+      end
+   end)
+end)
+
+describe("percent-encoding", function()
+   it("leaves what needs none", function()
+      assert.are.equal("a-Z_0.~", ml.uri.encode "a-Z_0.~")
+      assert.are.equal("a%20b%2Fc%3F%26%25%0D%0A%C3%A4", ml.uri.encode "a b/c?&%\r\n\195\164")
+      assert.are.equal("a%20b/c%3F", ml.uri.encode_path "a b/c?")
+   end)
+
+   it("is undone, or nil", function()
+      assert.are.equal("a b/c+\0", ml.uri.decode "a%20b%2fc+%00")
+      for _, text in ipairs { "%", "a%2", "%zz", "%2%35", "%%41" } do
+         assert.is_nil(ml.uri.decode(text), text)
+      end
+   end)
+end)
+
 describe("clocks", function()
    it("tell the time", function()
       assert.is_true(math.abs(ml.now() - os.time()) < 2)

@@ -63,7 +63,7 @@ local out, name_out = ffi.new "struct script_text", ffi.new "struct script_text"
 --- error.
 ---@class monolake.Request
 ---@field method string "GET"; of Thrift "CALL" or "ONEWAY"; can be assigned
----@field path string "/users/7", without the query; can be assigned
+---@field path string "/users/7", without the query, as it was sent (not decoded); can be assigned
 ---@field query string|nil "a=1&b=2"; can be assigned, nil removes it
 ---@field args monolake.Pairs the query's parameters, decoded
 ---@field headers monolake.Headers
@@ -80,7 +80,7 @@ local out, name_out = ffi.new "struct script_text", ffi.new "struct script_text"
 ---@field local_port integer
 ---@field id integer a number that no other request of this worker has
 ---@field version number 1.0, 1.1 or 2.0; 0 for Thrift
----@field params table<string, string> what the route's pattern has matched
+---@field params table<string, string> what the route's pattern has matched, decoded: see monolake.uri
 ---@field ctx table free for the layers' own use
 local Request
 local methods = {}
