@@ -88,7 +88,7 @@ ml.base64 = base64
 ml.uri = uri
 
 --- Options beside what they belong to would be passed over in silence.
-local function refusemore(what, more, example)
+local function refuse_more(what, more, example)
    if more ~= nil then
       error(("%s: options stand in the same table: ml.%s { %s }"):format(what, what, example), 3)
    end
@@ -272,7 +272,7 @@ end
 ---@param target monolake.Upstream|string|table
 ---@return table layer
 function ml.proxy(target, more)
-   refusemore("proxy", more, '"127.0.0.1:80", retries = 0')
+   refuse_more("proxy", more, '"127.0.0.1:80", retries = 0')
    local layer = build.proxy(target, 2)
    return layer
 end
@@ -371,29 +371,33 @@ end
 ---@param options { root: string, index: string, max_age: number|string }|string
 ---@return table layer
 function ml.files(options, more)
-   refusemore("files", more, 'root = "public", max_age = "1h"')
+   refuse_more("files", more, 'root = "public", max_age = "1h"')
    local layer = build.files(options, 2)
    return layer
 end
 
 --- A layer that writes a line to a log for every request that passes it, when the request has ended, or
---- in a chain of layer 4 for every connection. Options: `path` of the log ("stdout"; or "stderr", or a
---- file, which lies beside the script if the path is relative) and `format`: "combined" as of Apache and
---- nginx, or "json"; of connections "text" (client, time, address, peer, bytes from the client, bytes
---- from the peer, seconds, reason) or "json". A string is the path. The bytes of a request are those of
---- the body that was sent, without what frames it, in every version of HTTP. Requests that are refused
---- because their head breaks a rule or a limit reach no layer: the logs that a chain begins with have
---- them all the same, with what could be read of them. Of a tunnel (CONNECT, WebSocket and other upgrades)
---- the line is written when that has ended: its bytes are those that were sent to the client, and behind
---- what "combined" has come the bytes received from the client, the seconds that it took, and why it has
---- ended; as JSON `client_bytes` and `reason`: "ended", "idle_timeout", "total_timeout", "client_failed",
---- "peer_failed" or "cancelled".
+--- in a chain of layer 4 for every connection. A string is the path.
+---
+--- Options: `path` of the log ("stdout"; or "stderr", or a file, which lies beside the script if the path is
+--- relative) and `format`: "combined" as of Apache and nginx, or "json"; of connections "text" (client, time,
+--- address, peer, bytes from the client, bytes from the peer, seconds, reason) or "json". To the lines of
+--- requests in JSON layers can add what else is to be known: `req:log("user", name)`.
+---
+--- The bytes of a request are those of the body that was sent, without what frames it, in every version of
+--- HTTP. Requests that are refused because their head breaks a rule or a limit reach no layer: the logs that
+--- a chain begins with have them all the same, with what could be read of them. Of a tunnel (CONNECT,
+--- WebSocket and other upgrades) the line is written when that has ended: its bytes are those that were sent
+--- to the client, and behind what "combined" has come the bytes received from the client, the seconds that
+--- it took, and why it has ended; as JSON `client_bytes` and `reason`: "ended", "idle_timeout",
+--- "total_timeout", "client_failed", "peer_failed" or "cancelled".
+---
 --- SIGUSR1 opens the files anew. Lines that cannot be written at once (a full disk, a reader that
 --- stalls) are dropped and counted in the error log; they hold nobody up.
 ---@param options { path: string, format: string }|string|nil
 ---@return table layer
 function ml.access_log(options, more)
-   refusemore("access_log", more, 'path = "a.log", format = "json"')
+   refuse_more("access_log", more, 'path = "a.log", format = "json"')
    local layer = build.access_log(options, 2)
    return layer
 end

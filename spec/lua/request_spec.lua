@@ -329,3 +329,25 @@ describe("a request that is over", function()
       end
    end)
 end)
+
+describe("what a layer adds to the access log", function()
+   it("is checked", function()
+      local function why_not(...)
+         local arguments, why = { n = select("#", ...), ... }, nil
+         t.call(function(req)
+            why = select(2, pcall(function()
+               local noted = req:log(unpack(arguments, 1, arguments.n))
+               return noted
+            end))
+            return ml.text ""
+         end, "/")
+         return why
+      end
+      assert.is_true(why_not("user", "ali"))
+      assert.matches('request_spec.lua:%d+: log: expected a name of .*, not "a b"', why_not("a b", 1))
+      assert.matches("log: expected a name", why_not(7, 1), 1, true)
+      assert.matches("log: user: expected a string, a finite number or a boolean, not nil", why_not("user"),
+         1, true)
+      assert.matches("a finite number or a boolean, not %-?nan", why_not("user", 0 / 0))
+   end)
+end)

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "http/exchange.h"
+#include "proxy/log_line.h"
 #include "script/body.h"
 #include "thrift/exchange.h"
 
@@ -165,6 +166,29 @@ int script_request_set(intptr_t address, uint32_t generation, int field, const c
     default:
         return ACCESS_INVALID;
     }
+}
+
+int script_request_log(intptr_t address, uint32_t generation, const char *name, const char *text,
+                       size_t len, int plain)
+{
+    struct request *request = live(address, generation);
+    if (!request)
+        return ACCESS_OVER;
+    struct slice *logged = &request->exchange->logged;
+    struct log_line line;
+    line.len = 0;
+    log_line_put(&line, "%.*s", (int)logged->len, logged->ptr ? logged->ptr : "");
+    if (plain)
+        log_line_put(&line, ",\"%s\":%s", name, text);
+    else
+        log_line_member(&line, name, slice_of(text, len));
+    if (line.len > LOG_LINE_LOGGED_MAX_BYTES)
+        return ACCESS_NONE;
+    struct slice copy = arena_copy(request->arena, slice_of(line.text, line.len));
+    if (!copy.ptr)
+        return ACCESS_MEMORY;
+    *logged = copy;
+    return ACCESS_FOUND;
 }
 
 int script_param(intptr_t address, uint32_t generation, const char *name, size_t len,

@@ -8,6 +8,8 @@ int script_request_text(intptr_t request, uint32_t generation, int field, struct
 double script_request_number(intptr_t request, uint32_t generation, int field);
 int script_request_set(intptr_t request, uint32_t generation, int field, const char *text,
                        size_t len);
+int script_request_log(intptr_t request, uint32_t generation, const char *name, const char *text,
+                       size_t len, int plain);
 int script_param(intptr_t request, uint32_t generation, const char *name, size_t len,
                  struct script_text *out);
 int script_param_at(intptr_t request, uint32_t generation, unsigned index,

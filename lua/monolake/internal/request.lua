@@ -279,6 +279,30 @@ function methods:chunks()
    return body.chunks(self)
 end
 
+--- Adds a member to the request's line in access logs that write JSON: the user, an id, which upstream was
+--- chosen, how long something took. Each name once, and none that the line has of its own. False, and
+--- nothing is added, where there is no more room: all of it may take 512 bytes.
+---@param name string letters, digits, "_", "-" and "."
+---@param value string|number|boolean
+---@return boolean
+function methods:log(name, value)
+   if type(name) ~= "string" or not name:find "^[%w_.-]+$" then
+      error(('log: expected a name of letters, digits, "_", "-" and ".", not "%s"'):format(tostring(name)), 2)
+   end
+   local kind = type(value)
+   local finite = kind == "number" and value - value == 0
+   if kind ~= "string" and kind ~= "boolean" and not finite then
+      error(("log: %s: expected a string, a finite number or a boolean, not %s"):format(name,
+         kind == "number" and tostring(value) or kind), 2)
+   end
+   local text = tostring(value)
+   local result = C.script_request_log(self[1], self[2], name, text, #text, kind ~= "string" and 1 or 0)
+   if result < 0 then
+      raise(result, nil, 2)
+   end
+   return result > 0
+end
+
 --- Sends the request, as it is now, to an upstream, and gives its response, as `next` does in front of
 --- `ml.proxy`: for choosing one by anything that is known of a request.
 ---
