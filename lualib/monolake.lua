@@ -117,8 +117,7 @@ end
 --- overload, each answered with a quick 503 and Retry-After that no layer sees: `active_max` (none; while
 --- more requests, of any listener, are under way in the worker; tunnels, which may be quiet for hours, are
 --- none) and `queue_time_max` (none; how long a request may have waited in the worker before anybody came
---- to it: what comes later would only make all others late). `server_name` ("monolake-lua"), `protocols` ({
---- "h1", "h2" }; a list of "h1", "h2", which TLS clients choose by ALPN, and "h2c", HTTP/2 in the clear for
+--- to it: what comes later would only make all others late). `protocols` ({ "h1", "h2" }; a list of "h1", "h2", which TLS clients choose by ALPN, and "h2c", HTTP/2 in the clear for
 --- clients that know it beforehand).
 --- For HTTP/2: `h2_streams_max` (128 at once on a connection; 1 or more), `h2_window` (65535 bytes; how far
 --- a request's body may be ahead of its reader: raise it for uploads over long ways, which go at most so

@@ -887,6 +887,10 @@ end
 
 function build.listen(options, level)
    build.current("listen", level + 1)
+   if type(options) == "table" and options.server_name ~= nil then -- nginx's
+      error('listen: unknown option "server_name"; hosts are told apart by ' ..
+         'ml.router { ["a.example/*"] = layer }', level + 1)
+   end
    local checked = check.options("listen", options, LISTEN, level + 1)
    check_h2("listen", checked, level + 1)
    local udp = checked.udp ~= nil
