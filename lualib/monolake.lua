@@ -15,8 +15,10 @@
 ---        },
 ---     }
 ---
---- A layer is a function `(req, next)` that returns a response, a value made by one of the factories
---- below, or a list of both. A layer may wait anywhere.
+--- A layer is one of three things: a function `(req, next)` that returns a response, or what one of the
+--- factories below has made, or a list of layers. A function may wait anywhere; it may answer by itself, go
+--- on to the layers behind it by `next(req)`, more than once if need be (a body is sent again if it was
+--- small, or was read by `req:body()`), or send the request to an upstream that it chooses by `req:forward`.
 ---
 --- Layer 4, connections of any protocol, is served by chains of their own (`l4` in place of `chain`), of
 --- layers `(conn, next)`, which return nothing:
@@ -117,8 +119,9 @@ end
 --- overload, each answered with a quick 503 and Retry-After that no layer sees: `active_max` (none; while
 --- more requests, of any listener, are under way in the worker; tunnels, which may be quiet for hours, are
 --- none) and `queue_time_max` (none; how long a request may have waited in the worker before anybody came
---- to it: what comes later would only make all others late). `protocols` ({ "h1", "h2" }; a list of "h1", "h2", which TLS clients choose by ALPN, and "h2c", HTTP/2 in the clear for
---- clients that know it beforehand).
+--- to it: what comes later would only make all others late). `protocols` ({ "h1", "h2" }; a list of "h1",
+--- "h2", which TLS clients choose by ALPN, and "h2c", HTTP/2 in the clear for clients that know it
+--- beforehand).
 --- For HTTP/2: `h2_streams_max` (128 at once on a connection; 1 or more), `h2_window` (65535 bytes; how far
 --- a request's body may be ahead of its reader: raise it for uploads over long ways, which go at most so
 --- far per round trip; every stream may hold as much memory), and what a connection may do in 10 s before
@@ -232,6 +235,19 @@ end
 --- `idle_max` (64), `connections_max` (none), `retries` (2), `fail_max` (3), `fail_timeout` (10 s),
 --- `forwarded` (false), `x_forwarded` (false), `pass_host` (true), `response_head_max` (64k),
 --- and `tls`, which "https://" brings with it.
+---
+--- Names of hosts are resolved when the site is loaded, which fails if one is not known, and again when their
+--- time to live is over. `retries` are for what may be sent twice: a peer that cannot be reached is passed
+--- over for another, whatever the request is; one that closes without an answer is asked again, or another
+--- is, if the method is idempotent (GET, PUT, DELETE, ...) and the body is at hand. A response, of 503 too,
+--- and a peer that does not answer in time end it: a layer may call `next` again. After `fail_max` failures
+--- in a row (unreachable, no answer, not in time, malformed; a status is none) a peer is passed over for
+--- `fail_timeout`, as long as there are others. Each worker learns this for itself; nobody is asked
+--- beforehand. `idle_max` unused connections are kept to each peer, and `connections_max` may be open to it,
+--- both by each worker; who finds no room waits for `connect_timeout`, then gets a 503.
+---
+--- `x_forwarded` adds the client to X-Forwarded-For and sets X-Forwarded-Proto and -Host, `forwarded` does so
+--- by RFC 7239. With `pass_host = false` the Host that is sent is the peer's address.
 ---
 --- Options of `tls`: `ca` (a file of authorities; default: those of the system), `name` that peers must
 --- prove and are asked for by (default: the host of each), `cert` and `key` to show to origins that
@@ -347,10 +363,24 @@ function ml.detect(options)
    return layer
 end
 
---- A layer that picks what answers by method, host and path. Keys are patterns
---- "[METHOD ][host]/path", where ":name" matches a segment and a final "*" or "*name" the rest; values
---- are layers, functions or lists of both, and what they do not answer goes on behind the router. The
---- most specific pattern wins. What matched is in `req.params`.
+--- A layer that picks what answers by method, host and path. Keys are patterns "[METHOD ][host]/path"; values
+--- are layers, functions or lists of both, and what they do not answer goes on behind the router.
+---
+---     ml.router {
+---        ["GET /healthz"] = ml.text "ok",
+---        ["a.example/*"] = site_a,             -- this host, whatever port the client names
+---        ["*.b.example/users/:id"] = users,    -- any host below b.example, but not b.example itself
+---        ["/*"] = ml.text("no such host", { status = 421 }),
+---     }
+---
+--- In a path ":name" matches one segment, and a final "*" or "*name" the rest, if only an empty one. The
+--- order of routes does not matter, the most specific one wins: an exact host, then the longest wildcard,
+--- then none; within a host, segment by segment, a literal, then ":name", then "*"; with equal paths a method
+--- before none. HEAD is served by routes of GET. A path that is there for other methods only gets a 405, one
+--- that nothing matches goes on behind the router: at the end of the chain that is a 404.
+---
+--- Paths are compared in normal form (no dot segments, no doubled slashes, decoded), and so is what
+--- `req.params` has of them. `req.path`, and what is forwarded, stays as it was sent.
 ---@param routes table<string, any>
 ---@return table layer
 function ml.router(routes)
@@ -366,7 +396,7 @@ end
 ---
 --- Options: `root`, a directory, which lies beside the script if the path is relative; `index`, what
 --- answers for a directory ("index.html"); `max_age` of Cache-Control (none is sent). A string is the
---- root.
+--- root. Files are sent as they are: nothing is compressed, and no `.gz` beside them is looked for.
 ---@param options { root: string, index: string, max_age: number|string }|string
 ---@return table layer
 function ml.files(options, more)
@@ -506,8 +536,9 @@ function ml.text(text, options)
    return res
 end
 
---- A JSON response; also a layer that always answers with it. `ml.json.encode`, `ml.json.decode` and
---- `ml.json.null` are those of monolake.json.
+--- `ml.json(value, options)`: a JSON response; also a layer that always answers with it. Options as for
+--- `ml.text`: `status`, `headers`. `ml.json.encode`, `ml.json.decode` and `ml.json.null` are those of
+--- monolake.json.
 ml.json = setmetatable({ encode = json.encode, decode = json.decode, null = json.null }, {
    __call = function(_, value, options)
       local ok, text = pcall(json.encode, value)

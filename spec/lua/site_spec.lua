@@ -158,7 +158,7 @@ describe("options", function()
          'address: expected a text or a list of them, not 8080; did you mean ":8080"?',
       ['ml.listen { address = "*:8080", chain = {} }'] = 'host name; did you mean ":8080"?',
       ['ml.listen { address = "127.0.0.1:0", chain = {}, server_name = "a.example" }'] =
-         'listen: unknown option "server_name"; hosts are told apart by ml.router { ["a.example/*"] = layer }',
+         'unknown option "server_name"; hosts are told apart by ml.router { ["a.example/*"] = layer }',
       ['ml.proxy("127.0.0.1:1", { retries = 0 })'] =
          'proxy: options stand in the same table: ml.proxy { "127.0.0.1:80", retries = 0 }',
       ['ml.files("public", { max_age = 1 })'] =

@@ -263,7 +263,8 @@ function getters.params(self)
    return params
 end
 
---- The whole body as a string. Later layers and the upstream still get it. A body over `max` bytes
+--- The whole body as a string. Later layers and the upstream still get it. `req.body = text` puts another in
+--- its place, as does a function that returns it piece by piece. A body over `max` bytes
 --- (1 MiB unless given) raises an error, which answers with 413 unless it is caught.
 ---@param options { max: integer }|nil
 ---@return string
