@@ -74,8 +74,9 @@ describe("the site of docs/from-nginx.md", function()
    it("moves the API to the root, and says who the client is", function()
       assert.are.equal("the app", get("/api/a%20b?c=d", { ip = "192.0.2.1" }).body)
       local request = seen()
-      assert.are.same({ "/a%20b", "c=d", "192.0.2.1", "192.0.2.1", "a.example" }, { request.path, request.query,
-         request.headers["x-real-ip"], request.headers["x-forwarded-for"], request.host })
+      assert.are.same({ "/a%20b", "c=d", "a.example" }, { request.path, request.query, request.host })
+      assert.are.same({ "192.0.2.1", "192.0.2.1" },
+         { request.headers["x-real-ip"], request.headers["x-forwarded-for"] })
    end)
 
    it("tries a 503 again", function()
@@ -89,13 +90,12 @@ describe("the site of docs/from-nginx.md", function()
    end)
 
    it("limits each client", function()
-      local count, res = 0, nil
-      repeat
-         res = get("/api/", { ip = "192.0.2.3" })
+      local count = 0
+      while get("/api/", { ip = "192.0.2.3" }).status == 200 and count < 1000 do
          count = count + 1
-      until res.status ~= 200 or count == 1000
-      assert.are.equal(429, res.status)
-      assert.is_true(count > 20)
+      end
+      assert.is_true(count >= 20 and count < 1000)
+      assert.are.equal(429, get("/api/", { ip = "192.0.2.3" }).status)
       assert.are.equal(200, get("/api/", { ip = "192.0.2.4" }).status)
    end)
 

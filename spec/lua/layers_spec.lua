@@ -48,6 +48,29 @@ describe("layers", function()
       assert.are.equal("try 2", res.body)
    end)
 
+   it("are told how a request is sent elsewhere when they take what belongs into a chain for it", function()
+      local proxy, upstream = ml.proxy "127.0.0.1:1", ml.upstream { "127.0.0.1:2", name = "two" }
+      local function why_not(layer)
+         local why
+         t.call({ function(req, next)
+            local res = next(req)
+            why = res.error
+            return res
+         end, layer }, "/")
+         return why
+      end
+      local hint = "req:forward(upstream) sends a request to an upstream"
+      assert.matches("layers_spec.lua:%d+: a layer is no function: it belongs into a chain; ",
+         why_not(function(req, next)
+            local res = proxy(req, next)
+            return res
+         end))
+      assert.matches(hint, why_not(function(req, next) return proxy(req, next) end), 1, true)
+      assert.matches("returned a layer, which belongs into a chain; " .. hint,
+         why_not(function() return proxy end), 1, true)
+      assert.matches("returned an upstream; " .. hint, why_not(function() return upstream end), 1, true)
+   end)
+
    it("get a 404 where nobody answers", function()
       local status
       local res = assert(t.call(function(req, next)

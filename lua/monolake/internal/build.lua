@@ -9,6 +9,7 @@ local cidr = require "monolake.internal.cidr"
 local proxied = require "monolake.internal.proxied"
 local tls = require "monolake.internal.tls"
 local Http = require "monolake.internal.http_site"
+local Layer = require "monolake.internal.layer"
 local Upstream = require "monolake.internal.upstream"
 local Reply = require("monolake.internal.response").Reply
 
@@ -124,9 +125,6 @@ end
 
 -- --- Layers -----------------------------------------------------------------------------------
 
-local Layer = {}
-Layer.__index = Layer
-
 --- Describes a native layer.
 --- @param label string for the summary tree
 --- @param make fun(label: string, kind: string): userdata makes the step when a chain of that kind
@@ -137,10 +135,6 @@ Layer.__index = Layer
 function build.layer(label, make, level, kind)
    return setmetatable({ label = label, make = make, where = check.where(level + 1),
       kind = kind or "http" }, Layer)
-end
-
-function build.is_layer(value)
-   return getmetatable(value) == Layer
 end
 
 local function function_label(fn)

@@ -7,7 +7,9 @@
 --- protected, since those before them go on with the response to their failure.
 local core = require "monolake.core"
 local Request = require "monolake.internal.request"
+local Layer = require "monolake.internal.layer"
 local Response = require "monolake.internal.response"
+local Upstream = require "monolake.internal.upstream"
 local errors = require "monolake.internal.errors"
 local wait = require "monolake.internal.wait"
 
@@ -49,6 +51,19 @@ local function plain_failure(req, trouble)
    return Response.fail(req, 500, trouble.text)
 end
 
+--- What a layer gave that is no response of its request.
+local function name_of(value)
+   local kind = getmetatable(value)
+   if kind == Response then
+      return "a response of another request"
+   elseif kind == Layer then
+      return "a layer, which belongs into a chain; " .. Layer.hint
+   elseif kind == Upstream then
+      return "an upstream; " .. Layer.hint
+   end
+   return value == nil and "nothing" or "a " .. type(value)
+end
+
 --- Turns whatever a layer gave into a response.
 local function accept(req, value, label)
    local kind = getmetatable(value)
@@ -57,9 +72,7 @@ local function accept(req, value, label)
    elseif kind == Response and value[1] == req[1] and value[2] == req[2] then
       return value
    end
-   local what = kind == Response and "a response of another request" or value == nil and "nothing" or
-      "a " .. type(value)
-   local text = ("%s must return a response, but returned %s"):format(label, what)
+   local text = ("%s must return a response, but returned %s"):format(label, name_of(value))
    error(trouble_of(text, text, text), 0)
 end
 
