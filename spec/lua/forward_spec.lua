@@ -120,6 +120,23 @@ describe("req:fetch", function()
       assert.are.same({ "1", "2" }, asked.headers:all "a")
    end)
 
+   it("knows responses that have no body", function()
+      answer = function(req)
+         return ml.text("data", { status = tonumber(req.query) })
+      end
+      local res = assert(t.call(function(req)
+         local texts = {}
+         for i, options in ipairs {
+            { method = "HEAD", path = "/?200" }, { path = "/?204" }, { path = "/?304" },
+         } do
+            local got = req:fetch(upstream, options)
+            texts[i] = got.status .. got:body()
+         end
+         return ml.text(table.concat(texts, " "))
+      end, "/"))
+      assert.are.equal("200 204 304", res.body)
+   end)
+
    it("may be called more than once, and its bodies be read in any order or not at all", function()
       local size = 300000
       answer = function(req)
@@ -148,6 +165,18 @@ describe("req:fetch", function()
          return ml.text(("%d %d %s"):format(first.status, second.status, first.error))
       end, "/"))
       assert.matches('^502 504 .*upstream "gone"', res.body)
+   end)
+
+   it("takes bodies up to a bound", function()
+      answer = function(req)
+         return ml.text(("x"):rep(tonumber(req.query)))
+      end
+      local res = assert(t.call(function(req)
+         local fits = req:fetch(upstream, { path = "/?5", max = 5 })
+         local not_so = req:fetch(upstream, { path = "/?2000000" })
+         return ml.text(("%d %d %s"):format(fits.status, not_so.status, not_so.error))
+      end, "/"))
+      assert.are.equal('200 502 the response\'s body is longer than "max"', res.body)
    end)
 
    it("says what it expects", function()

@@ -16,6 +16,27 @@ void forward_take(struct call *call, lua_State *L)
     const struct site_upstream *entry = lua_touserdata(L, 3);
     call->upstream = own ? entry->upstream : NULL;
     call->target = (struct request *)(uintptr_t)lua_tonumber(L, 4);
+    call->bytes_max = (uint64_t)lua_tonumber(L, 5);
+}
+
+/* Takes all of the body of a response that a layer has asked for: its connection is then free
+ * again, whether the layer looks at the body or not. */
+static struct response *take_whole(struct call *call, struct response *response)
+{
+    call->body = &response->body;
+    int result = call_buffer_body(call, call->target->exchange->total_deadline);
+    if (result > 0)
+        return response;
+    if (result == -ECANCELED)
+        return NULL;
+    if (result == -ETIMEDOUT)
+        return response_create_error(call->target, 504, RESPONSE_TIMED_OUT,
+                                     SLICE("the response's body did not arrive in time"));
+    if (result == -EMSGSIZE)
+        return response_create_error(call->target, 502, RESPONSE_BODY_TOO_LARGE,
+                                     SLICE("the response's body is longer than \"max\""));
+    return response_create_error(call->target, 502, RESPONSE_RESET,
+                                 SLICE("the response's body broke off"));
 }
 
 void forward_perform(struct call *call)
@@ -25,6 +46,8 @@ void forward_perform(struct call *call)
     if (!call->upstream)
         return;
     call->response = upstream_forward(call->upstream, call->target);
+    if (call->response && call->target != call->request)
+        call->response = take_whole(call, call->response);
     call->result = call->response ? 0 : -ECANCELED;
 }
 

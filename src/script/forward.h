@@ -15,7 +15,8 @@
 ML_API double script_fetch_begin(intptr_t request, uint32_t generation, double timeout_ms,
                                  uint32_t *own_generation);
 
-/* The verb "forward": (request of the call, upstream of the site, request to be sent). */
+/* The verb "forward": (request of the call, upstream of the site, request to be sent, and if that
+ * is another one how many bytes the body of its response may have). */
 void forward_take(struct call *call, lua_State *L);
 void forward_perform(struct call *call);
 

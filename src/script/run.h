@@ -80,6 +80,10 @@ struct call {
  * CALL_WAITING and a later call_run goes on. A failure was logged. */
 void call_run(struct call *call, bool may_wait);
 
+/* Reads the whole of call->body, up to bytes_max, and puts the bytes in its place, so that whoever
+ * comes later can read it too. Returns 1 or a negative errno. May suspend. */
+int call_buffer_body(struct call *call, int64_t deadline);
+
 /* For `recover`, which is protected: pushes the error of the failed coroutine, then its traceback.
  */
 void script_push_error(lua_State *L, lua_State *failed);

@@ -148,14 +148,14 @@ static int gather(struct gathered *gathered, struct slice piece)
     return 0;
 }
 
-static int gather_body(struct call *call, struct gathered *gathered)
+static int gather_body(struct call *call, struct gathered *gathered, int64_t deadline)
 {
     struct body *body = call->body;
     if (body->length > 0 && (uint64_t)body->length > call->bytes_max)
         return -EMSGSIZE;
     for (;;) {
         struct slice pieces[BODY_SLICES_MAX];
-        int count = body_read(body, pieces, BODY_SLICES_MAX, call->deadline);
+        int count = body_read(body, pieces, BODY_SLICES_MAX, deadline);
         if (count <= 0)
             return count;
         for (int i = 0; i < count; i++) {
@@ -167,23 +167,22 @@ static int gather_body(struct call *call, struct gathered *gathered)
     }
 }
 
-/* Reads the whole body and puts the bytes in its place, so that whoever comes later can read it
- * too. */
-static void perform_buffer(struct call *call)
+int call_buffer_body(struct call *call, int64_t deadline)
 {
-    call->bytes = (struct slice){NULL, 0};
-    if (!call->body) {
-        call->result = -EINVAL;
-        return;
-    }
     struct gathered gathered = {.arena = call->request->arena};
-    call->result = gather_body(call, &gathered);
-    if (call->result < 0)
-        return;
+    int result = gather_body(call, &gathered, deadline);
+    if (result < 0)
+        return result;
     call->bytes = slice_of(gathered.data, gathered.len);
     body_release(call->body);
     body_init_bytes(call->body, call->bytes);
-    call->result = 1;
+    return 1;
+}
+
+static void perform_buffer(struct call *call)
+{
+    call->bytes = (struct slice){NULL, 0};
+    call->result = call->body ? call_buffer_body(call, call->deadline) : -EINVAL;
 }
 
 /* The request's body back from an upload that goes on behind an early response. */

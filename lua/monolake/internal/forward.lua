@@ -30,11 +30,12 @@ end
 --- @param own monolake.Request that of the layer
 --- @param upstream monolake.Upstream
 --- @param req monolake.Request what is sent
+--- @param max number|nil bytes that the body of the response to another one may have
 --- @return monolake.Response
-function forward.send(what, own, upstream, req)
+function forward.send(what, own, upstream, req, max)
    local native = native_of(what, own, upstream, 3)
    wait.check(what)
-   local address, code = raw_yield(forward_verb, own[1], native, req[1])
+   local address, code = raw_yield(forward_verb, own[1], native, req[1], max or 0)
    if address then
       return Response.of(req, address)
    elseif code == -22 then
@@ -44,7 +45,9 @@ function forward.send(what, own, upstream, req)
 end
 
 local FETCH = { method = "text", path = "text", headers = "table", host = "text", body = "text",
-   timeout = "duration" }
+   timeout = "duration", max = "bytes" }
+
+local MAX_BYTES = 1048576
 
 local function fill(req, checked, path, query)
    req.path = path
@@ -59,7 +62,7 @@ local function fill(req, checked, path, query)
    req.body = checked.body
 end
 
---- Makes the request of a fetch.
+--- Makes the request of a fetch. Also returns what the body of the response may have.
 --- @param handle_of fun(address: number, generation: number): monolake.Request
 function forward.make(own, upstream, options, handle_of)
    native_of("fetch", own, upstream, 3)
@@ -77,7 +80,7 @@ function forward.make(own, upstream, options, handle_of)
    if not ok then
       error(type(why) == "string" and why:gsub("^[^\n:]+:%d+: ", "fetch: ") or why, 3)
    end
-   return req
+   return req, checked.max or MAX_BYTES
 end
 
 return forward

@@ -332,17 +332,17 @@ end
 ---
 --- Options: `method` ("GET"), `path` with the query ("/"), `headers` ({ name = value }, a list as value for
 --- several), `host` (what the client has asked for), `body` (a string), `timeout` (none but those of the
---- upstream, and what the client's request has left), to the end of the response's body. An upstream that
---- fails gives a response of 502, 503 or 504 with `error`, as with `next`.
+--- upstream, and what the client's request has left) and `max` ("1m"), what the response's body may have.
 ---
---- The response lasts as long as the client's request. Its `body()` and `chunks()` can be read, but it is
---- not the client's response: `ml.response` makes one of what was read.
+--- Waits for all of the response, which lasts as long as the client's request. An upstream that fails, or a
+--- body that is too long, gives a response of 502, 503 or 504 with `error`, as with `next`. It is not the
+--- client's response: `ml.response` makes one of what is in it.
 ---@param upstream monolake.Upstream made by ml.upstream when the site was loaded
 ---@param options table|nil
 ---@return monolake.Response
 function methods:fetch(upstream, options)
-   local request = forward.make(self, upstream, options, Request.of)
-   local res = forward.send("fetch", self, upstream, request)
+   local request, max = forward.make(self, upstream, options, Request.of)
+   local res = forward.send("fetch", self, upstream, request, max)
    return res
 end
 
