@@ -629,8 +629,8 @@ function ml.metrics()
    end
 end
 
---- Suspends this request only.
----@param seconds number
+--- `ml.sleep(seconds)`: suspends this request only; for a number of seconds, or "250ms".
+---@param seconds number|string
 ml.sleep = wait.sleep
 
 --- Seconds since 1970-01-01 UTC, with microseconds.

@@ -71,6 +71,28 @@ describe("layers", function()
       assert.matches("returned an upstream; " .. hint, why_not(function() return upstream end), 1, true)
    end)
 
+   it("are named when what they have returned cannot be made a response", function()
+      local function bad()
+         return ml.text("", { headers = { location = "/a\nb" } })
+      end
+      local line = debug.getinfo(bad, "S").linedefined
+      for _, chain in ipairs { { bad }, { append({}, "outer"), bad } } do
+         local why = assert(t.call(chain, "/")).error
+         assert.matches(("^lua .*layers_spec.lua:%d: not a valid field: \"location\""):format(line), why)
+      end
+   end)
+
+   it("may sleep for a text, too", function()
+      local res = assert(t.call(function()
+         local before = ml.now()
+         ml.sleep "20ms"
+         return ml.text(tostring(ml.now() - before >= 0.02))
+      end, "/"))
+      assert.are.equal("true", res.body)
+      local why = assert(t.call(function() ml.sleep "soon" end, "/")).error
+      assert.matches('layers_spec.lua:%d+: sleep: expected a number of seconds or a text such as', why)
+   end)
+
    it("get a 404 where nobody answers", function()
       local status
       local res = assert(t.call(function(req, next)

@@ -76,6 +76,12 @@ local function accept(req, value, label)
    error(trouble_of(text, text, text), 0)
 end
 
+--- What fails in our own code is what the layer has returned: it is named in place of ours.
+local function blame(text, label)
+   local rest = text:match "^lua/monolake/internal/[%w_]+%.lua:%d+: (.*)$"
+   return rest and label .. ": " .. rest or text
+end
+
 local function fail(req, trouble, site, label)
    if trouble == cancelled then
       error(cancelled, 0)
@@ -84,6 +90,7 @@ local function fail(req, trouble, site, label)
    elseif getmetatable(trouble) ~= Trouble then -- memory was exhausted: no handler of xpcall has run
       trouble = trouble_of(tostring(trouble), trouble, debug.traceback(tostring(trouble), 2))
    end
+   trouble.text, trouble.traceback = blame(trouble.text, label), blame(trouble.traceback, label)
    core.log_failure(trouble.traceback)
    local handler = site.on_error
    if not handler then
