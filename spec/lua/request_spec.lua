@@ -85,8 +85,27 @@ describe("a request", function()
    it("names the nearest property for one that it does not have", function()
       assert.matches('a request has no "hedaers" that can be read; did you mean "headers"?',
          failure("/", function(req) return req.hedaers end), 1, true)
-      local why = failure("/", function(req) req.ip = "1.2.3.4" end)
-      assert.matches('no "ip" that can be assigned', why, 1, true)
+      local why = failure("/", function(req) req.port = 80 end)
+      assert.matches('no "port" that can be assigned', why, 1, true)
+   end)
+
+   it("believes a layer that says who the client is", function()
+      local origin = t.origin()
+      local forward = ml.proxy { origin.address, name = "seen", x_forwarded = true }
+      for _, ip in ipairs { "192.0.2.1", "2001:db8::1" } do
+         local set, seen = ml.cidr { ip }, nil
+         assert(t.call({ function(req, next)
+            req.ip = ip
+            seen = { req.ip, req.port, set:contains(req) }
+            return next(req)
+         end, forward }, "/"))
+         assert.are.same({ ip, 0, true }, seen)
+         assert.are.equal(ip, origin.requests[#origin.requests].headers["x-forwarded-for"])
+      end
+      origin:close()
+      for _, text in ipairs { "", "a.example", "1.2.3", "1.2.3.4:80", "[::1]", "unix:", "1.2.3.4, ::1" } do
+         assert.matches("not a valid ip", failure("/", function(req) req.ip = text end), 1, true)
+      end
    end)
 
    it("has a table for the layers' own use", function()

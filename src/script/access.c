@@ -148,6 +148,21 @@ static int set_host(struct request *request, struct slice text)
     return ACCESS_FOUND;
 }
 
+/* A client whom a proxy in front has told of, without a port. */
+static int set_ip(struct request *request, struct slice text)
+{
+    const char *format = text.len && memchr(text.ptr, ':', text.len) ? "[%.*s]:0" : "%.*s:0";
+    struct slice whole = arena_printf(request->arena, format, (int)text.len, text.ptr);
+    struct address *remote = arena_zalloc(request->arena, sizeof(*remote));
+    const char *why;
+    if (!whole.ptr || !remote)
+        return ACCESS_MEMORY;
+    if (address_parse(whole, remote, &why) != 0)
+        return ACCESS_INVALID;
+    request->remote = remote;
+    return ACCESS_FOUND;
+}
+
 int script_request_set(intptr_t address, uint32_t generation, int field, const char *text,
                        size_t len)
 {
@@ -163,6 +178,8 @@ int script_request_set(intptr_t address, uint32_t generation, int field, const c
         return set_query(request, slice_of(text, len));
     case FIELD_HOST:
         return set_host(request, slice_of(text, len));
+    case FIELD_IP:
+        return set_ip(request, slice_of(text, len));
     default:
         return ACCESS_INVALID;
     }

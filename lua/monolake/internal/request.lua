@@ -74,8 +74,8 @@ local out, name_out = ffi.new "struct script_text", ffi.new "struct script_text"
 ---@field thrift monolake.Thrift|nil what the call is in Thrift; nil for requests of HTTP
 ---@field proxy monolake.Proxy|nil what a proxy in front has said of the client (`proxy_protocol`)
 ---@field host string the authority that was asked for: "example.org:8080"; can be assigned
----@field ip string the client's address
----@field port integer the client's port
+---@field ip string the client's address; can be assigned, where a proxy in front has told of it by a field
+---@field port integer the client's port; 0 behind a change of ip
 ---@field local_ip string the address that it has connected to
 ---@field local_port integer
 ---@field id integer a number that no other request of this worker has
@@ -153,6 +153,7 @@ end
 
 setters.query = text_setter(QUERY, "query")
 setters.host = text_setter(HOST, "host")
+setters.ip = text_setter(IP, "ip")
 
 function setters.body(self, value)
    body.assign(self, value)
