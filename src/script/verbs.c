@@ -85,7 +85,7 @@ static int give_result(struct call *call, lua_State *L)
 /* --- bodies ---------------------------------------------------------------------------------- */
 
 /* A body is read in the coroutine of its own request, or of the one that has asked for it: NULL for
- * another's. */
+ * another's. That request lives: its handle was looked at just before. */
 static void take_body(struct call *call, lua_State *L)
 {
     const struct request *request = (const struct request *)(uintptr_t)lua_tonumber(L, 4);
