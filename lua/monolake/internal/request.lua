@@ -19,6 +19,7 @@ local Thrift = require "monolake.internal.thrift"
 local raise = errors.raise_access
 local text_of = ffi.string
 local out, name_out = ffi.new "struct script_text", ffi.new "struct script_text"
+local Request -- the metatable of handles, made below
 
 --- What a TLS handshake agreed on.
 ---@class monolake.TLS
@@ -82,7 +83,6 @@ local out, name_out = ffi.new "struct script_text", ffi.new "struct script_text"
 ---@field version number 1.0, 1.1 or 2.0; 0 for Thrift
 ---@field params table<string, string> what the route's pattern has matched, decoded: see monolake.uri
 ---@field ctx table free for the layers' own use
-local Request
 local methods = {}
 local getters, setters = {}, {}
 
