@@ -4,7 +4,7 @@
 ---     curl -i http://127.0.0.1:8080/
 local ml = require "monolake"
 
--- ./dev build compiles examples/native/timing.c to build/examples/timing.so.
+-- ./dev run compiles examples/native/timing.c to build/examples/timing.so.
 local build = os.getenv "MONOLAKE_BUILD" or "../build"
 
 ml.listen {

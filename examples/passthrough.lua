@@ -1,6 +1,8 @@
 --- TLS on one port: passed through by name to servers that end it themselves, ended here for one site,
 --- and beside it plain HTTP, and SSH for whoever says nothing.
 ---
+---     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=here.example \
+---        -addext subjectAltName=DNS:here.example -keyout examples/here.pem -out examples/here.pem
 ---     ./dev run examples/passthrough.lua
 ---     openssl s_client -connect 127.0.0.1:8443 -servername one.example
 ---     curl -k --resolve here.example:8443:127.0.0.1 https://here.example:8443/

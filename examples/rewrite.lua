@@ -29,7 +29,8 @@ ml.listen {
    chain = {
       ml.router {
          ["/old-api/*rest"] = function(req)
-            return ml.text("", { status = 308, headers = { location = "/api/v1/" .. req.params.rest } })
+            local rest = ml.uri.encode_path(req.params.rest) -- parameters are decoded
+            return ml.text("", { status = 308, headers = { location = "/api/v1/" .. rest } })
          end,
          ["/*"] = { versions, ml.proxy { "127.0.0.1:8081", name = "origin" } },
       },

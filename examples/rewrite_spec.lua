@@ -49,6 +49,7 @@ describe("the rewrite example", function()
       local res = app:get "/old-api/users/7"
       assert.are.equal(308, res.status)
       assert.are.equal("/api/v1/users/7", res.headers.location)
+      assert.are.equal("/api/v1/a%20b%3Fc", app:get("/old-api/a%20b%3Fc").headers.location)
    end)
 
    it("knows nothing else", function()

@@ -15,8 +15,10 @@
 ---        },
 ---     }
 ---
---- A layer is a function `(req, next)` that returns a response, a value made by one of the factories
---- below, or a list of both. A layer may wait anywhere.
+--- A layer is one of three things: a function `(req, next)` that returns a response, or what one of the
+--- factories below has made, or a list of layers. A function may wait anywhere; it may answer by itself, go
+--- on to the layers behind it by `next(req)`, more than once if need be (a body is sent again if it was
+--- small, or was read by `req:body()`), or send the request to an upstream that it chooses by `req:forward`.
 ---
 --- Layer 4, connections of any protocol, is served by chains of their own (`l4` in place of `chain`), of
 --- layers `(conn, next)`, which return nothing:
@@ -57,10 +59,12 @@ local shared = require "monolake.internal.shared"
 local stats = require "monolake.internal.stats"
 local wait = require "monolake.internal.wait"
 local Reply = require("monolake.internal.response").Reply
+local base64 = require "monolake.base64"
 local clock = require "monolake.clock"
 local hash = require "monolake.hash"
 local json = require "monolake.json"
 local log = require "monolake.log"
+local uri = require "monolake.uri"
 
 ---@alias monolake.Next fun(req: monolake.Request): monolake.Response
 ---@alias monolake.ConnNext fun(conn: monolake.Conn): true|nil, string|nil
@@ -78,6 +82,19 @@ ml.log = log
 
 --- Hashes of strings: the module monolake.hash.
 ml.hash = hash
+
+--- Base64: the module monolake.base64.
+ml.base64 = base64
+
+--- Percent-encoding: the module monolake.uri.
+ml.uri = uri
+
+--- Options beside what they belong to would be passed over in silence.
+local function refuse_more(what, more, example)
+   if more ~= nil then
+      error(("%s: options stand in the same table: ml.%s { %s }"):format(what, what, example), 3)
+   end
+end
 
 --- Serves requests at one or more addresses.
 ---
@@ -102,9 +119,9 @@ ml.hash = hash
 --- overload, each answered with a quick 503 and Retry-After that no layer sees: `active_max` (none; while
 --- more requests, of any listener, are under way in the worker; tunnels, which may be quiet for hours, are
 --- none) and `queue_time_max` (none; how long a request may have waited in the worker before anybody came
---- to it: what comes later would only make all others late). `server_name` ("monolake-lua"), `protocols` ({
---- "h1", "h2" }; a list of "h1", "h2", which TLS clients choose by ALPN, and "h2c", HTTP/2 in the clear for
---- clients that know it beforehand).
+--- to it: what comes later would only make all others late). `protocols` ({ "h1", "h2" }; a list of "h1",
+--- "h2", which TLS clients choose by ALPN, and "h2c", HTTP/2 in the clear for clients that know it
+--- beforehand).
 --- For HTTP/2: `h2_streams_max` (128 at once on a connection; 1 or more), `h2_window` (65535 bytes; how far
 --- a request's body may be ahead of its reader: raise it for uploads over long ways, which go at most so
 --- far per round trip; every stream may hold as much memory), and what a connection may do in 10 s before
@@ -219,6 +236,19 @@ end
 --- `forwarded` (false), `x_forwarded` (false), `pass_host` (true), `response_head_max` (64k),
 --- and `tls`, which "https://" brings with it.
 ---
+--- Names of hosts are resolved when the site is loaded, which fails if one is not known, and again when their
+--- time to live is over. `retries` are for what may be sent twice: a peer that cannot be reached is passed
+--- over for another, whatever the request is; one that closes without an answer is asked again, or another
+--- is, if the method is idempotent (GET, PUT, DELETE, ...) and the body is at hand. A response, of 503 too,
+--- and a peer that does not answer in time end it: a layer may call `next` again. After `fail_max` failures
+--- in a row (unreachable, no answer, not in time, malformed; a status is none) a peer is passed over for
+--- `fail_timeout`, as long as there are others. Each worker learns this for itself; nobody is asked
+--- beforehand. `idle_max` unused connections are kept to each peer, and `connections_max` may be open to it,
+--- both by each worker; who finds no room waits for `connect_timeout`, then gets a 503.
+---
+--- `x_forwarded` adds the client to X-Forwarded-For and sets X-Forwarded-Proto and -Host, `forwarded` does so
+--- by RFC 7239. With `pass_host = false` the Host that is sent is the peer's address.
+---
 --- Options of `tls`: `ca` (a file of authorities; default: those of the system), `name` that peers must
 --- prove and are asked for by (default: the host of each), `cert` and `key` to show to origins that
 --- ask for them, `min_version`, `max_version`, `ciphers`, `groups`, `library` and `alpn` as for
@@ -256,7 +286,8 @@ end
 --- peers and options of which it makes one.
 ---@param target monolake.Upstream|string|table
 ---@return table layer
-function ml.proxy(target)
+function ml.proxy(target, more)
+   refuse_more("proxy", more, '"127.0.0.1:80", retries = 0')
    local layer = build.proxy(target, 2)
    return layer
 end
@@ -332,10 +363,24 @@ function ml.detect(options)
    return layer
 end
 
---- A layer that picks what answers by method, host and path. Keys are patterns
---- "[METHOD ][host]/path", where ":name" matches a segment and a final "*" or "*name" the rest; values
---- are layers, functions or lists of both, and what they do not answer goes on behind the router. The
---- most specific pattern wins. What matched is in `req.params`.
+--- A layer that picks what answers by method, host and path. Keys are patterns "[METHOD ][host]/path"; values
+--- are layers, functions or lists of both, and what they do not answer goes on behind the router.
+---
+---     ml.router {
+---        ["GET /healthz"] = ml.text "ok",
+---        ["a.example/*"] = site_a,             -- this host, whatever port the client names
+---        ["*.b.example/users/:id"] = users,    -- any host below b.example, but not b.example itself
+---        ["/*"] = ml.text("no such host", { status = 421 }),
+---     }
+---
+--- In a path ":name" matches one segment, and a final "*" or "*name" the rest, if only an empty one. The
+--- order of routes does not matter, the most specific one wins: an exact host, then the longest wildcard,
+--- then none; within a host, segment by segment, a literal, then ":name", then "*"; with equal paths a method
+--- before none. HEAD is served by routes of GET. A path that is there for other methods only gets a 405, one
+--- that nothing matches goes on behind the router: at the end of the chain that is a 404.
+---
+--- Paths are compared in normal form (no dot segments, no doubled slashes, decoded), and so is what
+--- `req.params` has of them. `req.path`, and what is forwarded, stays as it was sent.
 ---@param routes table<string, any>
 ---@return table layer
 function ml.router(routes)
@@ -351,31 +396,37 @@ end
 ---
 --- Options: `root`, a directory, which lies beside the script if the path is relative; `index`, what
 --- answers for a directory ("index.html"); `max_age` of Cache-Control (none is sent). A string is the
---- root.
+--- root. Files are sent as they are: nothing is compressed, and no `.gz` beside them is looked for.
 ---@param options { root: string, index: string, max_age: number|string }|string
 ---@return table layer
-function ml.files(options)
+function ml.files(options, more)
+   refuse_more("files", more, 'root = "public", max_age = "1h"')
    local layer = build.files(options, 2)
    return layer
 end
 
 --- A layer that writes a line to a log for every request that passes it, when the request has ended, or
---- in a chain of layer 4 for every connection. Options: `path` of the log ("stdout"; or "stderr", or a
---- file, which lies beside the script if the path is relative) and `format`: "combined" as of Apache and
---- nginx, or "json"; of connections "text" (client, time, address, peer, bytes from the client, bytes
---- from the peer, seconds, reason) or "json". A string is the path. The bytes of a request are those of
---- the body that was sent, without what frames it, in every version of HTTP. Requests that are refused
---- because their head breaks a rule or a limit reach no layer: the logs that a chain begins with have
---- them all the same, with what could be read of them. Of a tunnel (CONNECT, WebSocket and other upgrades)
---- the line is written when that has ended: its bytes are those that were sent to the client, and behind
---- what "combined" has come the bytes received from the client, the seconds that it took, and why it has
---- ended; as JSON `client_bytes` and `reason`: "ended", "idle_timeout", "total_timeout", "client_failed",
---- "peer_failed" or "cancelled".
+--- in a chain of layer 4 for every connection. A string is the path.
+---
+--- Options: `path` of the log ("stdout"; or "stderr", or a file, which lies beside the script if the path is
+--- relative) and `format`: "combined" as of Apache and nginx, or "json"; of connections "text" (client, time,
+--- address, peer, bytes from the client, bytes from the peer, seconds, reason) or "json". To the lines of
+--- requests in JSON layers can add what else is to be known: `req:log("user", name)`.
+---
+--- The bytes of a request are those of the body that was sent, without what frames it, in every version of
+--- HTTP. Requests that are refused because their head breaks a rule or a limit reach no layer: the logs that
+--- a chain begins with have them all the same, with what could be read of them. Of a tunnel (CONNECT,
+--- WebSocket and other upgrades) the line is written when that has ended: its bytes are those that were sent
+--- to the client, and behind what "combined" has come the bytes received from the client, the seconds that
+--- it took, and why it has ended; as JSON `client_bytes` and `reason`: "ended", "idle_timeout",
+--- "total_timeout", "client_failed", "peer_failed" or "cancelled".
+---
 --- SIGUSR1 opens the files anew. Lines that cannot be written at once (a full disk, a reader that
 --- stalls) are dropped and counted in the error log; they hold nobody up.
 ---@param options { path: string, format: string }|string|nil
 ---@return table layer
-function ml.access_log(options)
+function ml.access_log(options, more)
+   refuse_more("access_log", more, 'path = "a.log", format = "json"')
    local layer = build.access_log(options, 2)
    return layer
 end
@@ -485,8 +536,9 @@ function ml.text(text, options)
    return res
 end
 
---- A JSON response; also a layer that always answers with it. `ml.json.encode`, `ml.json.decode` and
---- `ml.json.null` are those of monolake.json.
+--- `ml.json(value, options)`: a JSON response; also a layer that always answers with it. Options as for
+--- `ml.text`: `status`, `headers`. `ml.json.encode`, `ml.json.decode` and `ml.json.null` are those of
+--- monolake.json.
 ml.json = setmetatable({ encode = json.encode, decode = json.decode, null = json.null }, {
    __call = function(_, value, options)
       local ok, text = pcall(json.encode, value)
@@ -577,8 +629,8 @@ function ml.metrics()
    end
 end
 
---- Suspends this request only.
----@param seconds number
+--- `ml.sleep(seconds)`: suspends this request only; for a number of seconds, or "250ms".
+---@param seconds number|string
 ml.sleep = wait.sleep
 
 --- Seconds since 1970-01-01 UTC, with microseconds.

@@ -28,6 +28,7 @@ install(CODE "
 ")
 install(DIRECTORY examples DESTINATION ${MONOLAKE_DOC})
 install(FILES packaging/copyright README.md DESTINATION ${MONOLAKE_DOC})
+install(FILES docs/api.md docs/from-nginx.md DESTINATION ${MONOLAKE_DOC}/docs)
 install(FILES packaging/monolake-lua.service packaging/monolake-lua.socket
         DESTINATION lib/systemd/system)
 install(FILES docs/monolake-lua.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)

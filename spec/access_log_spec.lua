@@ -7,6 +7,12 @@ local SITE = [[
    local function answer(req)
       if req.path == "/fails" then
          error "on purpose"
+      elseif req.path == "/noted" then
+         req:log("user", req.headers["x-user"])
+         req:log("tries", 2.5)
+         req:log("cached", false)
+         local fits = req:log("long", ("x"):rep(500))
+         return ml.text(tostring(fits))
       elseif req.path == "/chunked" then
          local left = 10
          return ml.response { body = function()
@@ -74,6 +80,22 @@ t.on_both_backends("the access log", function(backend)
       assert.equal(500, second.status)
       assert.equal("HTTP/1.0", second.protocol)
       assert.matches("on purpose", second.error)
+   end)
+
+   t.it("has what layers have to say, as far as there is room, in JSON", function()
+      local combined
+      local lines = lines_of("lines.json", 2, function()
+         combined = lines_of("combined.log", 2, function()
+            local head = "GET /noted HTTP/1.1\nHost: a\nX-User: a\"\\\xc3\xa9"
+            assert.equal("false", program():exchange(head).body)
+            program():exchange "GET /a HTTP/1.1\nHost: a"
+         end)
+      end)
+      local first, second = json.decode(lines[1]), json.decode(lines[2])
+      assert.same({ 'a"\\\xc3\x83\xc2\xa9', 2.5, false }, { first.user, first.tries, first.cached })
+      assert.is_nil(first.long)
+      assert.is_nil(second.user)
+      assert.not_matches("tries", combined[1])
    end)
 
    t.it("counts the bytes of bodies that were sent, whatever frames them", function()

@@ -89,6 +89,22 @@ describe("the API reference", function()
       end)
    end
 
+   it("has every method of a request, a response and a connection", function()
+      for class, path in pairs { Request = "request", Response = "response", Conn = "conn" } do
+         local written, documented = {}, {}
+         local text = read_all(("lua/monolake/internal/%s.lua"):format(path))
+         for name in text:gmatch "\nfunction methods:([%w_]+)" do
+            written[name] = true
+         end
+         for _, entry in ipairs(found.types) do
+            for _, item in ipairs(entry.class == "monolake." .. class and entry.items or {}) do
+               documented[item.name] = true
+            end
+         end
+         assert.are.same(sorted_keys(written), sorted_keys(documented))
+      end
+   end)
+
    it("is up to date: ./dev docs has been run since the last change", function()
       local fresh = os.tmpname()
       local status = os.execute("LUA_PATH='./?.lua;;' luajit docs/tools/markdown.lua " .. fresh)

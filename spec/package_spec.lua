@@ -44,9 +44,10 @@ describe("the Debian package", function()
       assert.matches("Depends: [^\n]*lua%-cjson", fields)
    end)
 
-   t.it("has the manual page, the header and the examples", function()
+   t.it("has the manual page, the header, the reference and the examples", function()
       shell "ls root/usr/share/man/man1/monolake-lua.1*"
       shell "cp -r root/usr/share/doc/monolake-lua/examples . && ls examples/hello.lua"
+      shell "cd root/usr/share/doc/monolake-lua/docs && ls api.md from-nginx.md"
       shell "gcc -shared -fPIC -Iroot/usr/include -o timing.so examples/native/timing.c"
    end)
 

@@ -10,6 +10,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { REQUESTS = 500000, ROUNDS = 5 };
 
@@ -77,8 +78,8 @@ int main(int argc, char **argv)
         double ns = measure(io, &site->listeners[i]->chain);
         if (i == 0)
             base = ns;
-        printf("%-30s %7.0f ns/request  %+7.0f ns\n", site->listeners[i]->config.server_name, ns,
-               ns - base);
+        printf("%-30s %7.0f ns/request  %+7.0f ns\n",
+               strchr(site->listeners[i]->addresses[0], ':') + 1, ns, ns - base);
     }
     site_release(site);
     io_destroy(io);

@@ -26,5 +26,5 @@ local chains = {
 }
 
 for _, chain in ipairs(chains) do
-   ml.listen { address = "127.0.0.1:0", chain = chain[2], server_name = chain[1] }
+   ml.listen { address = "unix:" .. chain[1], chain = chain[2] } -- nobody listens there: a name
 end

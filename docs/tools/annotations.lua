@@ -73,8 +73,10 @@ local function add_comment(block, comment, where)
    end
 end
 
--- What the code line below a block defines: object, name, arguments (nil: not a function), is a method.
+-- What the code line below a block defines: object, name, arguments (nil: not a function), is a method. An
+-- argument "more" is there to be refused, and not told of.
 local function definition(line)
+   line = line:gsub(", more%)", ")")
    local object, mark, name, arguments = line:match "^function ([%w_]+)([.:])([%w_]+)(%b())"
    if object then
       return object, name, arguments, mark == ":"

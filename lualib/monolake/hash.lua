@@ -1,4 +1,6 @@
---- Hashes of strings. crc32 and fnv1a are for buckets and keys, sha256 and hmac_sha256 for signatures.
+--- Hashes of strings, and random ones. crc32 and fnv1a are for buckets and keys, sha256 and hmac_sha256 for
+--- signatures, random for names that nobody can guess. (Lua's own math.random is for all else: it begins
+--- anew, elsewhere, in each worker and at each reload.)
 ---@module monolake.hash
 local bit = require "bit"
 local core = require "monolake.core"
@@ -70,6 +72,19 @@ function hash.equal(a, b)
       difference = bor(difference, bxor(a:byte(i), b:byte(i)))
    end
    return difference == 0
+end
+
+--- Random bytes of the kernel in hexadecimal digits, two for each: ids of requests, tokens, keys.
+---@param bytes integer|nil 1 to 256; 16 unless given
+---@return string
+function hash.random(bytes)
+   bytes = bytes or 16
+   if type(bytes) ~= "number" or bytes < 1 or bytes > 256 or bytes % 1 ~= 0 then
+      error("random: expected a number of bytes from 1 to 256, not " .. tostring(bytes), 2)
+   end
+   return (core.random(bytes):gsub(".", function(byte)
+      return ("%02x"):format(byte:byte())
+   end))
 end
 
 return hash

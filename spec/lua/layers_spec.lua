@@ -10,6 +10,17 @@ local function append(list, name)
    end
 end
 
+--- What is said of a layer that fails.
+local function why_not(layer)
+   local why
+   t.call({ function(req, next)
+      local res = next(req)
+      why = res.error
+      return res
+   end, layer }, "/")
+   return why
+end
+
 describe("layers", function()
    it("wrap what stands behind them", function()
       local order = {}
@@ -46,6 +57,41 @@ describe("layers", function()
          return ml.text("try " .. count, { status = count == 1 and 503 or 200 })
       end))
       assert.are.equal("try 2", res.body)
+   end)
+
+   it("are told how a request is sent elsewhere when they take what belongs into a chain for it", function()
+      local proxy, upstream = ml.proxy "127.0.0.1:1", ml.upstream { "127.0.0.1:2", name = "two" }
+      local hint = "req:forward(upstream) sends a request to an upstream"
+      assert.matches("layers_spec.lua:%d+: a layer is no function: it belongs into a chain; ",
+         why_not(function(req, next)
+            local res = proxy(req, next)
+            return res
+         end))
+      assert.matches(hint, why_not(function(req, next) return proxy(req, next) end), 1, true)
+      assert.matches("returned a layer, which belongs into a chain; " .. hint,
+         why_not(function() return proxy end), 1, true)
+      assert.matches("returned an upstream; " .. hint, why_not(function() return upstream end), 1, true)
+   end)
+
+   it("are named when what they have returned cannot be made a response", function()
+      local function bad()
+         return ml.text("", { headers = { location = "/a\nb" } })
+      end
+      local line = debug.getinfo(bad, "S").linedefined
+      local expected = ("^lua .*layers_spec.lua:%d: not a valid field: \"location\""):format(line)
+      assert.matches(expected, why_not(bad))
+      assert.matches(expected, why_not(ml.router { ["/*"] = bad }))
+   end)
+
+   it("may sleep for a text, too", function()
+      local res = assert(t.call(function()
+         local before = ml.now()
+         ml.sleep "20ms"
+         return ml.text(tostring(ml.now() - before >= 0.02))
+      end, "/"))
+      assert.are.equal("true", res.body)
+      assert.matches('layers_spec.lua:%d+: sleep: expected a number of seconds or a text such as',
+         why_not(function() ml.sleep "soon" end))
    end)
 
    it("get a 404 where nobody answers", function()

@@ -25,6 +25,18 @@ describe("hashes", function()
       end
    end)
 
+   it("can be random", function()
+      assert.matches("^%x+$", hash.random())
+      assert.are.equal(32, #hash.random())
+      assert.are.equal(2, #hash.random(1))
+      assert.are_not.equal(hash.random(), hash.random())
+      for _, wrong in ipairs { 0, 257, 1.5, "x" } do
+         assert.has_error(function()
+            hash.random(wrong)
+         end, "random: expected a number of bytes from 1 to 256, not " .. wrong)
+      end
+   end)
+
    it("sign with a key (RFC 4231)", function()
       assert.are.equal("b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7",
          hash.hmac_sha256(("\11"):rep(20), "Hi There"))
@@ -64,6 +76,50 @@ describe("json", function()
       local cycle = {}
       cycle[1] = cycle
       assert.is_false((pcall(json.encode, cycle)))
+   end)
+end)
+
+describe("Base64", function()
+   it("is that of RFC 4648, section 10", function()
+      local text = "foobar"
+      for i, encoded in ipairs { "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy" } do
+         assert.are.equal(encoded, ml.base64.encode(text:sub(1, i)))
+         assert.are.equal(text:sub(1, i), ml.base64.decode(encoded))
+         assert.are.equal(text:sub(1, i), ml.base64.decode((encoded:gsub("=", ""))))
+      end
+      assert.are.same({ "", "" }, { ml.base64.encode "", ml.base64.decode "" })
+   end)
+
+   it("carries any bytes, in both alphabets", function()
+      local bytes = {}
+      for i = 0, 255 do
+         bytes[#bytes + 1] = string.char(i)
+      end
+      local text = table.concat(bytes)
+      assert.are.equal(text, ml.base64.decode(ml.base64.encode(text)))
+      assert.are.equal("\251\255\254", ml.base64.decode "+//+")
+      assert.are.equal("\251\255\254", ml.base64.decode "-__-")
+   end)
+
+   it("is nil for what is none", function()
+      for _, text in ipairs { "Z", "Zm9vY", "Zg=", "Zg===", "Z===", "=", "Zm 9", "Zg==Zg==", "Zm9v\n" } do
+         assert.is_nil(ml.base64.decode(text), text)
+      end
+   end)
+end)
+
+describe("percent-encoding", function()
+   it("leaves what needs none", function()
+      assert.are.equal("a-Z_0.~", ml.uri.encode "a-Z_0.~")
+      assert.are.equal("a%20b%2Fc%3F%26%25%0D%0A%C3%A4", ml.uri.encode "a b/c?&%\r\n\195\164")
+      assert.are.equal("a%20b/c%3F", ml.uri.encode_path "a b/c?")
+   end)
+
+   it("is undone, or nil", function()
+      assert.are.equal("a b/c+\0", ml.uri.decode "a%20b%2fc+%00")
+      for _, text in ipairs { "%", "a%2", "%zz", "%2%35", "%%41" } do
+         assert.is_nil(ml.uri.decode(text), text)
+      end
    end)
 end)
 

@@ -85,8 +85,27 @@ describe("a request", function()
    it("names the nearest property for one that it does not have", function()
       assert.matches('a request has no "hedaers" that can be read; did you mean "headers"?',
          failure("/", function(req) return req.hedaers end), 1, true)
-      local why = failure("/", function(req) req.ip = "1.2.3.4" end)
-      assert.matches('no "ip" that can be assigned', why, 1, true)
+      local why = failure("/", function(req) req.port = 80 end)
+      assert.matches('no "port" that can be assigned', why, 1, true)
+   end)
+
+   it("believes a layer that says who the client is", function()
+      local origin = t.origin()
+      local forward = ml.proxy { origin.address, name = "seen", x_forwarded = true }
+      for _, ip in ipairs { "192.0.2.1", "2001:db8::1" } do
+         local set, seen = ml.cidr { ip }, nil
+         assert(t.call({ function(req, next)
+            req.ip = ip
+            seen = { req.ip, req.port, set:contains(req) }
+            return next(req)
+         end, forward }, "/"))
+         assert.are.same({ ip, 0, true }, seen)
+         assert.are.equal(ip, origin.requests[#origin.requests].headers["x-forwarded-for"])
+      end
+      origin:close()
+      for _, text in ipairs { "", "a.example", "1.2.3", "1.2.3.4:80", "[::1]", "unix:", "1.2.3.4, ::1" } do
+         assert.matches("not a valid ip", failure("/", function(req) req.ip = text end), 1, true)
+      end
    end)
 
    it("has a table for the layers' own use", function()
@@ -327,5 +346,27 @@ describe("a request that is over", function()
          assert.is_false(ok, "use " .. i)
          assert.matches("after its request ended", tostring(err))
       end
+   end)
+end)
+
+describe("what a layer adds to the access log", function()
+   it("is checked", function()
+      local function why_not(...)
+         local arguments, why = { n = select("#", ...), ... }, nil
+         t.call(function(req)
+            why = select(2, pcall(function()
+               local noted = req:log(unpack(arguments, 1, arguments.n))
+               return noted
+            end))
+            return ml.text ""
+         end, "/")
+         return why
+      end
+      assert.is_true(why_not("user", "ali"))
+      assert.matches('request_spec.lua:%d+: log: expected a name of .*, not "a b"', why_not("a b", 1))
+      assert.matches("log: expected a name", why_not(7, 1), 1, true)
+      assert.matches("log: user: expected a string, a finite number or a boolean, not nil", why_not("user"),
+         1, true)
+      assert.matches("a finite number or a boolean, not %-?nan", why_not("user", 0 / 0))
    end)
 end)

@@ -153,6 +153,18 @@ describe("options", function()
       ['ml.native "no/such.so"\nml.listen { address = "127.0.0.1:0", chain = ml.native "no/such.so" }'] =
          "no/such.so",
       ['ml.options { grase = 1 }'] = 'options: unknown option "grase"; did you mean "grace"?',
+      ['ml.listen { address = "8080", chain = {} }'] = 'address "8080": has no port; did you mean ":8080"?',
+      ["ml.listen { address = 8080, chain = {} }"] =
+         'address: expected a text or a list of them, not 8080; did you mean ":8080"?',
+      ['ml.listen { address = "*:8080", chain = {} }'] = 'host name; did you mean ":8080"?',
+      ['ml.listen { address = "127.0.0.1:0", chain = {}, server_name = "a.example" }'] =
+         'unknown option "server_name"; hosts are told apart by ml.router { ["a.example/*"] = layer }',
+      ['ml.proxy("127.0.0.1:1", { retries = 0 })'] =
+         'proxy: options stand in the same table: ml.proxy { "127.0.0.1:80", retries = 0 }',
+      ['ml.files("public", { max_age = 1 })'] =
+         'files: options stand in the same table: ml.files { root = "public", max_age = "1h" }',
+      ['ml.access_log("a.log", { format = "json" })'] =
+         'access_log: options stand in the same table: ml.access_log { path = "a.log", format = "json" }',
       ["ml.on_error(7)"] = "on_error: expected a function",
    }
    for script, message in pairs(cases) do

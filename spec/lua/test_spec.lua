@@ -69,6 +69,12 @@ describe("monolake.test", function()
       assert.matches('the site does not listen at "127.0.0.1:8082"; did you mean', why, 1, true)
    end)
 
+   it("names the nearest upstream", function()
+      local ok, why = pcall(t.app, "examples/routing.lua", { upstreams = { apii = ml.text "never asked" } })
+      assert.is_false(ok)
+      assert.matches('app: the site has no upstream "apii"; did you mean "api"?', why, 1, true)
+   end)
+
    it("fails on a site that does not exist or does not load", function()
       assert.is_false((pcall(t.app, "no/such/site.lua")))
    end)

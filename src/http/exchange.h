@@ -66,8 +66,10 @@ struct exchange {
      * it ends leaves a note. */
     struct stream *tunnel_peer;
     struct tunnel_note *notes;
-    void *script;     /* the Lua side of this request, or NULL; for src/script */
-    struct list link; /* in the worker's list of active exchanges, or of idle ones */
+    struct slice logged;            /* by layers: further members of its JSON lines; in its arena */
+    const struct request *asked_by; /* whose layer has made it (req:fetch), or NULL */
+    void *script;                   /* the Lua side of this request, or NULL; for src/script */
+    struct list link;               /* in the worker's list of active exchanges, or of idle ones */
     struct exchange_slab *slab;
 };
 

@@ -20,7 +20,6 @@ void listener_config_init(struct listener_config *config)
         .frame_max_bytes = 16777216,
         .calls_max = 32,
         .ordered_replies = true,
-        .server_name = "monolake-lua",
         .source_prefix_v4_bits = 32,
         .source_prefix_v6_bits = 64,
         .connection_descriptors = 1,

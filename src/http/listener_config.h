@@ -53,7 +53,6 @@ struct listener_config {
     uint32_t h2_streams_max;          /* 128: open at once on an HTTP/2 connection */
     uint32_t h2_window_bytes;         /* 65,535: of a request's body on its way, per stream */
     struct h2_guard_limits h2_limits; /* 200, 100, 1,000 */
-    const char *server_name;          /* Via pseudonym and Server; "monolake-lua" */
     /* Serves its connections, behind TLS if there is any, in place of HTTP (NULL). Called from the
      * loop before or after the stream has started; must not close the stream at once. */
     void (*start)(struct connection *connection);

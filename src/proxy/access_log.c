@@ -157,6 +157,8 @@ static void put_who(struct log_line *line, const struct record *record)
     }
     log_line_member(line, "referer", record->referer);
     log_line_member(line, "user_agent", record->user_agent);
+    struct slice logged = record->request->exchange->logged;
+    log_line_put(line, "%.*s", (int)logged.len, logged.ptr ? logged.ptr : "");
     if (record->response && record->response->error != RESPONSE_OK)
         log_line_member(line, "error", record->response->error_text);
     if (record->why)

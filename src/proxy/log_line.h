@@ -12,6 +12,9 @@ struct log_sink;
 
 enum { LOG_LINE_MAX_BYTES = 8192, LOG_LINE_FIELD_MAX_BYTES = 1024 };
 
+/* Of what layers add to a line: as much as is left when every field is as long as it may be. */
+enum { LOG_LINE_LOGGED_MAX_BYTES = 512 };
+
 struct log_line {
     size_t len;
     char text[LOG_LINE_MAX_BYTES];

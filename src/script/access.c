@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "http/exchange.h"
+#include "proxy/log_line.h"
 #include "script/body.h"
 #include "thrift/exchange.h"
 
@@ -147,6 +148,21 @@ static int set_host(struct request *request, struct slice text)
     return ACCESS_FOUND;
 }
 
+/* A client whom a proxy in front has told of, without a port. */
+static int set_ip(struct request *request, struct slice text)
+{
+    const char *format = text.len && memchr(text.ptr, ':', text.len) ? "[%.*s]:0" : "%.*s:0";
+    struct slice whole = arena_printf(request->arena, format, (int)text.len, text.ptr);
+    struct address *remote = arena_zalloc(request->arena, sizeof(*remote));
+    const char *why;
+    if (!whole.ptr || !remote)
+        return ACCESS_MEMORY;
+    if (address_parse(whole, remote, &why) != 0)
+        return ACCESS_INVALID;
+    request->remote = remote;
+    return ACCESS_FOUND;
+}
+
 int script_request_set(intptr_t address, uint32_t generation, int field, const char *text,
                        size_t len)
 {
@@ -162,9 +178,34 @@ int script_request_set(intptr_t address, uint32_t generation, int field, const c
         return set_query(request, slice_of(text, len));
     case FIELD_HOST:
         return set_host(request, slice_of(text, len));
+    case FIELD_IP:
+        return set_ip(request, slice_of(text, len));
     default:
         return ACCESS_INVALID;
     }
+}
+
+int script_request_log(intptr_t address, uint32_t generation, const char *name, const char *text,
+                       size_t len, int plain)
+{
+    struct request *request = live(address, generation);
+    if (!request)
+        return ACCESS_OVER;
+    struct slice *logged = &request->exchange->logged;
+    struct log_line line;
+    line.len = 0;
+    log_line_put(&line, "%.*s", (int)logged->len, logged->ptr ? logged->ptr : "");
+    if (plain)
+        log_line_put(&line, ",\"%s\":%s", name, text);
+    else
+        log_line_member(&line, name, slice_of(text, len));
+    if (line.len > LOG_LINE_LOGGED_MAX_BYTES)
+        return ACCESS_NONE;
+    struct slice copy = arena_copy(request->arena, slice_of(line.text, line.len));
+    if (!copy.ptr)
+        return ACCESS_MEMORY;
+    *logged = copy;
+    return ACCESS_FOUND;
 }
 
 int script_param(intptr_t address, uint32_t generation, const char *name, size_t len,

@@ -54,6 +54,11 @@ ML_API double script_request_number(intptr_t request, uint32_t generation, int f
 ML_API int script_request_set(intptr_t request, uint32_t generation, int field, const char *text,
                               size_t len);
 
+/* Adds a member to the request's lines in access logs of JSON: `text` is a string, or, with
+ * `plain`, JSON. ACCESS_NONE: there is no more room. */
+ML_API int script_request_log(intptr_t request, uint32_t generation, const char *name,
+                              const char *text, size_t len, int plain);
+
 /* A parameter by its name, or by its index from 0 (then *name is filled too). */
 ML_API int script_param(intptr_t request, uint32_t generation, const char *name, size_t len,
                         struct script_text *out);

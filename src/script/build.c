@@ -179,7 +179,7 @@ static int listener(lua_State *L)
         lua_pop(L, 1);
     }
     listener_config_init(&listener->config);
-    options_read(&listener_options, L, 2, &listener->config, &site->arena);
+    options_read(&listener_options, L, 2, &listener->config);
     listener->chain = *(struct chain *)lua_touserdata(L, 3);
     listener->where = build_text(L, 4);
     listener->config.tls = lua_touserdata(L, 5);
@@ -289,7 +289,7 @@ static int upstream(lua_State *L)
     struct site *site = build_site(L);
     struct site_upstream *entry = build_alloc(L, sizeof(*entry));
     upstream_config_init(&entry->config);
-    options_read(&upstream_options, L, 6, &entry->config, &site->arena);
+    options_read(&upstream_options, L, 6, &entry->config);
     entry->config.name = build_text(L, 1);
     read_peers(L, 2, 3, &entry->config);
     entry->config.balance = balance_of(luaL_checkstring(L, 4));

@@ -134,7 +134,7 @@ static int http_site(lua_State *L)
     struct l4_http_site *http = build_alloc(L, sizeof(*http));
     struct listener_config config;
     listener_config_init(&config);
-    options_read(&listener_options, L, 1, &config, &build_site(L)->arena);
+    options_read(&listener_options, L, 1, &config);
     config.tls = lua_touserdata(L, 3);
     if (lua_isfunction(L, 4))
         config.tls_hello = script_hello_hook(L, 4);

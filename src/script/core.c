@@ -24,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 static void push_verbs(lua_State *L)
@@ -152,11 +153,22 @@ static int hmac_sha256(lua_State *L)
     return push_digest(L, digest, digest_hmac_sha256(text_at(L, 1), text_at(L, 2), digest));
 }
 
+/* core.random(count): so many random bytes, 1 to 256, from the kernel. */
+static int random_bytes(lua_State *L)
+{
+    char bytes[256];
+    size_t count = (size_t)luaL_checkinteger(L, 1);
+    luaL_argcheck(L, count >= 1 && count <= sizeof(bytes), 1, "expected 1 to 256");
+    if (getrandom(bytes, count, 0) != (ssize_t)count)
+        return luaL_error(L, "the kernel gives no random bytes");
+    lua_pushlstring(L, bytes, count);
+    return 1;
+}
+
 static const luaL_Reg core_functions[] = {
-    {"sha256", sha256},    {"hmac_sha256", hmac_sha256},
-    {"log", write_log},    {"log_failure", log_failure},
-    {"library", library},  {"mend", mend},
-    {"print", print_text}, {NULL, NULL},
+    {"sha256", sha256}, {"hmac_sha256", hmac_sha256}, {"random", random_bytes},
+    {"log", write_log}, {"log_failure", log_failure}, {"library", library},
+    {"mend", mend},     {"print", print_text},        {NULL, NULL},
 };
 
 /* In a plain LuaJIT the symbols of this object are local to it; native layers and the FFI need

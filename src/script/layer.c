@@ -6,9 +6,7 @@
 
 /* --- Lua ------------------------------------------------------------------------------------- */
 
-/* The request has ended: nothing of it may be kept in Lua. Touches existing slots only, so this is
- * safe on any stack, and allocates nothing. */
-static void forget_handle(void *arg)
+void script_forget_handle(void *arg)
 {
     struct request *request = arg;
     struct script *script = request->exchange->script;
@@ -53,7 +51,7 @@ static ml_response *lua_handle(void *self, ml_request *request, ml_next *next)
     struct lua_run *run = self;
     struct exchange *exchange = request->exchange;
     if (!exchange->script) {
-        if (arena_defer(request->arena, forget_handle, request) != 0)
+        if (arena_defer(request->arena, script_forget_handle, request) != 0)
             return NULL;
         exchange->script = run->script;
     }

@@ -18,6 +18,10 @@ struct lua_run {
 
 extern const ml_layer lua_layer;
 
+/* For the end of a request, which is its argument: nothing of it may be kept in Lua. Touches
+ * existing slots only, so this is safe on any stack, and allocates nothing. */
+void script_forget_handle(void *arg);
+
 /* The same response to every request, without entering Lua. */
 struct fixed_response {
     uint16_t status;

@@ -51,7 +51,6 @@ static const struct option of_listener[] = {
     LISTENER(OPTION_COUNT, "source_prefix_v6", source_prefix_v6_bits),
     LISTENER(OPTION_COUNT, "accept_rate", accept_rate),
     LISTENER(OPTION_COUNT, "accept_burst", accept_burst),
-    LISTENER(OPTION_TEXT, "server_name", server_name),
     LISTENER(OPTION_PROTOCOLS, "protocols", protocols),
     LISTENER(OPTION_COUNT, "h2_streams_max", h2_streams_max),
     LISTENER(OPTION_BYTES, "h2_window", h2_window_bytes),
@@ -105,18 +104,13 @@ const struct option_set upstream_options = {
 };
 
 static const char *const kind_names[] = {
-    [OPTION_DURATION] = "duration",
-    [OPTION_COUNT] = "count",
-    [OPTION_BYTES] = "bytes32",
-    [OPTION_BYTES64] = "bytes",
-    [OPTION_FLAG] = "flag",
-    [OPTION_TEXT] = "text",
-    [OPTION_PROTOCOL] = "protocol",
-    [OPTION_PROTOCOLS] = "protocols",
-    [OPTION_SEND_PROXY] = "send_proxy",
+    [OPTION_DURATION] = "duration",   [OPTION_COUNT] = "count",
+    [OPTION_BYTES] = "bytes32",       [OPTION_BYTES64] = "bytes",
+    [OPTION_FLAG] = "flag",           [OPTION_PROTOCOL] = "protocol",
+    [OPTION_PROTOCOLS] = "protocols", [OPTION_SEND_PROXY] = "send_proxy",
 };
 
-static void read_one(const struct option *option, lua_State *L, void *field, struct arena *arena)
+static void read_one(const struct option *option, lua_State *L, void *field)
 {
     switch (option->kind) {
     case OPTION_DURATION: /* the check has made milliseconds and bytes of whatever was written */
@@ -133,19 +127,15 @@ static void read_one(const struct option *option, lua_State *L, void *field, str
     case OPTION_FLAG:
         *(bool *)field = lua_toboolean(L, -1);
         break;
-    case OPTION_TEXT:
-        *(const char **)field = arena_copy(arena, slice_from_cstr(lua_tostring(L, -1))).ptr;
-        break;
     }
 }
 
-void options_read(const struct option_set *set, lua_State *L, int index, void *config,
-                  struct arena *arena)
+void options_read(const struct option_set *set, lua_State *L, int index, void *config)
 {
     for (size_t i = 0; i < set->count; i++) {
         lua_getfield(L, index, set->options[i].name);
         if (!lua_isnil(L, -1))
-            read_one(&set->options[i], L, (char *)config + set->options[i].offset, arena);
+            read_one(&set->options[i], L, (char *)config + set->options[i].offset);
         lua_pop(L, 1);
     }
 }
@@ -225,9 +215,6 @@ static void print_value(char *out, size_t size, const struct option *option, con
         break;
     case OPTION_FLAG:
         snprintf(out, size, "%s", *(const bool *)field ? "true" : "false");
-        break;
-    case OPTION_TEXT:
-        snprintf(out, size, "%s", *(const char *const *)field);
         break;
     }
 }

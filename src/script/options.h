@@ -16,7 +16,6 @@ enum option_kind {
     OPTION_BYTES,      /* uint32_t; Lua: bytes or "16k", "1m", "1g" */
     OPTION_BYTES64,    /* uint64_t */
     OPTION_FLAG,       /* bool */
-    OPTION_TEXT,       /* const char * */
     OPTION_PROTOCOL,   /* enum upstream_protocol; Lua: "h1", "h2", "auto", "tcp" ... */
     OPTION_SEND_PROXY, /* uint32_t, bits SEND_PROXY_*; Lua: see lua/monolake/internal/proxied.lua */
     OPTION_PROTOCOLS,  /* uint32_t, bits PROTOCOL_*; Lua: a list of "h1", "h2", "h2c" */
@@ -39,10 +38,8 @@ struct option_set {
 extern const struct option_set listener_options;
 extern const struct option_set upstream_options;
 
-/* Reads the options that the (checked) table at `index` has into `config`; texts are copied to the
- * arena. */
-void options_read(const struct option_set *set, lua_State *L, int index, void *config,
-                  struct arena *arena);
+/* Reads the options that the (checked) table at `index` has into `config`. */
+void options_read(const struct option_set *set, lua_State *L, int index, void *config);
 
 /* Pushes { name = kind, ... } for the checks. */
 void options_push_kinds(const struct option_set *set, lua_State *L);

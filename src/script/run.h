@@ -58,6 +58,7 @@ struct call {
     struct response *response;
     struct slice bytes;
     struct upstream *upstream;
+    struct request *target; /* what is forwarded: the call's own request, or one that it has made */
     struct l4_splice splice;
     struct l4_hello *hello; /* owned while it is read */
     int64_t milliseconds;
@@ -78,6 +79,10 @@ struct call {
 /* Runs the call to its end, or, if it may not wait, to its first wait: then the state is
  * CALL_WAITING and a later call_run goes on. A failure was logged. */
 void call_run(struct call *call, bool may_wait);
+
+/* Reads the whole of call->body, up to bytes_max, and puts the bytes in its place, so that whoever
+ * comes later can read it too. Returns 1 or a negative errno. May suspend. */
+int call_buffer_body(struct call *call, int64_t deadline);
 
 /* For `recover`, which is protected: pushes the error of the failed coroutine, then its traceback.
  */

@@ -1,5 +1,6 @@
 /* What Lua can wait for. See struct verb in run.h. */
 #include "script/conn.h"
+#include "script/forward.h"
 #include "script/peek.h"
 #include "script/run.h"
 
@@ -83,10 +84,13 @@ static int give_result(struct call *call, lua_State *L)
 
 /* --- bodies ---------------------------------------------------------------------------------- */
 
-/* A body is read in the coroutine of its own request only: NULL for another's. */
+/* A body is read in the coroutine of its own request, or of the one that has asked for it: NULL for
+ * another's. That request lives: its handle was looked at just before. */
 static void take_body(struct call *call, lua_State *L)
 {
-    bool own = call->request && (uintptr_t)lua_tonumber(L, 4) == (uintptr_t)call->request;
+    const struct request *request = (const struct request *)(uintptr_t)lua_tonumber(L, 4);
+    bool own =
+        call->request && (request == call->request || request->exchange->asked_by == call->request);
     call->body = own ? (struct body *)(uintptr_t)lua_tonumber(L, 2) : NULL;
     call->bytes_max = (uint64_t)lua_tonumber(L, 3);
 }
@@ -144,14 +148,14 @@ static int gather(struct gathered *gathered, struct slice piece)
     return 0;
 }
 
-static int gather_body(struct call *call, struct gathered *gathered)
+static int gather_body(struct call *call, struct gathered *gathered, int64_t deadline)
 {
     struct body *body = call->body;
     if (body->length > 0 && (uint64_t)body->length > call->bytes_max)
         return -EMSGSIZE;
     for (;;) {
         struct slice pieces[BODY_SLICES_MAX];
-        int count = body_read(body, pieces, BODY_SLICES_MAX, call->deadline);
+        int count = body_read(body, pieces, BODY_SLICES_MAX, deadline);
         if (count <= 0)
             return count;
         for (int i = 0; i < count; i++) {
@@ -163,23 +167,22 @@ static int gather_body(struct call *call, struct gathered *gathered)
     }
 }
 
-/* Reads the whole body and puts the bytes in its place, so that whoever comes later can read it
- * too. */
-static void perform_buffer(struct call *call)
+int call_buffer_body(struct call *call, int64_t deadline)
 {
-    call->bytes = (struct slice){NULL, 0};
-    if (!call->body) {
-        call->result = -EINVAL;
-        return;
-    }
     struct gathered gathered = {.arena = call->request->arena};
-    call->result = gather_body(call, &gathered);
-    if (call->result < 0)
-        return;
+    int result = gather_body(call, &gathered, deadline);
+    if (result < 0)
+        return result;
     call->bytes = slice_of(gathered.data, gathered.len);
     body_release(call->body);
     body_init_bytes(call->body, call->bytes);
-    call->result = 1;
+    return 1;
+}
+
+static void perform_buffer(struct call *call)
+{
+    call->bytes = (struct slice){NULL, 0};
+    call->result = call->body ? call_buffer_body(call, call->deadline) : -EINVAL;
 }
 
 /* The request's body back from an upload that goes on behind an early response. */
@@ -195,6 +198,7 @@ const struct verb script_verbs[] = {
     {"read", take_body, perform_read, give_bytes, true},
     {"buffer", take_body, perform_buffer, give_bytes, true},
     {"reclaim", take_request, perform_reclaim, give_result, false},
+    {"forward", forward_take, forward_perform, give_response, false},
     {"splice", conn_take_splice, conn_perform_splice, give_response, false},
     {"peek", peek_take, peek_perform, peek_give, true},
     {"client_hello", hello_take, hello_perform, hello_give, true},

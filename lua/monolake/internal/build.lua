@@ -9,6 +9,7 @@ local cidr = require "monolake.internal.cidr"
 local proxied = require "monolake.internal.proxied"
 local tls = require "monolake.internal.tls"
 local Http = require "monolake.internal.http_site"
+local Layer = require "monolake.internal.layer"
 local Upstream = require "monolake.internal.upstream"
 local Reply = require("monolake.internal.response").Reply
 
@@ -79,6 +80,19 @@ build.files_beside = {
    end,
 }
 
+--- What a spec lets stand in for an upstream is never asked if the site has none of that name.
+local function check_stand_ins(names)
+   for name in pairs(overrides.upstreams) do
+      if not names[name] then
+         local known = {}
+         for one in pairs(names) do
+            known[#known + 1] = one
+         end
+         error(("app: the site has no upstream %q%s"):format(name, check.suggest(name, known)), 0)
+      end
+   end
+end
+
 --- Says where the script lies that is run now.
 --- @param path string
 function build.in_directory(path)
@@ -95,6 +109,7 @@ end
 --- Ends a site, opened or failed. With `complete`, what no chain uses is opened too.
 function build.finish(token, complete)
    if complete then
+      check_stand_ins(token.site.names)
       for _, http in ipairs(token.site.https) do
          http:open()
       end
@@ -110,9 +125,6 @@ end
 
 -- --- Layers -----------------------------------------------------------------------------------
 
-local Layer = {}
-Layer.__index = Layer
-
 --- Describes a native layer.
 --- @param label string for the summary tree
 --- @param make fun(label: string, kind: string): userdata makes the step when a chain of that kind
@@ -123,10 +135,6 @@ Layer.__index = Layer
 function build.layer(label, make, level, kind)
    return setmetatable({ label = label, make = make, where = check.where(level + 1),
       kind = kind or "http" }, Layer)
-end
-
-function build.is_layer(value)
-   return getmetatable(value) == Layer
 end
 
 local function function_label(fn)
@@ -344,6 +352,8 @@ local function check_idempotent(options, level)
    end
 end
 
+local loose = setmetatable({}, { __mode = "k" }) -- made while no site was loaded
+
 --- @param options table positional peers and named options
 --- @param level integer whose line is blamed, as for error()
 --- @return monolake.Upstream
@@ -397,8 +407,23 @@ function build.upstream(options, level)
       end
       current.names[upstream.name] = upstream
       table.insert(current.upstreams, upstream)
+   else
+      loose[upstream] = true
    end
    return upstream
+end
+
+--- Opens those that belong to no site in the one that is being built: specs of layers have such.
+function build.open_loose()
+   for upstream in pairs(loose) do
+      upstream:open()
+   end
+end
+
+--- "tcp" or "udp" if it is for layer 4, else nil.
+function Upstream:of_layer_4()
+   local number = self.options.protocol
+   return number == TCP and "tcp" or number == UDP and "udp" or nil
 end
 
 --- The native side of it in the site that is being built.
@@ -427,9 +452,8 @@ function build.proxy(target, level)
    elseif getmetatable(target) ~= Upstream then
       target = build.upstream(target, level + 1)
    end
-   local number = target.options.protocol
-   if number == TCP or number == UDP then
-      local protocol = number == UDP and "udp" or "tcp"
+   local protocol = target:of_layer_4()
+   if protocol then
       error(("proxy: upstream %q has the protocol %q, which is for layer 4"):format(target.name,
          protocol), level + 1)
    end
@@ -775,19 +799,26 @@ local function spread(list)
    return out
 end
 
+--- What was meant by a port alone, or by one of "any address" as other programs write it.
+local function suggest_port(address)
+   local port = tostring(address):match "^(%d+)$" or tostring(address):match "^%*:(%d+)$"
+   return port and ('; did you mean ":%s"?'):format(port) or ""
+end
+
 local function addresses_of(what, address, level)
    local list = spread(type(address) == "table" and address or { address })
    for i = 1, #list do
       if type(list[i]) ~= "string" then
-         error(("listen: %s: expected a text or a list of them, not %s"):format(what, type(list[i])),
-            level + 1)
+         local found = type(list[i]) == "number" and list[i] or type(list[i])
+         error(("listen: %s: expected a text or a list of them, not %s%s"):format(what, found,
+            suggest_port(found)), level + 1)
       end
       local why = core.address_error(list[i], false)
       if not why and what == "udp" and list[i]:find "^unix:" then
          why = "is no internet address, which UDP needs"
       end
       if why then
-         error(("listen: %s %q: %s"):format(what, list[i], why), level + 1)
+         error(("listen: %s %q: %s%s"):format(what, list[i], why, suggest_port(list[i])), level + 1)
       end
    end
    if #list == 0 then
@@ -850,6 +881,10 @@ end
 
 function build.listen(options, level)
    build.current("listen", level + 1)
+   if type(options) == "table" and options.server_name ~= nil then -- nginx's
+      error('listen: unknown option "server_name"; hosts are told apart by ' ..
+         'ml.router { ["a.example/*"] = layer }', level + 1)
+   end
    local checked = check.options("listen", options, LISTEN, level + 1)
    check_h2("listen", checked, level + 1)
    local udp = checked.udp ~= nil

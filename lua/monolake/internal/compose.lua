@@ -7,7 +7,9 @@
 --- protected, since those before them go on with the response to their failure.
 local core = require "monolake.core"
 local Request = require "monolake.internal.request"
+local Layer = require "monolake.internal.layer"
 local Response = require "monolake.internal.response"
+local Upstream = require "monolake.internal.upstream"
 local errors = require "monolake.internal.errors"
 local wait = require "monolake.internal.wait"
 
@@ -49,6 +51,19 @@ local function plain_failure(req, trouble)
    return Response.fail(req, 500, trouble.text)
 end
 
+--- What a layer gave that is no response of its request.
+local function name_of(value)
+   local kind = getmetatable(value)
+   if kind == Response then
+      return "a response of another request"
+   elseif kind == Layer then
+      return "a layer, which belongs into a chain; " .. Layer.hint
+   elseif kind == Upstream then
+      return "an upstream; " .. Layer.hint
+   end
+   return value == nil and "nothing" or "a " .. type(value)
+end
+
 --- Turns whatever a layer gave into a response.
 local function accept(req, value, label)
    local kind = getmetatable(value)
@@ -57,10 +72,14 @@ local function accept(req, value, label)
    elseif kind == Response and value[1] == req[1] and value[2] == req[2] then
       return value
    end
-   local what = kind == Response and "a response of another request" or value == nil and "nothing" or
-      "a " .. type(value)
-   local text = ("%s must return a response, but returned %s"):format(label, what)
+   local text = ("%s must return a response, but returned %s"):format(label, name_of(value))
    error(trouble_of(text, text, text), 0)
+end
+
+--- What fails in our own code is what the layer has returned: it is named in place of ours.
+local function blame(text, label)
+   local rest = text:match "^lua/monolake/internal/[%w_]+%.lua:%d+: (.*)$"
+   return rest and label .. ": " .. rest or text
 end
 
 local function fail(req, trouble, site, label)
@@ -71,6 +90,7 @@ local function fail(req, trouble, site, label)
    elseif getmetatable(trouble) ~= Trouble then -- memory was exhausted: no handler of xpcall has run
       trouble = trouble_of(tostring(trouble), trouble, debug.traceback(tostring(trouble), 2))
    end
+   trouble.text, trouble.traceback = blame(trouble.text, label), blame(trouble.traceback, label)
    core.log_failure(trouble.traceback)
    local handler = site.on_error
    if not handler then
@@ -126,6 +146,7 @@ return function(layers, site)
 
    local function run(address, generation)
       local req = Request.of(address, generation)
+      req[8] = site
       local res = first(req, next)
       if getmetatable(res) ~= Response or res[2] ~= generation or res[1] ~= address then
          res = accept(req, res, label)

@@ -8,6 +8,8 @@ int script_request_text(intptr_t request, uint32_t generation, int field, struct
 double script_request_number(intptr_t request, uint32_t generation, int field);
 int script_request_set(intptr_t request, uint32_t generation, int field, const char *text,
                        size_t len);
+int script_request_log(intptr_t request, uint32_t generation, const char *name, const char *text,
+                       size_t len, int plain);
 int script_param(intptr_t request, uint32_t generation, const char *name, size_t len,
                  struct script_text *out);
 int script_param_at(intptr_t request, uint32_t generation, unsigned index,
@@ -63,6 +65,8 @@ int script_thrift_options(intptr_t request, uint32_t generation, double *idempot
                           double *timeout_ms);
 double script_thrift_exception(intptr_t request, uint32_t generation, int kind, const char *text,
                                size_t len);
+double script_fetch_begin(intptr_t request, uint32_t generation, double timeout_ms,
+                          uint32_t *own_generation);
 double script_now(void);
 double script_clock(void);
 ]]

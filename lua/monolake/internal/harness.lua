@@ -26,6 +26,7 @@ end
 --- @return { site: userdata, chain: userdata }
 function harness.compile(value, where)
    local handle, chain = in_site(where or "spec", function()
+      build.open_loose()
       return build.chain(value, where or "spec")
    end)
    return { site = handle, chain = chain }

@@ -1,8 +1,8 @@
 --- The request as layers see it.
 ---
 --- Places in a handle: 1 and 3 the request's address, 2 its generation, 4 the body as text once it was
---- read, 5 the functions behind bodies, 6 headers, 7 ctx. Nothing else is kept, so that whatever is
---- asked for after the end of the request raises an error. All have a slot in the array from the
+--- read, 5 the functions behind bodies, 6 headers, 7 ctx, 8 the site. Nothing else is kept, so that
+--- whatever is asked for after the end of the request raises an error. All have a slot in the array from the
 --- start: a table that grows while a request is handled costs more than all the rest.
 local ffi = require "ffi"
 local core = require "monolake.core"
@@ -11,6 +11,7 @@ local Headers = require "monolake.internal.headers"
 local Pairs = require "monolake.internal.args"
 local body = require "monolake.internal.body"
 local errors = require "monolake.internal.errors"
+local forward = require "monolake.internal.forward"
 local handles = require "monolake.internal.handles"
 local properties = require "monolake.internal.properties"
 local Thrift = require "monolake.internal.thrift"
@@ -18,6 +19,7 @@ local Thrift = require "monolake.internal.thrift"
 local raise = errors.raise_access
 local text_of = ffi.string
 local out, name_out = ffi.new "struct script_text", ffi.new "struct script_text"
+local Request -- the metatable of handles, made below
 
 --- What a TLS handshake agreed on.
 ---@class monolake.TLS
@@ -62,7 +64,7 @@ local out, name_out = ffi.new "struct script_text", ffi.new "struct script_text"
 --- error.
 ---@class monolake.Request
 ---@field method string "GET"; of Thrift "CALL" or "ONEWAY"; can be assigned
----@field path string "/users/7", without the query; can be assigned
+---@field path string "/users/7", without the query, as it was sent (not decoded); can be assigned
 ---@field query string|nil "a=1&b=2"; can be assigned, nil removes it
 ---@field args monolake.Pairs the query's parameters, decoded
 ---@field headers monolake.Headers
@@ -73,13 +75,13 @@ local out, name_out = ffi.new "struct script_text", ffi.new "struct script_text"
 ---@field thrift monolake.Thrift|nil what the call is in Thrift; nil for requests of HTTP
 ---@field proxy monolake.Proxy|nil what a proxy in front has said of the client (`proxy_protocol`)
 ---@field host string the authority that was asked for: "example.org:8080"; can be assigned
----@field ip string the client's address
----@field port integer the client's port
+---@field ip string the client's address; can be assigned, where a proxy in front has told of it by a field
+---@field port integer the client's port; 0 behind a change of ip
 ---@field local_ip string the address that it has connected to
 ---@field local_port integer
 ---@field id integer a number that no other request of this worker has
 ---@field version number 1.0, 1.1 or 2.0; 0 for Thrift
----@field params table<string, string> what the route's pattern has matched
+---@field params table<string, string> what the route's pattern has matched, decoded: see monolake.uri
 ---@field ctx table free for the layers' own use
 local methods = {}
 local getters, setters = {}, {}
@@ -151,6 +153,7 @@ end
 
 setters.query = text_setter(QUERY, "query")
 setters.host = text_setter(HOST, "host")
+setters.ip = text_setter(IP, "ip")
 
 function setters.body(self, value)
    body.assign(self, value)
@@ -261,7 +264,8 @@ function getters.params(self)
    return params
 end
 
---- The whole body as a string. Later layers and the upstream still get it. A body over `max` bytes
+--- The whole body as a string. Later layers and the upstream still get it. `req.body = text` puts another in
+--- its place, as does a function that returns it piece by piece. A body over `max` bytes
 --- (1 MiB unless given) raises an error, which answers with 413 unless it is caught.
 ---@param options { max: integer }|nil
 ---@return string
@@ -277,7 +281,73 @@ function methods:chunks()
    return body.chunks(self)
 end
 
-local Request = properties("a request", getters, setters, methods)
+--- Adds a member to the request's line in access logs that write JSON: the user, an id, which upstream was
+--- chosen, how long something took. Each name once, and none that the line has of its own. False, and
+--- nothing is added, where there is no more room: all of it may take 512 bytes.
+---@param name string letters, digits, "_", "-" and "."
+---@param value string|number|boolean
+---@return boolean
+function methods:log(name, value)
+   if type(name) ~= "string" or not name:find "^[%w_.-]+$" then
+      error(('log: expected a name of letters, digits, "_", "-" and ".", not "%s"'):format(tostring(name)), 2)
+   end
+   local kind = type(value)
+   local finite = kind == "number" and value - value == 0
+   if kind ~= "string" and kind ~= "boolean" and not finite then
+      error(("log: %s: expected a string, a finite number or a boolean, not %s"):format(name,
+         kind == "number" and tostring(value) or kind), 2)
+   end
+   local text = tostring(value)
+   local result = C.script_request_log(self[1], self[2], name, text, #text, kind ~= "string" and 1 or 0)
+   if result < 0 then
+      raise(result, nil, 2)
+   end
+   return result > 0
+end
+
+--- Sends the request, as it is now, to an upstream, and gives its response, as `next` does in front of
+--- `ml.proxy`: for choosing one by anything that is known of a request.
+---
+---     local function by_cookie(req)
+---        return req:forward(req.cookies.canary == "1" and canary or stable)
+---     end
+---
+--- Like `next` it may be called again, for a try elsewhere, say. The body can be sent once more if it was
+--- small enough to be at hand, or was read by `req:body()` before; else the second response is a 502.
+---@param upstream monolake.Upstream made by ml.upstream when the site was loaded
+---@return monolake.Response
+function methods:forward(upstream)
+   local res = forward.send("forward", self, upstream, self)
+   return res
+end
+
+--- Asks an upstream something with a request of its own, and gives the response: for a service that knows
+--- who may pass, say. Nothing of the client's request is sent or lost but what the options name.
+---
+---     local verdict = req:fetch(auth, { path = "/verify", headers = { cookie = req.headers.cookie } })
+---     if verdict.status ~= 200 then
+---        return ml.text("no", { status = 403 })
+---     end
+---     req.headers["x-user"] = verdict.headers["x-user"]
+---     return next(req)
+---
+--- Options: `method` ("GET"), `path` with the query ("/"), `headers` ({ name = value }, a list as value for
+--- several), `host` (what the client has asked for), `body` (a string), `timeout` (none but those of the
+--- upstream, and what the client's request has left) and `max` ("1m"), what the response's body may have.
+---
+--- Waits for all of the response, which lasts as long as the client's request. An upstream that fails, or a
+--- body that is too long, gives a response of 502, 503 or 504 with `error`, as with `next`. It is not the
+--- client's response: `ml.response` makes one of what is in it.
+---@param upstream monolake.Upstream made by ml.upstream when the site was loaded
+---@param options table|nil
+---@return monolake.Response
+function methods:fetch(upstream, options)
+   local request, max = forward.make(self, upstream, options, Request.of)
+   local res = forward.send("fetch", self, upstream, request, max)
+   return res
+end
+
+Request = properties("a request", getters, setters, methods)
 
 --- The handle of a request; the same one for all layers.
 ---@param address number
@@ -286,7 +356,7 @@ local Request = properties("a request", getters, setters, methods)
 function Request.of(address, generation)
    local handle = handles[address]
    if not handle or handle[2] ~= generation then
-      handle = setmetatable({ address, generation, address, false, false, false, false }, Request)
+      handle = setmetatable({ address, generation, address, false, false, false, false, false }, Request)
       handles[address] = handle
    end
    return handle

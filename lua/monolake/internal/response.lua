@@ -18,7 +18,7 @@ local text_of = ffi.string
 local out = ffi.new "struct script_text"
 
 ---@class monolake.Response
----@field status integer
+---@field status integer can be assigned
 ---@field headers monolake.Headers
 ---@field trailers monolake.Headers
 ---@field thrift monolake.Thrift|nil what an origin of Thrift or `ml.thrift.exception` has answered
@@ -78,8 +78,9 @@ function setters.body(self, value)
    body.assign(self, value)
 end
 
---- The whole body as a string; it is still sent to the client. Over `max` bytes (8 MiB unless given)
---- an error is raised, which answers with 502 unless it is caught.
+--- The whole body as a string; it is still sent to the client. `res.body = text` puts another in its place,
+--- as does a function that returns it piece by piece, as for `ml.response`. Over `max` bytes (8 MiB unless
+--- given) an error is raised, which answers with 502 unless it is caught.
 ---@param options { max: integer }|nil
 ---@return string
 function methods:body(options)

@@ -1,6 +1,7 @@
 --- Waiting: a layer's Lua coroutine yields a verb, which src/script/verbs.c performs. Coroutines that
 --- a script makes itself hand verbs on to the layer's, so that waiting works inside them too.
 local core = require "monolake.core"
+local check = require "monolake.internal.check"
 local errors = require "monolake.internal.errors"
 
 local raw_yield, raw_resume, raw_create = coroutine.yield, coroutine.resume, coroutine.create
@@ -84,8 +85,11 @@ function wait.check(what)
 end
 
 --- Suspends this request only.
---- @param seconds number
+--- @param seconds number|string
 function wait.sleep(seconds)
+   if type(seconds) == "string" then
+      seconds = check.value("sleep", seconds, "duration", 2) / 1000
+   end
    if type(seconds) ~= "number" or seconds < 0 or seconds ~= seconds then
       error("sleep: expected a number of seconds, not " .. tostring(seconds), 2)
    end

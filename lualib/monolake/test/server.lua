@@ -138,12 +138,21 @@ local function show_logs()
    return nil, true
 end
 
---- Shows the servers' logs when a spec of busted fails.
+--- Stops what specs have left behind: else the end of Lua waits for it, at the handle of its output.
+local function stop_all()
+   for one in pairs(running) do
+      one:stop()
+   end
+   return nil, true
+end
+
+--- Shows the servers' logs when a spec of busted fails, and ends them when all specs have.
 local function follow_busted()
    local busted = require "busted"
    busted.subscribe({ "test", "start" }, mark_logs)
    busted.subscribe({ "failure" }, show_logs)
    busted.subscribe({ "error" }, show_logs)
+   busted.subscribe({ "suite", "end" }, stop_all)
 end
 
 if server.program then
