@@ -314,6 +314,23 @@ static void cancels_a_send_that_is_stuck(void **state)
     close_both(fds);
 }
 
+static void a_send_that_is_given_up_at_once_is_tried(void **state)
+{
+    (void)state;
+    int fds[2];
+    char got[8] = "";
+    open_tcp_pair(fds);
+    struct iovec iov = {"hello", 5};
+    struct probe send = {0};
+    begin_send(&send, fds[0], &iov, 1);
+    cancel(&send);
+    turn_until(send.ended);
+    assert_int_equal(send.result, 5);
+    assert_int_equal(read(fds[1], got, sizeof(got)), 5);
+    assert_string_equal(got, "hello");
+    close_both(fds);
+}
+
 static void a_stuck_send_ends_when_the_peer_goes(void **state)
 {
     (void)state;
@@ -880,6 +897,7 @@ int main(void)
         ON_BOTH(sends_all_to_a_slow_reader),
         ON_BOTH(sends_an_empty_message),
         ON_BOTH(cancels_a_send_that_is_stuck),
+        ON_BOTH(a_send_that_is_given_up_at_once_is_tried),
         ON_BOTH(a_stuck_send_ends_when_the_peer_goes),
         ON_BOTH(refused_connects_fail),
         ON_BOTH(cancels_a_connect_that_hangs),

@@ -3,7 +3,7 @@
  * an operation first has to wait for it and stays so until it is closed; what was learnt about its
  * readiness is kept in a slot by descriptor number.
  *
- *   submit ─▶ tried at once ─▶ deferred ─────────────────────────────▶ done
+ *   submit ─▶ tried (sends: behind the turn) ─▶ deferred ────────────▶ done
  *                  │ would block                                        ▲
  *                  └▶ in its slot ─ event ─▶ runnable ─▶ performed ─────┘
  *                          ▲                             │ would block
@@ -51,6 +51,7 @@ struct epoll {
     struct slot *slots;
     size_t slot_count;
     struct list runnable; /* operations that may make progress */
+    struct list unsent;   /* sends that were submitted in this turn */
     struct epoll_event events[EVENTS_MAX];
 };
 
@@ -68,6 +69,7 @@ static void unwatch_if_idle(struct epoll *epoll, int fd);
 static void forget(struct slot *slot);
 static void note_event(struct epoll *epoll, const struct epoll_event *event);
 static void perform(struct io *io, struct io_op *op);
+static void leave_slot(struct epoll *epoll, struct io_op *op);
 static bool try_send(struct io_op *op);
 static bool try_send_to(struct io_op *op);
 static void send_datagrams(struct io *io);
@@ -96,6 +98,7 @@ static int create(struct io *io, const struct io_options *options)
         return result;
     }
     list_init(&epoll->runnable);
+    list_init(&epoll->unsent);
     io->impl = epoll;
     return 0;
 }
@@ -127,6 +130,23 @@ static void unpark(struct epoll *epoll, struct list *parked, const struct bufpoo
     }
 }
 
+/* All that was submitted in a turn is sent behind it, so that the kernel's code and this program's
+ * do not drive each other out of the caches at each send. */
+static void send_all(struct io *io, struct epoll *epoll)
+{
+    while (!list_empty(&epoll->unsent)) {
+        struct io_op *op = container_of(epoll->unsent.next, struct io_op, state.link);
+        list_remove(&op->state.link);
+        bool ended = try_send(op);
+        int result =
+            ended ? op->state.result : watch(epoll, op->fd, EPOLLIN | EPOLLRDHUP | EPOLLOUT, false);
+        if (!ended && result == 0)
+            continue;
+        leave_slot(epoll, op);
+        io_defer(io, op, result);
+    }
+}
+
 static int poll_kernel(struct io *io, struct epoll *epoll, int64_t wait_ms)
 {
     int timeout_ms = wait_ms > INT32_MAX ? INT32_MAX : (int)wait_ms;
@@ -145,6 +165,7 @@ static int turn(struct io *io, int64_t wait_ms)
     unpark(epoll, &io->parked, &io->pool);
     unpark(epoll, &io->parked_datagrams, &io->datagrams);
     io_await_memory(io, &wait_ms);
+    send_all(io, epoll);
     send_datagrams(io);
     /* While there is work at hand the kernel is asked in every second turn only. */
     bool work = !list_empty(&epoll->runnable) || !list_empty(&io->deferred);
@@ -207,12 +228,10 @@ static void wait_writable(struct io *io, struct slot *slot, struct io_op *op)
 
 static void submit_send(struct io *io, struct slot *slot, struct io_op *op)
 {
-    if (slot->out)
-        append(&slot->out, op);
-    else if (try_send(op))
-        io_defer(io, op, op->state.result);
-    else
-        wait_writable(io, slot, op);
+    struct epoll *epoll = io->impl;
+    if (!slot->out)
+        list_push_back(&epoll->unsent, &op->state.link);
+    append(&slot->out, op);
 }
 
 static void submit_connect(struct io *io, struct slot *slot, struct io_op *op)
@@ -301,10 +320,14 @@ static void leave_slot(struct epoll *epoll, struct io_op *op)
         make_runnable(epoll, slot->out);
 }
 
+/* A send that is still to be tried is: who submits one and gives it up, as at the end of a
+ * connection, has it sent if the socket takes it at once. */
 static void cancel(struct io *io, struct io_op *op)
 {
+    bool untried = op->kind == IO_OP_SEND && !list_empty(&op->state.link);
+    bool ended = untried && slot_of(io->impl, op->fd)->out == op && try_send(op);
     leave_slot(io->impl, op);
-    io_defer(io, op, -ECANCELED);
+    io_defer(io, op, ended ? op->state.result : -ECANCELED);
 }
 
 static void close_fd(struct io *io, int fd)
