@@ -12,35 +12,35 @@
 void loader_init(struct loader *loader, struct io *io, const char *path)
 {
     *loader = (struct loader){.io = io, .path = path};
-    slices_init(&loader->slices);
+    background_init(&loader->background);
 }
 
 /* --- The end of a site ------------------------------------------------------------------------ */
 
 struct closing {
-    struct slice_job job; /* first */
-    struct slices *slices;
+    struct background_job job; /* first */
+    struct background *background;
     struct site *site;
 };
 
-static void close_in_slices(struct slice_job *job)
+static void close_in_slices(struct background_job *job)
 {
     struct closing *closing = (struct closing *)job;
-    script_close_site(closing->site, slices_pause, closing->slices);
+    script_close_site(closing->site, background_pause, closing->background);
     free(closing);
 }
 
 /* May be called in a job itself. */
 static void close_later(struct site *site)
 {
-    struct slices *slices = site->destroy_arg;
+    struct background *background = site->destroy_arg;
     struct closing *closing = malloc(sizeof(*closing));
     if (!closing) {
         script_close_site(site, NULL, NULL);
         return;
     }
-    *closing = (struct closing){.job.fn = close_in_slices, .slices = slices, .site = site};
-    slices_add(slices, &closing->job);
+    *closing = (struct closing){.job.fn = close_in_slices, .background = background, .site = site};
+    background_add(background, &closing->job);
 }
 
 /* --- Loading ---------------------------------------------------------------------------------- */
@@ -57,20 +57,20 @@ struct site *loader_load(struct loader *loader, uint64_t generation, int fd, cha
                                      .generation = generation,
                                      .sources = sources.files,
                                      .source_count = sources.count,
-                                     .pause = slices_pause,
-                                     .pause_arg = &loader->slices};
+                                     .pause = background_pause,
+                                     .pause_arg = &loader->background};
     struct site *site = script_load_site(loader->path, &options, error);
     sources_close(&sources);
     shared_forget_offers();
     if (!site)
         return NULL;
     site->destroy = close_later;
-    site->destroy_arg = &loader->slices;
+    site->destroy_arg = &loader->background;
     log_debug("generation %llu is loaded (pid %d)", (unsigned long long)generation, getpid());
     return site;
 }
 
-static void load_in_slices(struct slice_job *job)
+static void load_in_slices(struct background_job *job)
 {
     struct loader *loader = container_of(job, struct loader, job);
     loader->site = loader_load(loader, loader->generation, loader->sources, &loader->error);
@@ -84,7 +84,7 @@ void loader_begin(struct loader *loader, uint64_t generation, int sources)
     loader->sources = sources;
     loader->error = NULL;
     loader->job.fn = load_in_slices;
-    slices_add(&loader->slices, &loader->job);
+    background_add(&loader->background, &loader->job);
 }
 
 struct site *loader_take(struct loader *loader, char **error)
@@ -99,7 +99,7 @@ void loader_drop(struct loader *loader)
     char *error = NULL;
     if (loader->state == LOADER_IDLE)
         return;
-    slices_finish(&loader->slices);
+    background_finish(&loader->background);
     struct site *site = loader_take(loader, &error);
     if (site)
         site_release(site);

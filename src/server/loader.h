@@ -1,12 +1,12 @@
 /*
  * Loads generations of the site in a worker, at once or in slices between the turns of its loop,
- * and closes those that nobody uses any more in slices.
+ * and closes those that nobody uses any more in slices (background.h).
  */
 #ifndef SERVER_LOADER_H
 #define SERVER_LOADER_H
 
 #include "proxy/site.h"
-#include "server/slices.h"
+#include "server/background.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -22,9 +22,9 @@ enum loader_state {
 struct loader {
     struct io *io;
     const char *path; /* of the script */
-    struct slices slices;
+    struct background background;
     enum loader_state state;
-    struct slice_job job;
+    struct background_job job;
     uint64_t generation; /* that is loaded in slices */
     int sources;         /* from the files behind this descriptor; owned */
     struct site *site;   /* once that is done, or NULL; owned */

@@ -539,10 +539,10 @@ static void watch_memory(struct worker *worker)
 
 static void turn(struct worker *worker)
 {
-    struct slices *slices = &worker->loader.slices;
-    io_turn(worker->io, coro_any_ready() || slices_busy(slices) ? 0 : -1);
+    struct background *background = &worker->loader.background;
+    io_turn(worker->io, coro_any_ready() || background_busy(background) ? 0 : -1);
     coro_run_ready();
-    slices_step(slices);
+    background_step(background);
     if (worker->loader.state == LOADER_DONE)
         answer_prepare(worker);
     watch_memory(worker);
@@ -557,7 +557,7 @@ static void finish(struct worker *worker)
     drop_next(worker);
     site_release(worker->site);
     close(worker->sources);
-    slices_finish(&worker->loader.slices);
+    background_finish(&worker->loader.background);
     io_cancel(worker->io, &worker->control);
     for (int i = 0; i < 20; i++) {
         io_turn(worker->io, 5);
