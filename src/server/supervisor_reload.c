@@ -75,9 +75,11 @@ static void send_memories(struct supervisor *supervisor)
             workers_tell(supervisor, CONTROL_SHARE, 0, supervisor->memories.items[i].fd);
 }
 
+/* Workers load the site in slices, half of the time: a script may take twice as long. */
 static void set_deadline(struct supervisor *supervisor)
 {
-    supervisor->reload_deadline = clock_now_ms() + workers_load_ms(supervisor);
+    supervisor->reload_deadline = clock_now_ms() + workers_load_ms(supervisor) +
+                                  (int64_t)supervisor->options->script_timeout_ms;
     supervisor->reload_asked = false;
 }
 
