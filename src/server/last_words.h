@@ -11,7 +11,7 @@
 
 /* The supervisor's question; who does not react within LAST_WORDS_MS is asked once more, and killed
  * LAST_PLACE_MS later. */
-enum { LAST_WORDS_SIGNAL = SIGXCPU, LAST_WORDS_MS = 500, LAST_PLACE_MS = 100 };
+enum { LAST_WORDS_SIGNAL = SIGXCPU, LAST_WORDS_MS = 500, LAST_PLACE_MS = 250 };
 
 /* Sets up the handlers, in a worker. `script_time_ms` is how long a layer may hold it up; for the
  * message. */
