@@ -384,8 +384,9 @@ static void submit(struct io *io, struct io_op *op)
         sqe->buf_group = ((struct uring *)io->impl)->streams.group;
         break;
     case IO_OP_SEND:
-        /* Waiting for all of it spares further entries when the socket's buffer fills up. */
-        prepare_message(sqe, op, MSG_NOSIGNAL | (op->in_pieces ? 0 : MSG_WAITALL));
+        /* Without MSG_WAITALL: behind a part the kernel would drop the error that ended it, and the
+         * receive, which is told of no reset then, would see an orderly end. */
+        prepare_message(sqe, op, MSG_NOSIGNAL);
         break;
     case IO_OP_CONNECT:
         io_uring_prep_connect(sqe, op->fd, op->connect.address, op->connect.address_len);
