@@ -832,6 +832,29 @@ static void the_wait_ends_for_a_timer(void **state)
     assert_true(alarm_probe.fired_ms < at_ms + PATIENCE_MS / 2);
 }
 
+static void take_a_second(struct timer *timer)
+{
+    int64_t until_ms = clock_now_ms() + 1000;
+    (void)timer;
+    while (clock_now_ms() < until_ms)
+        continue;
+}
+
+static void a_long_callback_holds_no_timer_up_twice(void **state)
+{
+    (void)state;
+    struct alarm_probe alarm_probe = {0};
+    struct timer busy;
+    int64_t now_ms = io_now_ms(loop);
+    timer_init(&busy, take_a_second, NULL);
+    timer_init(&alarm_probe.timer, note_time, &alarm_probe);
+    timer_start(io_timers(loop), &busy, now_ms);
+    timer_start(io_timers(loop), &alarm_probe.timer, now_ms + 1050);
+    while (!alarm_probe.fired_ms)
+        assert_int_equal(io_turn(loop, -1), 0);
+    assert_in_range(alarm_probe.fired_ms - now_ms, 1050, 1900);
+}
+
 static void the_wait_is_bounded_by_the_caller(void **state)
 {
     (void)state;
@@ -918,6 +941,7 @@ int main(void)
         ON_BOTH(accept_reports_that_descriptors_ran_out),
         ON_BOTH(a_closed_descriptor_is_really_closed),
         ON_BOTH(the_wait_ends_for_a_timer),
+        ON_BOTH(a_long_callback_holds_no_timer_up_twice),
         ON_BOTH(the_wait_is_bounded_by_the_caller),
         ON_BOTH(a_busy_descriptor_does_not_starve_others),
         cmocka_unit_test(auto_takes_what_there_is),
