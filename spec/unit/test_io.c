@@ -248,12 +248,9 @@ static void cancelling_an_idle_receive_ends_it(void **state)
 }
 
 /* A large message, many pieces, to a reader that takes it in small bites. */
-static void sends_all_to_a_slow_reader(void **state)
+static void send_all_slowly(const int fds[2])
 {
-    (void)state;
     enum { PIECES = 16, PIECE_BYTES = 100000 };
-    int fds[2];
-    open_tcp_pair(fds);
     char *data = malloc(PIECES * PIECE_BYTES);
     struct iovec iov[PIECES];
     for (size_t i = 0; i < PIECES * PIECE_BYTES; i++)
@@ -264,6 +261,7 @@ static void sends_all_to_a_slow_reader(void **state)
 
     struct probe send = {0};
     begin_send(&send, fds[0], iov, PIECES);
+    loop_turn_idle();
     uint32_t sum = 0;
     size_t total = 0;
     int64_t give_up_ms = clock_now_ms() + PATIENCE_MS;
@@ -283,6 +281,28 @@ static void sends_all_to_a_slow_reader(void **state)
     assert_int_equal(sum, expected);
     free(data);
     close_both(fds);
+}
+
+static void sends_all_to_a_slow_reader(void **state)
+{
+    (void)state;
+    int fds[2];
+    open_tcp_pair(fds);
+    send_all_slowly(fds);
+    open_local_pair(fds);
+    send_all_slowly(fds);
+}
+
+static void sends_all_to_a_slow_reader_that_has_said_fin(void **state)
+{
+    (void)state;
+    int fds[2];
+    open_tcp_pair(fds);
+    shutdown(fds[1], SHUT_WR);
+    send_all_slowly(fds);
+    open_local_pair(fds);
+    shutdown(fds[1], SHUT_WR);
+    send_all_slowly(fds);
 }
 
 static void sends_an_empty_message(void **state)
@@ -918,6 +938,7 @@ int main(void)
         ON_BOTH(a_cancelled_receive_loses_nothing),
         ON_BOTH(cancelling_an_idle_receive_ends_it),
         ON_BOTH(sends_all_to_a_slow_reader),
+        ON_BOTH(sends_all_to_a_slow_reader_that_has_said_fin),
         ON_BOTH(sends_an_empty_message),
         ON_BOTH(cancels_a_send_that_is_stuck),
         ON_BOTH(a_send_that_is_given_up_at_once_is_tried),

@@ -528,11 +528,26 @@ static void complete_recv_from(struct io *io, struct io_op *op, int result, uint
     recv_stopped(io, ring, op, result);
 }
 
+/* Goes on with the first piece alone. */
+static void send_first(struct io *io, struct io_op *op)
+{
+    struct msghdr *msg = &op->msg;
+    io_message_consume(msg, 0); /* empty pieces in front */
+    struct io_uring_sqe *sqe = next_sqe(io->impl);
+    io_uring_prep_send(sqe, op->fd, msg->msg_iov->iov_base, msg->msg_iov->iov_len, MSG_NOSIGNAL);
+    io_uring_sqe_set_data(sqe, op);
+}
+
 /* A socket that is half-closed counts as ready: there the kernel leaves the waiting to a thread of
- * its own, and a cancellation interrupts that. */
+ * its own, and a cancellation interrupts that. The thread waits with one piece only: with several
+ * it goes by the descriptor, which is non-blocking. */
 static void complete_send(struct io *io, struct io_op *op, int result)
 {
-    if (result == -EINTR) {
+    if (result == -EAGAIN && !op->state.cancelled) {
+        send_first(io, op);
+        return;
+    }
+    if (result == -EINTR || result == -EAGAIN) {
         rearm(io, op);
         return;
     }
