@@ -67,6 +67,15 @@ t.on_both_backends("a long response", function(backend)
       end)
    end
 
+   t.it("goes on behind urgent data, which get lost", function()
+      local client, upstream = ask(proxy())
+      t.start_task(function()
+         upstream:send_head("HTTP/1.1 200 OK\nContent-Length: " .. 2 * #PATTERN)
+         upstream:send(PATTERN):send_urgent():send(PATTERN)
+      end)
+      assert.is_true(client:read_response().body == PATTERN:rep(2), "other bytes than were sent")
+   end)
+
    t.it("goes on while it comes, in pieces of any size", function()
       local client, upstream = ask(proxy())
       upstream:send_head("HTTP/1.1 200 OK\nContent-Length: " .. MIB)

@@ -21,9 +21,10 @@ t.on_both_backends("an origin that fails", function(backend)
          serve { "${origin}", name = "one", retries = 0, response_timeout = "150ms", read_timeout = "150ms" }
          serve { "${nobody}", name = "nobody" }
          serve { "${nobody}", "${origin}", name = "half", fail_timeout = 60 }
+         serve { "${origin}", name = "patient" }
       ]],
       values = { nobody = nobody },
-      listeners = 3,
+      listeners = 4,
    })
 
    local function connect(listener)
@@ -144,6 +145,19 @@ t.on_both_backends("an origin that fails", function(backend)
          assert.is_false((pcall(client.read_chunk, client)))
          client:close()
       end
+   end)
+
+   t.it("never makes a body look complete that a reset has cut while more waited to be sent", function()
+      local client = connect(4)
+      client:send_head "POST / HTTP/1.1\nHost: a\nContent-Length: 100000000"
+      local upstream = origin:accept()
+      upstream:read_request_head()
+      upstream:send(t.head "HTTP/1.1 200 OK\nConnection: close" .. "half")
+      client:read_response_head()
+      assert.equal("half", client:read_chunk())
+      assert.is_nil((client:try_send(("x"):rep(100000000), 0.3)))
+      upstream:reset()
+      assert.is_false((pcall(client.read_chunk, client)))
    end)
 
    t.it("never makes a stalled body look complete", function()

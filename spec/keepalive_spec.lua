@@ -141,6 +141,22 @@ t.on_both_backends("a client's connection", function(backend)
       assert.equal("closed", client:expect_close())
    end)
 
+   t.it("gets a long answer in pieces when the client has ended its side and reads late", function()
+      local client = proxy():connect { receive_buffer = 8192 }
+      client:send_head("GET /half HTTP/1.1\nHost: a"):half_close()
+      local upstream = origin:accept()
+      upstream:read_request()
+      upstream:send_head "HTTP/1.1 200 OK\nTransfer-Encoding: chunked"
+      local body = t.chunk(("x"):rep(65535)):rep(200) .. t.chunk ""
+      local _, why, sent = upstream:try_send(body, 0.3)
+      assert.equal("timeout", why)
+      t.start_task(function()
+         upstream:send(body:sub(sent + 1))
+      end)
+      assert.equal(200 * 65535, #client:read_response().body)
+      assert.equal("closed", client:expect_close())
+   end)
+
    t.it("gets all its pipelined answers when the client has ended its side", function()
       local client = proxy():connect()
       client:send(t.head("GET /1 HTTP/1.1\nHost: a"):rep(3)):half_close()

@@ -91,6 +91,18 @@ t.on_both_backends("bulk of layer 4", function(backend)
       running:stop()
    end)
 
+   t.it("goes on behind urgent data, which get lost", function()
+      local running = start()
+      local client, peer = tunnel(running)
+      t.start_task(function()
+         peer:send(PATTERN):send(PATTERN):send_urgent():send(PATTERN):half_close()
+      end)
+      read_flood(client, 3)
+      assert.equal("", client:read_all())
+      client:close()
+      running:stop()
+   end)
+
    t.it("is reset at the end of the grace period", function()
       local running = start "200ms"
       local client, peer = tunnel(running)

@@ -115,9 +115,11 @@ t.on_every_tls("TLS", function(backend, library)
    t.it("shows the certificate for a name", function()
       for name, certificate in pairs {
          ["a.example"] = "a", ["www.a.example"] = "a", ["A.Example"] = "a", ["x.w.example"] = "wild",
-         ["b.example"] = "b", ["given.example"] = "client",
+         ["b.example"] = "b", ["given.example"] = "client", ["b.example."] = "b", ["x.w.example."] = "wild",
       } do
-         assert.equal(certificate, agree("names", { name = name, verify = false }).certificate, name)
+         local agreed, tls = agree("names", { name = name, verify = false })
+         assert.equal(certificate, agreed.certificate, name)
+         assert.equal(name:lower():gsub("%.$", ""), tls.name)
       end
       for _, name in ipairs { "x.y.w.example", "w.example", "unknown.example", "x.b.example", false } do
          local agreed, tls = agree("names", { name = name, verify = false })

@@ -25,10 +25,11 @@ proxy({ insecure = true, name = "a.example" }, { name = "insecure" })
 proxy({ ca = "ca.pem", name = "a.example", cert = "client.pem", key = "client.key" }, { name = "known" })
 proxy({ ca = "ca.pem", name = "a.example", min_version = "1.3" }, { name = "modern" })
 proxy({ ca = "ca.pem", name = "a.example" }, { name = "hurried", connect_timeout = "200ms", retries = 0 })
+proxy({ ca = "ca.pem", name = "a.example." }, { name = "absolute" })
 ]]
 local TRUSTING, FORGETFUL, ANOTHER_NAME, BY_ADDRESS, ANOTHER_AUTHORITY, SYSTEM, INSECURE, KNOWN, MODERN,
-   HURRIED = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
-local COUNT = 10
+   HURRIED, ABSOLUTE = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+local COUNT = 11
 
 t.on_every_tls("TLS to an origin", function(backend, library)
    local origin, proxy = t.proxied(backend, t.with_tls(backend, library, { site = SITE, listeners = COUNT }))
@@ -86,6 +87,13 @@ t.on_every_tls("TLS to an origin", function(backend, library)
          upstream:respond(200, "answer")
          assert.equal("answer", client:read_response().body)
       end
+   end)
+
+   t.it("leaves out the dot that makes a name absolute", function()
+      local client, upstream = under_way(ABSOLUTE)
+      assert.equal("a.example", upstream:agreed().name)
+      upstream:respond(200, "answer")
+      assert.equal("answer", client:read_response().body)
    end)
 
    local doubtful = {

@@ -51,17 +51,6 @@ t.on_both_backends("runs of datagrams", function(backend)
       return (options.reached_at or "127.0.0.1:%d"):format(port)
    end
 
-   --- What `fn` sends waits in the sockets, so the program finds it all at once.
-   local function at_once(fn)
-      local worker = running:workers()[1]
-      sys.kill(worker, sys.SIGSTOP)
-      t.eventually("the worker to stand still", function()
-         return process.read_file(("/proc/%d/stat"):format(worker)):match "%) T "
-      end)
-      fn()
-      sys.kill(worker, sys.SIGCONT)
-   end
-
    local function send_all(socket, list, to)
       for _, bytes in ipairs(list) do
          socket:send(bytes, to)
@@ -92,9 +81,9 @@ t.on_both_backends("runs of datagrams", function(backend)
          local client, flow = begin(start(addresses))
          local sent = datagrams(MIXED)
          for _ = 1, 2 do
-            at_once(function() send_all(client, sent) end)
+            running:at_once(function() send_all(client, sent) end)
             assert.equal(flow, origin:expect(sent))
-            at_once(function() send_all(origin, sent, flow) end)
+            running:at_once(function() send_all(origin, sent, flow) end)
             client:expect(sent)
          end
          assert.equal(1 + 2 * #sent, stats().udp_datagrams)
@@ -132,7 +121,7 @@ t.on_both_backends("runs of datagrams", function(backend)
             sizes[i] = choice[last]
          end
          local sent = datagrams(sizes)
-         at_once(function()
+         running:at_once(function()
             send_all(client, sent)
             send_all(origin, sent, flow)
          end)
@@ -149,10 +138,10 @@ t.on_both_backends("runs of datagrams", function(backend)
       local sizes = times(10, 1200)
       sizes[11] = 700
       local sent = datagrams(sizes)
-      at_once(function() send_all(client, sent) end)
+      running:at_once(function() send_all(client, sent) end)
       assert.equal(table.concat(sent), (origin:receive()))
       for _ = 1, 2 do
-         at_once(function() send_all(origin, sent, flow) end)
+         running:at_once(function() send_all(origin, sent, flow) end)
          assert.equal(table.concat(sent), (client:receive()))
       end
       origin:send_run(table.concat(sent), 1200, flow)
@@ -166,7 +155,7 @@ t.on_both_backends("runs of datagrams", function(backend)
          clients[i], flows[i] = begin(address)
          seen[flows[i]] = {}
       end
-      at_once(function()
+      running:at_once(function()
          for round = 1, 20 do
             for i, client in ipairs(clients) do
                client:send(("%d of %d "):format(round, i):rep(20))

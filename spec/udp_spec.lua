@@ -431,6 +431,18 @@ t.on_both_backends("udp", function(backend)
          end
       end)
 
+      it("cannot have a flow that never ends by itself", function()
+         local running = start([[
+            local ml = require "monolake"
+            local origin = ml.upstream { "${origin}", name = "origin", protocol = "udp" }
+            ml.listen { udp = "127.0.0.1:0", l4 = function(flow)
+               flow:splice(origin, { idle_timeout = 0 })
+            end }
+         ]], { origin = udp.bind().address })
+         udp.connect(running.address):send "hello"
+         running:await_log "site.lua:4: splice: idle_timeout: expected more than 0: a flow has no other end"
+      end)
+
       it("keep no more datagrams waiting than flow_queue_max", function()
          local origin = udp.bind()
          local running = start([[

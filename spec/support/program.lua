@@ -208,6 +208,17 @@ function Program:workers()
    return process.children(self.process.pid)
 end
 
+--- What `fn` sends waits in the sockets, so the only worker finds it all at once.
+function Program:at_once(fn)
+   local worker = self:workers()[1]
+   sys.kill(worker, sys.SIGSTOP)
+   tasks.eventually("the worker to stand still", function()
+      return process.read_file(("/proc/%d/stat"):format(worker)):match "%) T "
+   end)
+   fn()
+   sys.kill(worker, sys.SIGCONT)
+end
+
 --- Kills its only worker so often that the next one is not started at once.
 function Program:kill_often()
    local victim

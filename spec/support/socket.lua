@@ -55,6 +55,12 @@ function Socket:send(bytes, seconds)
    return self
 end
 
+--- Sends a byte as urgent data.
+function Socket:send_urgent()
+   assert(sys.send_urgent(self.fd, "!"))
+   return self
+end
+
 --- Receives some bytes into the buffer. False at the end of the stream; nil and "reset" or
 --- "timeout".
 function Socket:try_fill(seconds, max)

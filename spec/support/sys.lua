@@ -58,7 +58,7 @@ local SOCK_STREAM, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_CLOEXEC = 1, 2, 0x800, 0x8000
 local SOL_SOCKET, SO_REUSEADDR, SO_ERROR, SO_SNDBUF, SO_RCVBUF, SO_LINGER = 1, 2, 4, 7, 8, 13
 local SO_RCVBUFFORCE = 33
 local IPPROTO_TCP, TCP_NODELAY = 6, 1
-local MSG_NOSIGNAL = 0x4000
+local MSG_OOB, MSG_NOSIGNAL = 0x1, 0x4000
 local O_WRONLY_CREATE_APPEND = 0x1 + 0x40 + 0x400
 local PIDFD_OPEN = 434
 
@@ -283,6 +283,11 @@ function sys.send_to(fd, bytes, address)
       return failed "sendto"
    end
    return count
+end
+
+--- Sends one byte as urgent data, which a receiver that does not ask for it never sees.
+function sys.send_urgent(fd, byte)
+   return C.send(fd, byte, 1, MSG_OOB + MSG_NOSIGNAL) == 1
 end
 
 --- Up to `max` bytes, "" at the end of the stream.

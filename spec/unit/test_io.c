@@ -248,12 +248,9 @@ static void cancelling_an_idle_receive_ends_it(void **state)
 }
 
 /* A large message, many pieces, to a reader that takes it in small bites. */
-static void sends_all_to_a_slow_reader(void **state)
+static void send_all_slowly(const int fds[2])
 {
-    (void)state;
     enum { PIECES = 16, PIECE_BYTES = 100000 };
-    int fds[2];
-    open_tcp_pair(fds);
     char *data = malloc(PIECES * PIECE_BYTES);
     struct iovec iov[PIECES];
     for (size_t i = 0; i < PIECES * PIECE_BYTES; i++)
@@ -264,6 +261,7 @@ static void sends_all_to_a_slow_reader(void **state)
 
     struct probe send = {0};
     begin_send(&send, fds[0], iov, PIECES);
+    loop_turn_idle();
     uint32_t sum = 0;
     size_t total = 0;
     int64_t give_up_ms = clock_now_ms() + PATIENCE_MS;
@@ -283,6 +281,28 @@ static void sends_all_to_a_slow_reader(void **state)
     assert_int_equal(sum, expected);
     free(data);
     close_both(fds);
+}
+
+static void sends_all_to_a_slow_reader(void **state)
+{
+    (void)state;
+    int fds[2];
+    open_tcp_pair(fds);
+    send_all_slowly(fds);
+    open_local_pair(fds);
+    send_all_slowly(fds);
+}
+
+static void sends_all_to_a_slow_reader_that_has_said_fin(void **state)
+{
+    (void)state;
+    int fds[2];
+    open_tcp_pair(fds);
+    shutdown(fds[1], SHUT_WR);
+    send_all_slowly(fds);
+    open_local_pair(fds);
+    shutdown(fds[1], SHUT_WR);
+    send_all_slowly(fds);
 }
 
 static void sends_an_empty_message(void **state)
@@ -832,6 +852,29 @@ static void the_wait_ends_for_a_timer(void **state)
     assert_true(alarm_probe.fired_ms < at_ms + PATIENCE_MS / 2);
 }
 
+static void take_a_second(struct timer *timer)
+{
+    int64_t until_ms = clock_now_ms() + 1000;
+    (void)timer;
+    while (clock_now_ms() < until_ms)
+        continue;
+}
+
+static void a_long_callback_holds_no_timer_up_twice(void **state)
+{
+    (void)state;
+    struct alarm_probe alarm_probe = {0};
+    struct timer busy;
+    int64_t now_ms = io_now_ms(loop);
+    timer_init(&busy, take_a_second, NULL);
+    timer_init(&alarm_probe.timer, note_time, &alarm_probe);
+    timer_start(io_timers(loop), &busy, now_ms);
+    timer_start(io_timers(loop), &alarm_probe.timer, now_ms + 1050);
+    while (!alarm_probe.fired_ms)
+        assert_int_equal(io_turn(loop, -1), 0);
+    assert_in_range(alarm_probe.fired_ms - now_ms, 1050, 1900);
+}
+
 static void the_wait_is_bounded_by_the_caller(void **state)
 {
     (void)state;
@@ -895,6 +938,7 @@ int main(void)
         ON_BOTH(a_cancelled_receive_loses_nothing),
         ON_BOTH(cancelling_an_idle_receive_ends_it),
         ON_BOTH(sends_all_to_a_slow_reader),
+        ON_BOTH(sends_all_to_a_slow_reader_that_has_said_fin),
         ON_BOTH(sends_an_empty_message),
         ON_BOTH(cancels_a_send_that_is_stuck),
         ON_BOTH(a_send_that_is_given_up_at_once_is_tried),
@@ -918,6 +962,7 @@ int main(void)
         ON_BOTH(accept_reports_that_descriptors_ran_out),
         ON_BOTH(a_closed_descriptor_is_really_closed),
         ON_BOTH(the_wait_ends_for_a_timer),
+        ON_BOTH(a_long_callback_holds_no_timer_up_twice),
         ON_BOTH(the_wait_is_bounded_by_the_caller),
         ON_BOTH(a_busy_descriptor_does_not_starve_others),
         cmocka_unit_test(auto_takes_what_there_is),

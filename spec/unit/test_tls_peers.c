@@ -44,6 +44,21 @@ static void an_intermediate_may_be_all_that_is_trusted(struct tls_pair *pair)
     tls_pair_refuse(pair, "one.example");
 }
 
+/* Without the intermediate that it sends along. */
+static void a_server_may_be_all_that_is_trusted(struct tls_pair *pair)
+{
+    static const char end[] = "-----END CERTIFICATE-----\n";
+    struct slice chain = test_chain(CERT_TWO_ECDSA);
+    size_t len = (size_t)(strstr(chain.ptr, end) - chain.ptr) + strlen(end);
+    assert_true(len < chain.len);
+    tls_pair_ask(pair, &(struct tls_client_config){.authorities = slice_of(chain.ptr, len)});
+    serve(pair, CERT_TWO_ECDSA);
+    tls_pair_open(pair, "two.example");
+    tls_pair_refuse(pair, "one.example");
+    serve(pair, CERT_ONE_ECDSA);
+    tls_pair_refuse(pair, "one.example");
+}
+
 static void a_server_with_another_name_is_refused(struct tls_pair *pair)
 {
     trust(pair, CERT_CA);
@@ -220,6 +235,7 @@ static void a_fingerprint_is_that_of_the_certificate(struct tls_pair *pair)
 static const struct tls_case cases[] = {
     TLS_CASE(a_good_server_is_trusted),
     TLS_CASE(an_intermediate_may_be_all_that_is_trusted),
+    TLS_CASE(a_server_may_be_all_that_is_trusted),
     TLS_CASE(a_server_with_another_name_is_refused),
     TLS_CASE(a_server_of_another_authority_is_refused),
     TLS_CASE(the_environment_may_name_authorities),

@@ -32,7 +32,8 @@ enum {
     SLOTS_FIRST = 1024,  /* descriptors that the table holds at first */
 };
 
-#define HANGUP_EVENTS (EPOLLRDHUP | EPOLLHUP | EPOLLERR)
+#define HANGUP_EVENTS  (EPOLLRDHUP | EPOLLHUP | EPOLLERR)
+#define RECEIVE_EVENTS (EPOLLIN | EPOLLPRI | EPOLLRDHUP)
 
 /* What is known of one descriptor. */
 struct slot {
@@ -42,7 +43,8 @@ struct slot {
     uint32_t watched;    /* events it is registered for; 0: not registered */
     uint32_t generation; /* tells late events of a closed descriptor from those of its successor */
     bool readable;       /* an edge came and the descriptor has not been read empty since */
-    bool hangup;         /* the peer has shut down: read to the end, no edge will follow */
+    bool to_the_end;     /* the peer has shut down, or urgent data have come, at which a receive
+                            stops: it is to be read empty, for no edge will follow */
 };
 
 struct epoll {
@@ -139,7 +141,7 @@ static void send_all(struct io *io, struct epoll *epoll)
         list_remove(&op->state.link);
         bool ended = try_send(op);
         int result =
-            ended ? op->state.result : watch(epoll, op->fd, EPOLLIN | EPOLLRDHUP | EPOLLOUT, false);
+            ended ? op->state.result : watch(epoll, op->fd, RECEIVE_EVENTS | EPOLLOUT, false);
         if (!ended && result == 0)
             continue;
         leave_slot(epoll, op);
@@ -210,7 +212,7 @@ static void submit_in(struct io *io, struct slot *slot, struct io_op *op)
         make_runnable(io->impl, op);
         return;
     }
-    int result = watch(io->impl, op->fd, EPOLLIN | EPOLLRDHUP, false);
+    int result = watch(io->impl, op->fd, RECEIVE_EVENTS, false);
     if (result < 0) {
         slot->in = NULL;
         io_defer(io, op, result);
@@ -219,7 +221,7 @@ static void submit_in(struct io *io, struct slot *slot, struct io_op *op)
 
 static void wait_writable(struct io *io, struct slot *slot, struct io_op *op)
 {
-    int result = watch(io->impl, op->fd, EPOLLIN | EPOLLRDHUP | EPOLLOUT, false);
+    int result = watch(io->impl, op->fd, RECEIVE_EVENTS | EPOLLOUT, false);
     if (result < 0)
         io_defer(io, op, result);
     else
@@ -418,7 +420,7 @@ static void forget(struct slot *slot)
     slot->watched = 0;
     slot->generation++;
     slot->readable = false;
-    slot->hangup = false;
+    slot->to_the_end = false;
 }
 
 /* Nothing is called back from here: events only make operations runnable. */
@@ -428,8 +430,8 @@ static void note_event(struct epoll *epoll, const struct epoll_event *event)
     struct slot *slot = slot_of(epoll, fd);
     if (slot->generation != event->data.u64 >> 32)
         return;
-    if (event->events & HANGUP_EVENTS)
-        slot->hangup = true;
+    if (event->events & (HANGUP_EVENTS | EPOLLPRI))
+        slot->to_the_end = true;
     if (event->events & (EPOLLIN | HANGUP_EVENTS)) {
         slot->readable = true;
         if (slot->in)
@@ -475,9 +477,9 @@ static bool recv_once(struct io *io, struct io_op *op)
     }
     ssize_t count = recv(op->fd, buf->data, io->pool.buffer_bytes, MSG_DONTWAIT);
     if (count > 0) {
-        /* Less than asked for: read empty, unless the peer's end lies behind it. */
+        /* Less than asked for: read empty, unless it may have stopped in front of something. */
         struct slot *slot = slot_of(epoll, op->fd);
-        if ((size_t)count < io->pool.buffer_bytes && !slot->hangup)
+        if ((size_t)count < io->pool.buffer_bytes && !slot->to_the_end)
             slot->readable = false;
         buf->len = (uint32_t)count;
         if (op->once) {

@@ -73,8 +73,8 @@ int io_turn(struct io *io, int wait_ms)
     int result = io->backend->turn(io, wait_bound_ms(io, wait_ms));
     report_deferred(io);
     /* After a pause what has arrived in time comes first, then who is late. */
-    if (io->asked_kernel)
-        timer_wheel_advance(&io->timers, io->now_ms);
+    if (io->asked_kernel && timer_wheel_advance(&io->timers, io->now_ms))
+        io_tick(io); /* they have taken their time, and may have begun nothing that ends a wait */
     return result;
 }
 

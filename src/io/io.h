@@ -58,8 +58,6 @@ enum io_op_kind {
 struct io_op {
     /* Filled by the caller. */
     enum io_op_kind kind : 8; /* small, since every connection holds one of these */
-    bool in_pieces; /* SEND: io_op_sent tells how far it is, at the price of more kernel operations
-                     */
     int fd;
     union {
         struct msghdr msg; /* SEND: iovecs are consumed (changed) as they are sent. SEND_TO: they

@@ -93,7 +93,7 @@ int io_pipe_fill(struct io_pipe *pipe, int socket, uint64_t bytes_max)
         count = splice(socket, NULL, pipe->in, NULL, room, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
     while (count < 0 && errno == EINTR);
     if (count < 0)
-        return -errno;
+        return errno == EAGAIN ? 0 : -errno;
     pipe->bytes = (uint32_t)count;
     return (int)count;
 }

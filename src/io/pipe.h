@@ -33,7 +33,8 @@ bool io_pipe_any(const struct io *io);
 void io_pipe_release(struct io *io, struct io_pipe *pipe);
 
 /* Moves what a socket has received, at most `bytes_max`, into an empty pipe. Returns the number of
- * bytes, 0 at the end of the stream, or a negative errno: -EAGAIN if nothing is there. */
+ * bytes or a negative errno; 0: none are to be had in this way, and only a receive can tell why. It
+ * may be the end, or a reset of which a send was told, or urgent data, which it cannot pass. */
 int io_pipe_fill(struct io_pipe *pipe, int socket, uint64_t bytes_max);
 
 /* Moves what a pipe holds to a socket, as far as that takes it. Returns the number of bytes or a

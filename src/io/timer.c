@@ -48,7 +48,7 @@ void timer_stop(struct timer *timer)
     list_remove(&timer->link);
 }
 
-void timer_wheel_advance(struct timer_wheel *wheel, int64_t now_ms)
+bool timer_wheel_advance(struct timer_wheel *wheel, int64_t now_ms)
 {
     /* All that is due is gathered first: what callbacks start anew waits for the next advance, and
      * a callback may stop a timer that was about to fire. */
@@ -72,11 +72,13 @@ void timer_wheel_advance(struct timer_wheel *wheel, int64_t now_ms)
     }
     if (now_ms > wheel->now_ms)
         wheel->now_ms = now_ms;
+    bool any = !list_empty(&due);
     while (!list_empty(&due)) {
         struct timer *timer = container_of(due.next, struct timer, link);
         list_remove(&timer->link);
         timer->fire(timer);
     }
+    return any;
 }
 
 int64_t timer_wheel_next_ms(const struct timer_wheel *wheel)

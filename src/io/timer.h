@@ -41,8 +41,8 @@ static inline bool timer_armed(const struct timer *timer)
     return !list_empty(&timer->link);
 }
 
-/* Fires everything due at or before now_ms. */
-void timer_wheel_advance(struct timer_wheel *wheel, int64_t now_ms);
+/* Fires everything due at or before now_ms. True if there was anything. */
+bool timer_wheel_advance(struct timer_wheel *wheel, int64_t now_ms);
 
 /* When advance must be called next: a lower bound of the earliest timer, DEADLINE_NEVER if none. */
 int64_t timer_wheel_next_ms(const struct timer_wheel *wheel);

@@ -384,8 +384,9 @@ static void submit(struct io *io, struct io_op *op)
         sqe->buf_group = ((struct uring *)io->impl)->streams.group;
         break;
     case IO_OP_SEND:
-        /* Waiting for all of it spares further entries when the socket's buffer fills up. */
-        prepare_message(sqe, op, MSG_NOSIGNAL | (op->in_pieces ? 0 : MSG_WAITALL));
+        /* Without MSG_WAITALL: behind a part the kernel would drop the error that ended it, and the
+         * receive, which is told of no reset then, would see an orderly end. */
+        prepare_message(sqe, op, MSG_NOSIGNAL);
         break;
     case IO_OP_CONNECT:
         io_uring_prep_connect(sqe, op->fd, op->connect.address, op->connect.address_len);
@@ -527,11 +528,26 @@ static void complete_recv_from(struct io *io, struct io_op *op, int result, uint
     recv_stopped(io, ring, op, result);
 }
 
+/* Goes on with the first piece alone. */
+static void send_first(struct io *io, struct io_op *op)
+{
+    struct msghdr *msg = &op->msg;
+    io_message_consume(msg, 0); /* empty pieces in front */
+    struct io_uring_sqe *sqe = next_sqe(io->impl);
+    io_uring_prep_send(sqe, op->fd, msg->msg_iov->iov_base, msg->msg_iov->iov_len, MSG_NOSIGNAL);
+    io_uring_sqe_set_data(sqe, op);
+}
+
 /* A socket that is half-closed counts as ready: there the kernel leaves the waiting to a thread of
- * its own, and a cancellation interrupts that. */
+ * its own, and a cancellation interrupts that. The thread waits with one piece only: with several
+ * it goes by the descriptor, which is non-blocking. */
 static void complete_send(struct io *io, struct io_op *op, int result)
 {
-    if (result == -EINTR) {
+    if (result == -EAGAIN && !op->state.cancelled) {
+        send_first(io, op);
+        return;
+    }
+    if (result == -EINTR || result == -EAGAIN) {
         rearm(io, op);
         return;
     }

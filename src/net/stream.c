@@ -467,8 +467,7 @@ static int next_piece(struct stream_write *write)
     write->op = (struct io_op){.kind = IO_OP_SEND,
                                .fd = stream->fd,
                                .done = piece_done,
-                               .owner = write,
-                               .in_pieces = stream->local_socket};
+                               .owner = write};
     if (stream->filter) {
         int result = stream->filter->seal(stream, write, &write->sealed);
         if (result <= 0)

@@ -37,7 +37,7 @@ static bool refused(int error)
     return error == -EINVAL || error == -EOPNOTSUPP || error == -ENOSYS || error == -EPERM;
 }
 
-/* Returns as stream_splice_in, or -EAGAIN if there is nothing yet. */
+/* Returns as stream_splice_in. */
 static int fill(struct stream *stream, uint64_t bytes_max, struct io_pipe **pipe)
 {
     *pipe = io_pipe_take(stream->io);
@@ -49,11 +49,10 @@ static int fill(struct stream *stream, uint64_t bytes_max, struct io_pipe **pipe
         return count;
     }
     io_pipe_release(stream->io, *pipe);
-    if (count == -EAGAIN)
-        return count;
     if (refused(count))
         return -EOPNOTSUPP;
-    stream_received_end(stream, count);
+    if (count < 0)
+        stream_received_end(stream, count);
     return 0;
 }
 
@@ -64,17 +63,12 @@ int stream_splice_in(struct stream *stream, uint64_t bytes_max, struct io_pipe *
     if (!io_pipe_any(stream->io))
         return 0;
     int result = stop_receiving(stream, deadline);
-    while (result >= 0) {
-        if (stream->first || stream->end != STREAM_OPEN)
-            return 0;
+    if (result == 0 && (stream->first || stream->end != STREAM_OPEN))
+        return 0;
+    if (result == 0)
         result = wait_readable(stream, deadline);
-        if (result < 0)
-            break;
-        result = fill(stream, bytes_max, pipe);
-        if (result != -EAGAIN)
-            return result;
-        result = 0;
-    }
+    if (result >= 0)
+        return fill(stream, bytes_max, pipe);
     return result == -ETIMEDOUT || result == -ECANCELED ? result : 0;
 }
 

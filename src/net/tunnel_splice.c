@@ -4,9 +4,9 @@
  * a poll, and one whose reader is slow no more than a pipe.
  *
  *   waiting ──readable──▶ fill ──▶ drain ──all gone──▶ waiting
- *    │   ▲                  │        ▲ └──socket full──▶ sending a copy of a few bytes ─┐
- *    │   └─────nothing──────┤        └──────────────────sent────────────────────────────┘
- *    └──little flows────────┴──no pipe──▶ copying again (tunnel_copy.c)
+ *    │                      │        ▲ └──socket full──▶ sending a copy of a few bytes ─┐
+ *    │                      │        └──────────────────sent────────────────────────────┘
+ *    └──little flows────────┴──no pipe, no bytes──▶ copying again (tunnel_copy.c)
  *
  * A full socket is waited for by a send, not by a poll: a poll also ends, again and again, when the
  * other side has only said FIN.
@@ -129,15 +129,9 @@ static void fill(struct direction *direction)
         return;
     }
     give_pipe_back(direction);
-    if (count == -EAGAIN) {
-        wait_readable(direction);
-        return;
-    }
     if (refused(count))
         direction->tunnel->options.copy_only = true;
-    /* An end may be a reset that a send is about to be told of: a receive hears of it behind that.
-     */
-    if (refused(count) || (count == 0 && direction->from->write)) {
+    if (count == 0 || refused(count)) {
         leave(direction);
         return;
     }

@@ -157,6 +157,7 @@ static bool read_name(struct slice data, char name[TLS_NAME_MAX_BYTES])
     if (!read_list(data, 2, 1, &list) || !take(&list, 1, &kind) || kind.ptr[0] != HOST_NAME ||
         !take_vector(&list, 2, &text) || list.len || !tls_name_valid(text.ptr, text.len))
         return false;
+    text = tls_name_bare(text);
     for (size_t i = 0; i < text.len; i++)
         name[i] = ascii_lower(text.ptr[i]);
     return true;

@@ -40,8 +40,6 @@ static int create(struct tls_gnutls_context *context, const struct tls_policy *p
         return tls_gnutls_refuse(error, code, "no credentials can be made");
     }
     gnutls_certificate_set_retrieve_function3(context->credentials, tls_gnutls_on_retrieve);
-    /* Stapled responses are for browsers: OpenSSL's client does not ask for them. */
-    gnutls_certificate_set_verify_flags(context->credentials, GNUTLS_VERIFY_DISABLE_CRL_CHECKS);
     return set_alpn(context, policy, error);
 }
 

@@ -30,7 +30,7 @@ static int read_name(struct tls_gnutls_hello *hello, const unsigned char *bytes,
     if (len == 0 || len > size - LIST_HEADER - NAME_HEADER)
         return GNUTLS_E_UNEXPECTED_PACKET_LENGTH;
     if (bytes[LIST_HEADER] == TYPE_HOST_NAME)
-        hello->name = slice_of((const char *)bytes + LIST_HEADER + NAME_HEADER, len);
+        hello->name = tls_name_bare(slice_of((const char *)bytes + LIST_HEADER + NAME_HEADER, len));
     return 0;
 }
 

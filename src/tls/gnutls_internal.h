@@ -106,8 +106,11 @@ void tls_gnutls_context_destroy(void *owned);
 struct tls_gnutls_trust *tls_gnutls_trust_system(void);
 void tls_gnutls_trust_release(struct tls_gnutls_trust *trust);
 
-/* As gnutls_certificate_verify_peers. */
-int tls_gnutls_trust_verify(const struct tls_gnutls_trust *trust, gnutls_session_t session,
+gnutls_x509_trust_list_t tls_gnutls_trust_list(const struct tls_gnutls_trust *trust);
+
+/* As gnutls_certificate_verify_peers, but whoever is in the list is trusted, also where the peer
+ * sends the authorities above that one along. */
+int tls_gnutls_trust_verify(gnutls_x509_trust_list_t list, gnutls_session_t session,
                             gnutls_typed_vdata_st *expected, unsigned expected_count,
                             unsigned *status);
 

@@ -163,9 +163,12 @@ int tls_gnutls_on_verify(gnutls_session_t library)
     count = expect(session, address, data);
     const struct tls_gnutls_context *context =
         session->server ? session->server->context : session->client->context;
-    int code = context->system
-                   ? tls_gnutls_trust_verify(context->system, library, data, count, &status)
-                   : gnutls_certificate_verify_peers(library, data, count, &status);
+    gnutls_x509_trust_list_t list;
+    if (context->system)
+        list = tls_gnutls_trust_list(context->system);
+    else
+        gnutls_certificate_get_trust_list(context->credentials, &list);
+    int code = tls_gnutls_trust_verify(list, library, data, count, &status);
     if (code < 0) {
         tls_fail(session, "certificate verify failed: %s", gnutls_strerror(code));
         return GNUTLS_E_CERTIFICATE_ERROR;

@@ -55,7 +55,10 @@ static bool read_name(SSL *ssl, struct slice *name)
     if (list.ptr[0] != HOST_NAME)
         return false;
     list = slice_of(list.ptr + 1, list.len - 1);
-    return take_vector(&list, 2, name) && list.len == 0;
+    if (!take_vector(&list, 2, name) || list.len)
+        return false;
+    *name = tls_name_bare(*name);
+    return true;
 }
 
 static bool read_alpn(SSL *ssl, struct slice *alpn)

@@ -320,7 +320,10 @@ int tls_connect(struct tls_session *session, struct tls_client *client, const ch
                 struct tls_memory *memory)
 {
     *session = (struct tls_session){.backend = client->backend, .client = client, .memory = memory};
-    int result = session->backend->connect(session, name);
+    struct slice bare = tls_name_bare(slice_from_cstr(name));
+    char *copy = strndup(bare.ptr, bare.len);
+    int result = copy ? session->backend->connect(session, copy) : -ENOMEM;
+    free(copy);
     if (result == 0)
         client->users++;
     return result;
@@ -563,6 +566,12 @@ bool tls_name_valid(const char *name, size_t len)
         if (name[i] <= ' ' || name[i] > '~' || name[i] == '/' || name[i] == '"')
             return false;
     return len < TLS_NAME_MAX_BYTES;
+}
+
+struct slice tls_name_bare(struct slice name)
+{
+    bool absolute = name.len && name.ptr[name.len - 1] == '.';
+    return slice_of(name.ptr, name.len - (absolute ? 1 : 0));
 }
 
 int tls_hello_answer(struct tls_session *session, const char *name, size_t name_len,

@@ -137,6 +137,9 @@ struct tls_hello {
  * nothing that means something in a path or a log's line: names get to both. */
 bool tls_name_valid(const char *name, size_t len);
 
+/* Without the dot that makes a name absolute, which is none of it in TLS (RFC 6066 section 3). */
+struct slice tls_name_bare(struct slice name);
+
 /* What a client remembers of a server, so that its next session is resumed. Zeroed at first; freed
  * with tls_memory_free. Must outlive the sessions that were given it. */
 struct tls_memory {

@@ -14,6 +14,8 @@ local handles = require "monolake.internal.handles"
 local properties = require "monolake.internal.properties"
 local wait = require "monolake.internal.wait"
 
+local UDP = 4 -- of enum upstream_protocol of src/proxy/upstream.h
+
 local text_of = ffi.string
 local out = ffi.new "struct script_text"
 local raw_yield, splice_verb = wait.yield, wait.verbs.splice
@@ -170,6 +172,9 @@ function methods:splice(upstream, options)
    if options then
       local checked = check.options("splice", options, SPLICE, 2)
       idle, total, responses = checked.idle_timeout, checked.total_timeout, checked.responses_max
+      if idle == 0 and upstream.options.protocol == UDP then
+         error("splice: idle_timeout: expected more than 0: a flow has no other end", 2)
+      end
    end
    check_open(self, "splice", 2)
    settle(self, "splice", raw_yield(splice_verb, self[1], native, idle, total, responses))
