@@ -9,8 +9,12 @@ t.on_both_backends("connections_max of an upstream", function(backend)
          ml.listen { address = "127.0.0.1:0", chain = ml.proxy {
             "${origin}", name = "impatient", connections_max = 1, connect_timeout = "150ms",
          } }
+         ml.listen { address = "127.0.0.1:0", chain = ml.proxy {
+            "${origin}", "${nobody}", name = "half", connections_max = 1, retries = 0, fail_max = 1, fail_timeout = 60,
+         } }
       ]],
-      listeners = 2,
+      values = { nobody = t.socket.refusing_address() },
+      listeners = 3,
    })
 
    local function ask(path, listener)
@@ -74,6 +78,20 @@ t.on_both_backends("connections_max of an upstream", function(backend)
       assert.equal("/after", fresh:read_request().target)
       fresh:respond(200, "done")
       assert.equal("done", client:read_response().body)
+   end)
+
+   t.it("is no reason to ask a peer that is down while another one is only busy", function()
+      local busy = ask("/1", 3)
+      local upstream = origin:accept()
+      assert.equal(502, ask("/down", 3):read_response().status)
+      local client = ask("/2", 3)
+      assert.is_true(client:silent(0.15))
+      upstream:read_request()
+      upstream:respond(200, "one")
+      assert.equal("one", busy:read_response().body)
+      assert.equal("/2", upstream:read_request().target)
+      upstream:respond(200, "two")
+      assert.equal("two", client:read_response().body)
    end)
 
    t.it("has a queue that nobody stands in for ever", function()
