@@ -278,16 +278,19 @@ static void client_closed(struct h1_client *client)
     peer_connection_closed(client->owner);
 }
 
-/* Tries the addresses of a name, from the next one in turn on, until one takes the connection. The
- * time is shared among them, so that one that swallows connections leaves some to the others. */
+/* Tries the addresses of a name, from the next one in turn on, until one takes the connection: each
+ * of them, whatever others try meanwhile. The time is shared among them, so that one that swallows
+ * connections leaves some to the others. */
 static int open_one(struct peer *peer, struct peer_opener *opener, int64_t deadline)
 {
     int result = -EHOSTUNREACH;
     unsigned count = peer->address_count;
-    for (unsigned left = count; left > 0; left--) {
+    unsigned first = peer->next_address++;
+    for (unsigned i = 0; i < count; i++) {
         int64_t now_ms = io_now_ms(peer->io);
-        int64_t until = deadline == DEADLINE_NEVER ? deadline : now_ms + (deadline - now_ms) / left;
-        struct address to = peer->addresses[peer->next_address++ % peer->address_count];
+        int64_t until =
+            deadline == DEADLINE_NEVER ? deadline : now_ms + (deadline - now_ms) / (count - i);
+        struct address to = peer->addresses[(first + i) % peer->address_count];
         result = opener->open(opener, peer, &to, until);
         if (result == 0 || result == -ECANCELED || result == -EMFILE || result == -ENFILE ||
             result == -EPROTONOSUPPORT)

@@ -1,0 +1,73 @@
+--- Peers known by a name, behind a name server that is scripted.
+local t = require "spec.support"
+local h2_origin = require "spec.support.h2_origin"
+
+-- A name that is looked up for a connection, and an address to who checks the site.
+local NAME = "0x7f000001"
+local TYPE_A = "\0\1"
+
+local SITE = [[
+local ml = require "monolake"
+ml.listen { address = "127.0.0.1:0", chain = { ml.proxy(ml.upstream {
+   "${name}", name = "named", retries = 0, fail_max = 0, ${options}
+}) } }
+]]
+
+--- The answer to a question: for IPv4 these addresses, for anything else none.
+local function reply(question, addresses)
+   local kind = question:match("^[^%z]*%z(..)", 13)
+   local found = kind == TYPE_A and addresses or {}
+   local records = {}
+   for i, address in ipairs(found) do
+      records[i] = "\192\12" .. TYPE_A .. "\0\1\0\0\0\60\0\4" ..
+         address:gsub("(%d+)%.?", function(byte) return string.char(byte) end)
+   end
+   return question:sub(1, 2) .. "\129\128\0\1\0" .. string.char(#found) .. "\0\0\0\0" ..
+      question:sub(13, question:find("%z", 13) + 4) .. table.concat(records)
+end
+
+t.on_both_backends("a peer that is known by a name", function(backend)
+   --- The program, which asks a server that gives these addresses.
+   local function start(addresses, port, options)
+      local server = t.udp.bind(nil, "name server"):serve(function(question)
+         return reply(question, addresses)
+      end)
+      return t.program.start { io = backend, site = SITE,
+         prefix = { "env", "MONOLAKE_DNS_SERVERS=" .. server.address },
+         values = { name = NAME .. ":" .. port, options = options } }
+   end
+
+   local function ask(running)
+      local client = running:connect()
+      client:send_head "GET / HTTP/1.1\nHost: a"
+      return client
+   end
+
+   t.it("is tried at each of its addresses, whatever others try meanwhile", function()
+      local first = t.socket.listen()
+      local port = first.address:match "%d+$"
+      local second = t.socket.listen { address = "127.0.0.2:" .. port }
+      local running = start({ "127.0.0.1", "127.0.0.2" }, port, "protocol = 'h2', streams_max = 1")
+      local client = ask(running)
+      local here, there, connection
+      t.eventually("a connection", function()
+         connection = first:try_accept()
+         here, there = first, second
+         if not connection then
+            connection = second:try_accept()
+            here, there = second, first
+         end
+         return connection
+      end)
+      ask(running) -- takes the other address meanwhile
+      local other = there:accept()
+      connection:close()
+      local origin = h2_origin.accept(there)
+      origin:respond(origin:read_request(), 200, "there")
+      assert.equal("there", client:read_response().body)
+      other:close()
+      here:accept()
+      here:close()
+      there:close()
+   end)
+end)
