@@ -12,9 +12,10 @@ t.on_both_backends("connections_max of an upstream", function(backend)
          ml.listen { address = "127.0.0.1:0", chain = ml.proxy {
             "${origin}", "${nobody}", name = "half", connections_max = 1, retries = 0, fail_max = 1, fail_timeout = 60,
          } }
+         ml.listen { address = "127.0.0.1:0", chain = ml.proxy { "${origin}", name = "narrow", connections_max = 1 } }
       ]],
       values = { nobody = t.socket.refusing_address() },
-      listeners = 3,
+      listeners = 4,
    })
 
    local function ask(path, listener)
@@ -56,6 +57,36 @@ t.on_both_backends("connections_max of an upstream", function(backend)
       assert.equal("/3", fresh:read_request().target)
       fresh:respond(200, "done")
       assert.equal("done", clients[3]:read_response().body)
+   end)
+
+   t.it("is for who has waited longest when connections are closed behind each answer", function()
+      local served, answered_at, done = 0, nil, false
+      t.start_task(function()
+         while true do
+            local upstream = origin:accept(3600)
+            served = served + 1
+            answered_at = upstream:read_request().target == "/patient" and served or answered_at
+            upstream:respond(200, "done", "Connection: close")
+         end
+      end)
+      local function insist()
+         local client = proxy():connect { address = proxy().addresses[4] }
+         while not done do
+            client:send_head "GET / HTTP/1.1\nHost: a"
+            assert.equal(200, client:read_response().status)
+         end
+      end
+      local eager = { t.start_task(insist), t.start_task(insist) }
+      t.eventually("them to be served", function()
+         return served > 10
+      end)
+      local client, asked_at = ask("/patient", 4), served
+      assert.equal(200, client:read_response().status)
+      done = true
+      for _, task in ipairs(eager) do
+         task:join(30)
+      end
+      assert.is_true(answered_at - asked_at < 10, ("%d others went before"):format(answered_at - asked_at))
    end)
 
    t.it("has room again when a tunnel ends", function()

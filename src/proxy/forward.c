@@ -51,6 +51,7 @@ struct forwarding {
     bool force_new;          /* an idle connection has just let us down */
     bool sent;               /* the head of the present attempt is out */
     unsigned attempts;       /* that count against the retries */
+    int64_t room_deadline;   /* when to wait no longer for room at a peer; 0: nobody waits */
 };
 
 /* What became of an attempt. */
@@ -375,7 +376,7 @@ static void settle(void *arg)
     forwarding->client = NULL;
     peer_give_back(forwarding->entry->peer, client, !upload->coro || upload->finished,
                    &forwarding->upstream->config);
-    upstream_wake_waiter(forwarding->upstream);
+    pick_room_freed(forwarding->entry->peer);
 }
 
 static int acquire(struct forwarding *forwarding)
@@ -449,13 +450,22 @@ static bool retries_left(struct forwarding *forwarding)
     return forwarding->attempts++ < forwarding->upstream->config.retries;
 }
 
+static enum outcome fail_for_room(struct forwarding *forwarding)
+{
+    return fail(forwarding, 503, RESPONSE_OVERLOADED, "overloaded",
+                "no connection became free in time");
+}
+
 /* Chooses a peer. Returns DONE when there is one. */
 static enum outcome choose(struct forwarding *forwarding)
 {
     struct upstream *upstream = forwarding->upstream;
-    int64_t deadline = earlier(io_now_ms(forwarding->io) + upstream->config.connect_timeout_ms,
-                               forwarding->exchange->total_deadline);
-    int index = upstream_pick(upstream, forwarding->request, &forwarding->tried, deadline);
+    if (!forwarding->room_deadline)
+        forwarding->room_deadline =
+            earlier(io_now_ms(forwarding->io) + upstream->config.connect_timeout_ms,
+                    forwarding->exchange->total_deadline);
+    int index = upstream_pick(upstream, forwarding->request, &forwarding->tried,
+                              forwarding->room_deadline);
     if (index >= 0) {
         forwarding->entry = &upstream->balancer.peers[index];
         return DONE;
@@ -463,8 +473,7 @@ static enum outcome choose(struct forwarding *forwarding)
     if (index == -ECANCELED)
         return CANCELLED;
     if (index != PICK_NO_PEER)
-        return fail(forwarding, 503, RESPONSE_OVERLOADED, "overloaded",
-                    "no connection became free in time");
+        return fail_for_room(forwarding);
     if (!forwarding->response) /* nobody was tried at all */
         fail(forwarding, 503, RESPONSE_NO_PEER, "no peer", "the upstream has no peers");
     return FAILED;
@@ -489,6 +498,18 @@ static bool try_elsewhere(struct forwarding *forwarding)
     return false;
 }
 
+/* Others have taken the room that the peer had, or an idle connection is being closed for us. */
+static bool try_for_room(struct forwarding *forwarding)
+{
+    if (forwarding->room_deadline <= io_now_ms(forwarding->io)) {
+        fail_for_room(forwarding);
+        return false;
+    }
+    upstream_await_room(forwarding->upstream);
+    forwarding->entry = NULL;
+    return true;
+}
+
 /* Decides on what follows a failed attempt: true if another one does. */
 static bool try_again(struct forwarding *forwarding, enum outcome outcome)
 {
@@ -507,11 +528,8 @@ static bool try_again(struct forwarding *forwarding, enum outcome outcome)
     }
     if (outcome == REFUSED)
         return try_elsewhere(forwarding);
-    if (outcome == FULL) { /* the others are at work now: let them get on */
-        wait_sleep(forwarding->io, io_now_ms(forwarding->io) + PICK_ROOM_LOOK_MS);
-        forwarding->entry = NULL;
-        return true;
-    }
+    if (outcome == FULL)
+        return try_for_room(forwarding);
     peer_failed(forwarding->entry->peer, config);
     forwarding->force_new = false;
     bool again = (outcome == UNREACHABLE || may_replay(forwarding)) && retries_left(forwarding) &&
@@ -544,6 +562,8 @@ static enum outcome run(struct forwarding *forwarding)
         enum outcome outcome = attempt(forwarding);
         if (outcome == DONE || outcome == CANCELLED)
             return outcome;
+        if (outcome != FULL)
+            forwarding->room_deadline = 0;
         if (outcome == FAILED && blame_peer(forwarding))
             peer_failed(forwarding->entry->peer, &forwarding->upstream->config);
         if (outcome == FAILED || !try_again(forwarding, outcome))

@@ -14,6 +14,7 @@
 #include "http/idle.h"
 #include "io/wait.h"
 #include "net/dns.h"
+#include "proxy/pick.h"
 
 enum {
     RESOLVE_MIN_MS = 1000, /* a name is not asked for again sooner, whatever its TTL */
@@ -270,6 +271,7 @@ void peer_connection_begins(struct peer *peer)
 void peer_connection_closed(struct peer *peer)
 {
     peer->open--;
+    pick_room_freed(peer);
     peer_unref(peer);
 }
 
