@@ -115,6 +115,8 @@ static void begin_body(struct forwarding *forwarding)
         return;
     struct slice piece;
     int count = body_read(body, &piece, 1, DEADLINE_NOW);
+    if (count == 0) /* in chunks, but none of them */
+        forwarding->exchange->sent_body = SLICE("");
     if (count <= 0)
         return; /* an error shows again in the upload */
     forwarding->body_start = arena_copy(request->arena, piece);
