@@ -13,10 +13,14 @@ ml.listen { address = "127.0.0.1:0", chain = { ml.proxy(ml.upstream {
 }) } }
 ]]
 
+--- What a question asks for.
+local function kind_of(question)
+   return question:match("^[^%z]*%z(..)", 13)
+end
+
 --- The answer to a question: for IPv4 these addresses, for anything else none.
 local function reply(question, addresses)
-   local kind = question:match("^[^%z]*%z(..)", 13)
-   local found = kind == TYPE_A and addresses or {}
+   local found = kind_of(question) == TYPE_A and addresses or {}
    local records = {}
    for i, address in ipairs(found) do
       records[i] = "\192\12" .. TYPE_A .. "\0\1\0\0\0\60\0\4" ..
@@ -27,14 +31,15 @@ local function reply(question, addresses)
 end
 
 t.on_both_backends("a peer that is known by a name", function(backend)
-   --- The program, which asks a server that gives these addresses.
-   local function start(addresses, port, options)
+   --- The program, which asks a server that gives these addresses; questions for which `lose(question)`
+   --- is true are not answered.
+   local function start(addresses, port, options, lose)
       local server = t.udp.bind(nil, "name server"):serve(function(question)
-         return reply(question, addresses)
+         return not (lose and lose(question)) and reply(question, addresses) or nil
       end)
       return t.program.start { io = backend, site = SITE,
          prefix = { "env", "MONOLAKE_DNS_SERVERS=" .. server.address },
-         values = { name = NAME .. ":" .. port, options = options } }
+         values = { name = NAME .. ":" .. port, options = options or "" } }
    end
 
    local function ask(running)
@@ -69,5 +74,30 @@ t.on_both_backends("a peer that is known by a name", function(backend)
       here:accept()
       here:close()
       there:close()
+   end)
+
+   local function expect_answer(lose)
+      local origin = t.socket.listen()
+      local client = ask(start({ "127.0.0.1" }, origin.address:match "%d+$", nil, lose))
+      local upstream = origin:accept()
+      upstream:read_request()
+      upstream:respond(200, "found")
+      assert.equal("found", client:read_response().body)
+      origin:close()
+   end
+
+   t.it("is found although a datagram is lost", function()
+      local asked = {}
+      expect_answer(function(question)
+         local kind = kind_of(question)
+         asked[kind] = (asked[kind] or 0) + 1
+         return asked[kind] == 1
+      end)
+   end)
+
+   t.it("is found although the server never answers questions for IPv6", function()
+      expect_answer(function(question)
+         return kind_of(question) ~= TYPE_A
+      end)
    end)
 end)

@@ -15,6 +15,10 @@
 /* Servers to ask instead of those of /etc/resolv.conf, as "host:port,host:port". */
 #define SERVERS_VARIABLE "MONOLAKE_DNS_SERVERS"
 
+/* A question is put twice, for 1 s and for 2: c-ares' own 5, 10, 20 and 40 s are longer than anybody
+ * waits, so that a lost datagram, or a server that never answers for IPv6, would be no address. */
+enum { TRY_MS = 1000, TRIES = 2 };
+
 /* One socket of c-ares, watched while c-ares wants to read or write. */
 struct watch {
     struct list link;
@@ -132,9 +136,11 @@ static int start(struct io *io)
 {
     if (resolver.ready)
         return 0;
-    struct ares_options options = {.sock_state_cb = socket_state};
+    struct ares_options options = {
+        .timeout = TRY_MS, .tries = TRIES, .sock_state_cb = socket_state};
+    int given = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB;
     if (ares_library_init(ARES_LIB_INIT_ALL) != ARES_SUCCESS ||
-        ares_init_options(&resolver.channel, &options, ARES_OPT_SOCK_STATE_CB) != ARES_SUCCESS)
+        ares_init_options(&resolver.channel, &options, given) != ARES_SUCCESS)
         return -ENOMEM;
     const char *servers = getenv(SERVERS_VARIABLE);
     if (servers && ares_set_servers_ports_csv(resolver.channel, servers) != ARES_SUCCESS)
