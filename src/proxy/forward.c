@@ -179,12 +179,14 @@ static int let_body_come(struct forwarding *forwarding)
     return result;
 }
 
-/* When to stop waiting for a head. While the upload makes progress the origin's time to answer has
- * not begun. */
+/* When to stop waiting for a head, or to look again: while the upload makes progress, or waits for
+ * the client, the origin's time to answer has not begun. */
 static int64_t head_deadline(const struct forwarding *forwarding, int64_t sent_ms)
 {
-    int64_t progress_ms = forwarding->upload.progress_ms;
-    int64_t since = progress_ms > sent_ms ? progress_ms : sent_ms;
+    const struct upload *upload = &forwarding->upload;
+    int64_t since = upload->progress_ms > sent_ms ? upload->progress_ms : sent_ms;
+    if (upload->awaits_client)
+        since = io_now_ms(forwarding->io);
     const struct thrift_message *call = forwarding->request->thrift;
     uint32_t timeout_ms = call && call->timeout_ms
                               ? call->timeout_ms
