@@ -364,6 +364,8 @@ static bool make_way(struct peer *peer, int error)
     bool files = error == -EMFILE || error == -ENFILE;
     if (!files && error != -EADDRNOTAVAIL)
         return false;
+    if (!coro_self()) /* a flow of datagrams on the loop's own stack; it tries again on another */
+        return false;
     if (!shed_idle(files ? NULL : peer, SHED_COUNT) && !(files && idle_shed(NULL, SHED_COUNT)))
         return false;
     return wait_sleep(peer->io, io_now_ms(peer->io) + SHED_PAUSE_MS) != -ECANCELED;

@@ -106,8 +106,8 @@ int peer_connect_stream(struct peer *peer, const struct upstream_config *config,
 struct stream *peer_adopt_stream(struct io *io, int fd, const struct address *remote, bool active);
 
 /* A connected UDP socket to the peer, which counts as one of its connections and as an exchange
- * until peer_datagrams_over; *to is its address. Returns it or a negative errno. Suspends only if
- * address_count is 0. */
+ * until peer_datagrams_over; *to is its address. Returns it or a negative errno. Suspends if
+ * address_count is 0, and in a coroutine if descriptors are lacking: outside of one that fails. */
 int peer_connect_datagrams(struct peer *peer, const struct upstream_config *config,
                            struct address *to, int64_t deadline);
 void peer_datagrams_over(struct peer *peer);
