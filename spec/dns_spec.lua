@@ -95,6 +95,22 @@ t.on_both_backends("a peer that is known by a name", function(backend)
       end)
    end)
 
+   t.it("is found in the end, however short connecting may take", function()
+      local origin = t.socket.listen()
+      t.serve_requests(origin, function(_, connection)
+         connection:respond(200, "found")
+      end)
+      local running = start({ "127.0.0.1" }, origin.address:match "%d+$", "connect_timeout = '100ms'",
+         function(question)
+            return kind_of(question) ~= TYPE_A
+         end)
+      assert.equal(504, ask(running):read_response().status)
+      t.eventually("an answer", function()
+         return ask(running):read_response().status == 200
+      end)
+      origin:close()
+   end)
+
    t.it("is found although the server never answers questions for IPv6", function()
       expect_answer(function(question)
          return kind_of(question) ~= TYPE_A

@@ -106,6 +106,7 @@ static int init_peer(struct peer *peer, const struct upstream_config *config, co
     list_init(&peer->h2);
     list_init(&peer->thrift);
     list_init(&peer->dials);
+    list_init(&peer->unresolved);
     peer->text = strdup(text);
     if (!peer->text)
         return -ENOMEM;
@@ -231,33 +232,51 @@ static int resolve(struct peer *peer, int64_t deadline)
     return 0;
 }
 
-static void refresh_main(void *arg)
+/* Somebody who waits for an address; on his stack. */
+struct address_wait {
+    struct list link;
+    struct coro *coro;
+};
+
+static void resolve_main(void *arg)
 {
     struct peer *peer = arg;
     int result = resolve(peer, io_now_ms(peer->io) + RESOLVE_TIMEOUT_MS);
-    if (result < 0) {
+    if (result < 0 && peer->address_count) {
         log_warn("cannot resolve %s again: %s; its old addresses stay in use", peer->text,
                  strerror(-result));
         peer->resolved_until_ms = io_now_ms(peer->io) + RESOLVE_RETRY_MS;
     }
     peer->resolving = false;
+    list_for_each(node, &peer->unresolved)
+        coro_wake(container_of(node, struct address_wait, link)->coro, result);
     peer_unref(peer);
 }
 
-/* Makes sure that there is an address: waits for the first one, refreshes later ones behind. */
-static int ensure_address(struct peer *peer, int64_t deadline)
+static int start_resolving(struct peer *peer)
 {
-    if (!peer->address_count)
-        return resolve(peer, deadline);
-    if (peer->resolved_until_ms > io_now_ms(peer->io) || peer->resolving)
-        return 0;
+    if (!coro_start(resolve_main, peer))
+        return -ENOMEM;
     peer->resolving = true;
     peer->users++;
-    if (!coro_start(refresh_main, peer)) {
-        peer->resolving = false;
-        peer->users--;
-    }
     return 0;
+}
+
+/* Makes sure that there is an address: waits for the first one, refreshes later ones behind. Whoever
+ * gives up leaves the question to those who come next. */
+static int ensure_address(struct peer *peer, int64_t deadline)
+{
+    int result = 0;
+    bool due = !peer->address_count || peer->resolved_until_ms <= io_now_ms(peer->io);
+    if (due && !peer->resolving)
+        result = start_resolving(peer);
+    if (peer->address_count || result < 0)
+        return peer->address_count ? 0 : result;
+    struct address_wait wait = {.coro = coro_self()};
+    list_push_back(&peer->unresolved, &wait.link);
+    result = wait_wake(peer->io, deadline);
+    list_remove(&wait.link);
+    return result;
 }
 
 /* --- Connections ------------------------------------------------------------------------------ */

@@ -42,7 +42,8 @@ struct peer {
     unsigned address_count; /* 0: not resolved yet */
     unsigned next_address;
     int64_t resolved_until_ms; /* DEADLINE_NEVER for numeric addresses */
-    bool resolving;            /* a refresh is under way */
+    bool resolving;            /* its name is being looked up */
+    struct list unresolved;    /* who waits for the first address */
 
     /* Passive health. */
     uint32_t fails;        /* in a row */
