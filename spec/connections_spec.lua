@@ -10,9 +10,12 @@ t.on_both_backends("connections_max of an upstream", function(backend)
             "${origin}", name = "impatient", connections_max = 1, connect_timeout = "150ms",
          } }
          ml.listen { address = "127.0.0.1:0", chain = ml.proxy {
-            "${origin}", "${nobody}", name = "half", connections_max = 1, retries = 0, fail_max = 1, fail_timeout = 60,
+            "${origin}", "${nobody}", name = "half", connections_max = 1, retries = 0, fail_max = 1,
+            fail_timeout = 60,
          } }
-         ml.listen { address = "127.0.0.1:0", chain = ml.proxy { "${origin}", name = "narrow", connections_max = 1 } }
+         ml.listen { address = "127.0.0.1:0", chain = ml.proxy {
+            "${origin}", name = "narrow", connections_max = 1,
+         } }
       ]],
       values = { nobody = t.socket.refusing_address() },
       listeners = 4,

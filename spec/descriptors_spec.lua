@@ -249,7 +249,7 @@ t.on_both_backends("connections", function(backend)
       assert.equal("hello", client:exchange(REQUEST).body)
    end)
 
-   t.it("that are idle make way for flows of datagrams, too, though nobody can wait for that there", function()
+   t.it("that are idle make way for flows of datagrams, too, though nobody can wait for them", function()
       local origin, echo = t.socket.listen(), t.udp.bind()
       local running = program.start { io = backend, listeners = 2, site = [[
          local ml = require "monolake"

@@ -15,8 +15,9 @@
 /* Servers to ask instead of those of /etc/resolv.conf, as "host:port,host:port". */
 #define SERVERS_VARIABLE "MONOLAKE_DNS_SERVERS"
 
-/* A question is put twice, for 1 s and for 2: c-ares' own 5, 10, 20 and 40 s are longer than anybody
- * waits, so that a lost datagram, or a server that never answers for IPv6, would be no address. */
+/* A question is put twice, for 1 s and for 2: c-ares' own 5, 10, 20 and 40 s are longer than
+ * anybody waits, so that a lost datagram, or a server that never answers for IPv6, would be no
+ * address. */
 enum { TRY_MS = 1000, TRIES = 2 };
 
 /* One socket of c-ares, watched while c-ares wants to read or write. */

@@ -468,8 +468,8 @@ static enum outcome choose(struct forwarding *forwarding)
         forwarding->room_deadline =
             earlier(io_now_ms(forwarding->io) + upstream->config.connect_timeout_ms,
                     forwarding->exchange->total_deadline);
-    int index = upstream_pick(upstream, forwarding->request, &forwarding->tried,
-                              forwarding->room_deadline);
+    int index =
+        upstream_pick(upstream, forwarding->request, &forwarding->tried, forwarding->room_deadline);
     if (index >= 0) {
         forwarding->entry = &upstream->balancer.peers[index];
         return DONE;

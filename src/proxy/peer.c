@@ -262,8 +262,8 @@ static int start_resolving(struct peer *peer)
     return 0;
 }
 
-/* Makes sure that there is an address: waits for the first one, refreshes later ones behind. Whoever
- * gives up leaves the question to those who come next. */
+/* Makes sure that there is an address: waits for the first one, refreshes later ones behind.
+ * Whoever gives up leaves the question to those who come next. */
 static int ensure_address(struct peer *peer, int64_t deadline)
 {
     int result = 0;

@@ -24,8 +24,8 @@ int upstream_pick(struct upstream *upstream, const struct request *request,
  * found some that others have taken, or that is still being made. Suspends. */
 void upstream_await_room(struct upstream *upstream);
 
-/* Room for a connection to the peer may have become free, or for an exchange on one: wakes the first
- * of those who wait for it. */
+/* Room for a connection to the peer may have become free, or for an exchange on one: wakes the
+ * first of those who wait for it. */
 void pick_room_freed(const struct peer *peer);
 
 /* Notes that this peer was tried. False when memory is exhausted. */
