@@ -4,7 +4,8 @@ local h2_origin = require "spec.support.h2_origin"
 
 -- A name that is looked up for a connection, and an address to who checks the site.
 local NAME = "0x7f000001"
-local TYPE_A = "\0\1"
+local TYPE_A, TYPE_CNAME = "\0\1", "\0\5"
+local ASKED, ALIAS = "\192\12", "\5alias\0" -- names in an answer
 
 local SITE = [[
 local ml = require "monolake"
@@ -18,15 +19,22 @@ local function kind_of(question)
    return question:match("^[^%z]*%z(..)", 13)
 end
 
---- The answer to a question: for IPv4 these addresses, for anything else none.
+local function record(name, kind, seconds, data)
+   return name .. kind .. "\0\1\0\0\0" .. string.char(seconds) .. "\0" .. string.char(#data) .. data
+end
+
+--- The answer to a question: for IPv4 these addresses, for a minute, for anything else none; with
+--- `alias_seconds` they are those of another name, which this one stands for so long.
 local function reply(question, addresses)
-   local found = kind_of(question) == TYPE_A and addresses or {}
    local records = {}
-   for i, address in ipairs(found) do
-      records[i] = "\192\12" .. TYPE_A .. "\0\1\0\0\0\60\0\4" ..
-         address:gsub("(%d+)%.?", function(byte) return string.char(byte) end)
+   if addresses.alias_seconds then
+      records[1] = record(ASKED, TYPE_CNAME, addresses.alias_seconds, ALIAS)
    end
-   return question:sub(1, 2) .. "\129\128\0\1\0" .. string.char(#found) .. "\0\0\0\0" ..
+   for _, address in ipairs(kind_of(question) == TYPE_A and addresses or {}) do
+      local bytes = address:gsub("(%d+)%.?", function(byte) return string.char(byte) end)
+      table.insert(records, record(addresses.alias_seconds and ALIAS or ASKED, TYPE_A, 60, bytes))
+   end
+   return question:sub(1, 2) .. "\129\128\0\1\0" .. string.char(#records) .. "\0\0\0\0" ..
       question:sub(13, question:find("%z", 13) + 4) .. table.concat(records)
 end
 
@@ -85,6 +93,26 @@ t.on_both_backends("a peer that is known by a name", function(backend)
       assert.equal("found", client:read_response().body)
       origin:close()
    end
+
+   t.it("is looked up again as soon as it may stand for another name", function()
+      local first = t.socket.listen()
+      local port = first.address:match "%d+$"
+      local second = t.socket.listen { address = "127.0.0.2:" .. port }
+      for listener, name in pairs { [first] = "first", [second] = "second" } do
+         t.serve_requests(listener, function(_, connection)
+            connection:respond(200, name)
+         end)
+      end
+      local addresses = { "127.0.0.1", alias_seconds = 1 }
+      local running = start(addresses, port, "idle_max = 0")
+      assert.equal("first", ask(running):read_response().body)
+      addresses[1] = "127.0.0.2"
+      t.eventually("the other address", function()
+         return ask(running):read_response().body == "second"
+      end)
+      first:close()
+      second:close()
+   end)
 
    t.it("is found although a datagram is lost", function()
       local asked = {}

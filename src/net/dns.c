@@ -187,6 +187,12 @@ static int error_of(int status)
     }
 }
 
+static void shorten(unsigned *ttl_s, int seconds)
+{
+    if (seconds >= 0 && (unsigned)seconds < *ttl_s)
+        *ttl_s = (unsigned)seconds;
+}
+
 static unsigned collect(const struct ares_addrinfo *found, struct address *out, unsigned max,
                         unsigned *ttl_s)
 {
@@ -198,9 +204,11 @@ static unsigned collect(const struct ares_addrinfo *found, struct address *out, 
             continue;
         memcpy(&out[count].any, node->ai_addr, node->ai_addrlen);
         out[count++].len = node->ai_addrlen;
-        if (node->ai_ttl >= 0 && (unsigned)node->ai_ttl < *ttl_s)
-            *ttl_s = (unsigned)node->ai_ttl;
+        shorten(ttl_s, node->ai_ttl);
     }
+    /* A name that stands for another may soon stand for yet another. */
+    for (const struct ares_addrinfo_cname *alias = found->cnames; alias; alias = alias->next)
+        shorten(ttl_s, alias->ttl);
     return count;
 }
 
