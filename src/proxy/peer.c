@@ -603,9 +603,19 @@ void peer_give_back(struct peer *peer, struct client_exchange *exchange, bool co
     peer->idle_count++;
 }
 
+static void tunnel_closed(struct h1_client *client)
+{
+    struct peer *peer = client->owner;
+    peer->active--;
+    peer_connection_closed(peer);
+}
+
 struct stream *peer_give_away(struct peer *peer, struct client_exchange *exchange)
 {
-    peer->active--;
+    if (exchange->ops == &h1_client_ops)
+        h1_client_of(exchange)->on_closed = tunnel_closed;
+    else
+        peer->active--;
     return exchange->ops->detach(exchange);
 }
 
