@@ -128,6 +128,26 @@ t.on_both_backends("a deadline", function(backend)
       upstream:expect_close()
    end)
 
+   t.it("of a response does not run while the client is slow with its request", function()
+      local function begin()
+         local client = connect(5)
+         client:send_head("POST / HTTP/1.1\nHost: a\nContent-Length: 10", "begun")
+         local upstream = origin:accept()
+         upstream:read_request_head()
+         assert.equal("begun", upstream:read(5))
+         assert.is_true(client:silent(0.25))
+         client:send "ended"
+         assert.equal("ended", upstream:read(5))
+         return client, upstream
+      end
+      local client, upstream = begin()
+      upstream:respond(200, "in time"):close()
+      assert.equal("in time", client:read_response().body)
+      client, upstream = begin()
+      assert.equal(504, client:read_response().status) -- but it runs when all is sent
+      upstream:expect_close()
+   end)
+
    t.it("bounds the wait for more of a response's body", function()
       local client = connect(6)
       client:send_head(GET)

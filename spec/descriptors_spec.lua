@@ -249,6 +249,31 @@ t.on_both_backends("connections", function(backend)
       assert.equal("hello", client:exchange(REQUEST).body)
    end)
 
+   t.it("that are idle make way for flows of datagrams, too, though nobody can wait for them", function()
+      local origin, echo = t.socket.listen(), t.udp.bind()
+      local running = program.start { io = backend, listeners = 2, site = [[
+         local ml = require "monolake"
+         ml.listen { address = "127.0.0.1:0", chain = ml.proxy { "${origin}", name = "origin" } }
+         ml.listen { udp = "127.0.0.1:0", l4 = ml.udp_proxy("${echo}") }
+      ]], values = { origin = origin.address, echo = echo.address } }
+      local worker = running:workers()[1]
+      echo:serve(function(bytes)
+         return bytes
+      end)
+      local client = running:connect():send_head(REQUEST)
+      local idle = origin:accept()
+      idle:read_request()
+      idle:respond(200, "hello")
+      assert.equal("hello", client:read_response().body)
+      t.process.run { "prlimit", "--pid", tostring(worker), "--nofile=3:1000" }
+      t.udp.connect(running.addresses[2]):send "hello"
+      assert_reset(idle)
+      running:await_log "no file descriptor is left: raise the limit"
+      t.process.run { "prlimit", "--pid", tostring(worker), "--nofile=1000:1000" }
+      assert.equal("hello", (t.udp.connect(running.addresses[2]):ask "hello"))
+      assert.same({ worker }, running:workers())
+   end)
+
    t.it("leave descriptors for the origins of others", function()
       local origin = t.socket.listen()
       local running = program.start { io = backend, prefix = { "prlimit", "--nofile=100:100" },

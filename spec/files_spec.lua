@@ -188,6 +188,19 @@ t.on_both_backends("files", function(backend)
       assert.equal(1000000, #get("/static/sub/data.bin", "Range: bytes=-2000000").body)
    end)
 
+   t.it("are sent in part if they are those that the client has, whatever day they are of", function()
+      write("root/dated", "0123456789")
+      for day = 2, 8 do
+         shell(("touch -d '2020-01-%02d 03:04:05 UTC' root/dated"):format(day))
+         local date = get("/static/dated"):get "last-modified"
+         local response = get("/static/dated", "Range: bytes=0-1\nIf-Range: " .. date)
+         assert.same({ 206, "01" }, { response.status, response.body }, date)
+      end
+      for _, tag in ipairs { 'W/"x"', 'W/' .. get("/static/dated"):get "etag" } do
+         assert.equal(200, get("/static/dated", "Range: bytes=0-1\nIf-Range: " .. tag).status)
+      end
+   end)
+
    t.it("are not sent in parts that they do not have", function()
       for _, range in ipairs { "bytes=1000000-", "bytes=1000000-1000001", "bytes=-0" } do
          local response = get("/static/sub/data.bin", "Range: " .. range)

@@ -532,6 +532,28 @@ t.on_both_backends("an HTTP/2 origin", function(backend)
       end
    end)
 
+   for what, options in pairs {
+      ["allows no streams"] = { settings = { [h2.MAX_CONCURRENT_STREAMS] = 0 } },
+      ["says goodbye before anything is asked"] = { goodbye = true },
+   } do
+      t.it(what .. ": 502, and no flood of connections", function()
+         local client = ask(USUAL, "POST / HTTP/1.1\nHost: a\nContent-Length: 0")
+         local connections = 0
+         t.start_task(function()
+            while true do
+               local ok, origin = pcall(accept, { silent = options.goodbye, settings = options.settings })
+               connections = connections + 1
+               if ok and options.goodbye then
+                  origin.socket:send(h2.frame(h2.SETTINGS, 0, 0, "") ..
+                     h2.frame(h2.GOAWAY, 0, 0, h2.u32(0) .. h2.u32(h2.NO_ERROR)))
+               end
+            end
+         end)
+         expect_error(client, 502)
+         assert.equal(1, connections)
+      end)
+   end
+
    t.it("gets no more connections than we allow: the others wait for room", function()
       local clients = {}
       for i = 1, 5 do

@@ -112,6 +112,21 @@ t.on_both_backends("bodies and scripts", function(backend)
       end
    end)
 
+   t.it("a small body is sent again to whom a layer asks twice, one in no chunks at all, too", function()
+      for fields, body in pairs { ["Content-Length: 4"] = "data", ["Transfer-Encoding: chunked"] = "" } do
+         local client = connect(2)
+         client:send_head("PUT / HTTP/1.1\nHost: a\n" .. fields,
+            fields:find "chunked" and "0\r\n\r\n" or body)
+         local upstream = origin:accept()
+         assert.equal(body, upstream:read_request().body)
+         upstream:respond(503)
+         assert.equal(body, upstream:read_request().body)
+         upstream:respond(200, "ok")
+         assert.equal("ok", client:read_response().body)
+         upstream:close()
+      end
+   end)
+
    --- A large upload, to which the origin answers before it has read it.
    local function early(listener, answer, act)
       local client = connect(listener)

@@ -214,6 +214,35 @@ t.on_both_backends("PROXY protocol headers to peers", function(backend)
       end
    end)
 
+   t.it("keep nobody waiting for ever where connections are few and others ask all the time", function()
+      local served, answered_at = 0, nil
+      t.start_task(function()
+         while true do
+            local peer = origin:accept(3600)
+            pp.read_v2(peer)
+            t.start_task(function()
+               while not peer.ended do
+                  local ok, request = pcall(peer.read_request, peer, 3600)
+                  served = served + 1
+                  answered_at = ok and request.target == "/patient" and served or answered_at
+                  peer:try_send "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+               end
+            end)
+         end
+      end)
+      local eager, patient, asked_at = connect(NARROW), connect(NARROW), nil
+      for i = 1, 100 do
+         get(eager)
+         assert.equal(200, eager:read_response().status)
+         if i == 10 then
+            get(patient, "/patient")
+            asked_at = served
+         end
+      end
+      assert.equal(200, patient:read_response().status)
+      assert.is_true(answered_at - asked_at < 20, ("%d others went before"):format(answered_at - asked_at))
+   end)
+
    t.it("are sent to the next peer, too, when one cannot be reached", function()
       for _ = 1, 4 do
          local client = connect(RETRIES)

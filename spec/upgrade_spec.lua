@@ -18,7 +18,9 @@ local SWITCHED = [[
 ]]
 
 t.on_both_backends("an upgrade", function(backend)
+   local second = t.socket.listen()
    local origin, proxy = t.proxied(backend, {
+      values = { second = second.address },
       site = [[
          local ml = require "monolake"
          ml.listen { address = "127.0.0.1:0", chain = ml.proxy { "${origin}" } }
@@ -26,8 +28,11 @@ t.on_both_backends("an upgrade", function(backend)
             address = "127.0.0.1:0", tunnel_idle_timeout = "150ms",
             chain = { function(req, next) return next(req) end, ml.proxy { "${origin}", name = "lua" } },
          }
+         ml.listen { address = "127.0.0.1:0", chain = ml.proxy {
+            "${origin}", "${second}", name = "least", balance = "least_conn",
+         } }
       ]],
-      listeners = 2,
+      listeners = 3,
    })
 
    --- Both ends of a tunnel.
@@ -117,6 +122,28 @@ t.on_both_backends("an upgrade", function(backend)
       assert.equal("ping", upstream:read(4))
       client:expect_close()
       upstream:expect_close()
+   end)
+
+   t.it("counts for its peer where the least loaded one is taken, as long as it lasts", function()
+      local client, upstream = tunnel(3)
+      for listener, name in pairs { [origin] = "first", [second] = "second" } do
+         t.serve_requests(listener, function(_, connection)
+            connection:respond(200, name)
+         end)
+      end
+      local function ask()
+         local other = proxy():connect { address = proxy().addresses[3] }
+         return other:exchange("GET / HTTP/1.1\nHost: a").body
+      end
+      for _ = 1, 4 do
+         assert.equal("second", ask())
+      end
+      client:close()
+      upstream:expect_close()
+      upstream:close()
+      t.eventually("the first to be asked", function()
+         return ask() == "first"
+      end)
    end)
 
    t.it("may be refused", function()

@@ -200,6 +200,27 @@ static void a_peer_without_room_is_passed_over(void **state)
     assert_true(full);
 }
 
+/* To wait for one that works is better than to try one that does not. */
+static void a_peer_without_room_is_preferred_to_one_that_is_down(void **state)
+{
+    (void)state;
+    static const enum balance rules[] = {BALANCE_ROUND_ROBIN, BALANCE_LEAST_CONN, BALANCE_RANDOM,
+                                         BALANCE_HASH};
+    use(BALANCE_ROUND_ROBIN, 1, 1, 1);
+    for (unsigned i = 0; i < 4; i++) {
+        bool full = false;
+        balancer.rule = rules[i];
+        peers[0].open = 4;
+        peers[0].down_until_ms = 0;
+        take_down(1);
+        take_down(2);
+        assert_int_equal(balance_pick(&balancer, &request, &tried, 4, &full), -1);
+        assert_true(full);
+        take_down(0); /* all are: those with room are as good as any */
+        assert_in_range(pick(4), 1, 2);
+    }
+}
+
 /* Whoever picks at random or by key, a peer of weight 2 gets twice what one of weight 1 does. */
 static void weights_are_shares(void **state)
 {
@@ -322,6 +343,7 @@ int main(void)
         TEST(who_was_tried_or_is_down_is_passed_over),
         TEST(where_all_are_down_one_is_tried_all_the_same),
         TEST(a_peer_without_room_is_passed_over),
+        TEST(a_peer_without_room_is_preferred_to_one_that_is_down),
         TEST(weights_are_shares),
         TEST(turns_stay_even_without_a_peer),
         TEST(idle_peers_take_turns_by_least_load),

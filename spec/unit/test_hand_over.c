@@ -117,7 +117,7 @@ static struct ends open_tunnel(void)
     struct connection *connection = http_server_adopt(&old.acceptor->server, client[0],
                                                       &state.client_remote, &state.client_local);
     assert_non_null(connection);
-    struct stream *stream = peer_adopt_stream(loop, peer[0], &state.peer_remote, false);
+    struct stream *stream = peer_adopt_stream(loop, peer[0], &state.peer_remote);
     assert_non_null(stream);
     struct tunnel *tunnel = h1_connection_adopt(connection, stream, &state, &none, NULL);
     assert_non_null(tunnel);

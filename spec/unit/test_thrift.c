@@ -234,6 +234,25 @@ static void fields_too_long_for_a_header_are_told_of(void **state)
     assert_int_equal(thrift_write_head(&arena, message, &fields, INT32_MAX, &out), -EMSGSIZE);
 }
 
+/* A header says its size in 16 bits: one too long would be cut where the next call begins. */
+static void a_token_counts_for_the_length_of_a_header(void **state)
+{
+    (void)state;
+    struct headers fields;
+    struct slice out;
+    headers_init(&fields, &arena);
+    struct thrift_message *message = thrift_message_read(&arena, BYTES(ttheader), &limits, &fields);
+    assert_non_null(message);
+    char *value = arena_zalloc(&arena, UINT16_MAX);
+    assert_non_null(value);
+    for (int i = 0; i < 3; i++)
+        headers_add(&fields, SLICE("a"), slice_of(value, UINT16_MAX));
+    message->token = slice_of(value, 60000);
+    assert_int_equal(thrift_write_head(&arena, message, &fields, 0, &out), 0);
+    headers_add(&fields, SLICE("a"), slice_of(value, 60000));
+    assert_int_equal(thrift_write_head(&arena, message, &fields, 0, &out), -EMSGSIZE);
+}
+
 static void malformed_heads_are_refused_with_a_reason(void **state)
 {
     (void)state;
@@ -389,6 +408,7 @@ int main(void)
         TEST(key_values_become_fields),
         TEST(what_is_written_is_what_is_read),
         TEST(fields_too_long_for_a_header_are_told_of),
+        TEST(a_token_counts_for_the_length_of_a_header),
         TEST(malformed_heads_are_refused_with_a_reason),
         TEST(too_many_key_values_are_refused),
         TEST(a_frame_over_the_limit_is_known_by_its_head),

@@ -129,7 +129,7 @@ static bool if_range_holds(const struct headers *headers, const struct validator
     struct slice value = headers_get(headers, SLICE("if-range"));
     if (!value.ptr)
         return true;
-    if (value.len && (value.ptr[0] == '"' || value.ptr[0] == 'W'))
+    if (slice_starts_with(value, SLICE("\"")) || slice_starts_with(value, SLICE("W/")))
         return slice_equal(value, validators->etag);
     return http_date_parse(value) == validators->modified;
 }

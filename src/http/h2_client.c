@@ -207,6 +207,10 @@ static int begin(struct h2_client *client, const struct client_tls *tls,
         return result;
     }
     result = await_settings(client, deadline);
+    if (result == 0 && !h2_client_has_room(client)) { /* who waits would ask for another at once */
+        client->why = "it takes no requests";
+        result = -ECONNREFUSED;
+    }
     if (result < 0) {
         log_failure(client, result);
         timer_stop(&client->ping);

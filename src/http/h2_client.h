@@ -53,7 +53,8 @@ struct h2_client_options {
 /* Connects: by TLS if there is a context, and then HTTP/2 must be agreed on; with prior knowledge
  * in the clear. Waits for the origin's SETTINGS, so that no more streams are begun than it allows,
  * and what cannot speak HTTP/2 gets no request. Returns 0 or a negative errno: -EPROTONOSUPPORT
- * when an origin that `may_decline` HTTP/2 does. Suspends. */
+ * when an origin that `may_decline` HTTP/2 does, -ECONNREFUSED when it allows no streams or says
+ * goodbye at once. Suspends. */
 int h2_client_open(struct h2_client **out, struct io *io, const struct address *address,
                    const struct client_tls *tls, const struct h2_client_options *options,
                    int64_t deadline);

@@ -15,6 +15,11 @@
 /* Servers to ask instead of those of /etc/resolv.conf, as "host:port,host:port". */
 #define SERVERS_VARIABLE "MONOLAKE_DNS_SERVERS"
 
+/* A question is put twice, for 1 s and for 2: c-ares' own 5, 10, 20 and 40 s are longer than
+ * anybody waits, so that a lost datagram, or a server that never answers for IPv6, would be no
+ * address. */
+enum { TRY_MS = 1000, TRIES = 2 };
+
 /* One socket of c-ares, watched while c-ares wants to read or write. */
 struct watch {
     struct list link;
@@ -132,9 +137,11 @@ static int start(struct io *io)
 {
     if (resolver.ready)
         return 0;
-    struct ares_options options = {.sock_state_cb = socket_state};
+    struct ares_options options = {
+        .timeout = TRY_MS, .tries = TRIES, .sock_state_cb = socket_state};
+    int given = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB;
     if (ares_library_init(ARES_LIB_INIT_ALL) != ARES_SUCCESS ||
-        ares_init_options(&resolver.channel, &options, ARES_OPT_SOCK_STATE_CB) != ARES_SUCCESS)
+        ares_init_options(&resolver.channel, &options, given) != ARES_SUCCESS)
         return -ENOMEM;
     const char *servers = getenv(SERVERS_VARIABLE);
     if (servers && ares_set_servers_ports_csv(resolver.channel, servers) != ARES_SUCCESS)
@@ -180,6 +187,12 @@ static int error_of(int status)
     }
 }
 
+static void shorten(unsigned *ttl_s, int seconds)
+{
+    if (seconds >= 0 && (unsigned)seconds < *ttl_s)
+        *ttl_s = (unsigned)seconds;
+}
+
 static unsigned collect(const struct ares_addrinfo *found, struct address *out, unsigned max,
                         unsigned *ttl_s)
 {
@@ -191,9 +204,11 @@ static unsigned collect(const struct ares_addrinfo *found, struct address *out, 
             continue;
         memcpy(&out[count].any, node->ai_addr, node->ai_addrlen);
         out[count++].len = node->ai_addrlen;
-        if (node->ai_ttl >= 0 && (unsigned)node->ai_ttl < *ttl_s)
-            *ttl_s = (unsigned)node->ai_ttl;
+        shorten(ttl_s, node->ai_ttl);
     }
+    /* A name that stands for another may soon stand for yet another. */
+    for (const struct ares_addrinfo_cname *alias = found->cnames; alias; alias = alias->next)
+        shorten(ttl_s, alias->ttl);
     return count;
 }
 

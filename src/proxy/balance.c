@@ -10,19 +10,19 @@ struct choice {
     const struct tried *tried;
     unsigned connections_max;
     enum fitness wanted;
-    bool full;
+    bool full; /* one that is wanted lacks nothing but room */
 };
 
 static enum fitness fitness_of(struct balancer *balancer, struct choice *choice, unsigned index)
 {
     const struct peer *peer = balancer->peers[index].peer;
+    enum fitness fitness = peer_up(peer) ? FIT : DOWN;
     if (tried_has(choice->tried, index))
         return UNFIT;
-    if (!peer_has_room(peer, choice->connections_max)) {
-        choice->full = true;
-        return UNFIT;
-    }
-    return peer_up(peer) ? FIT : DOWN;
+    if (peer_has_room(peer, choice->connections_max))
+        return fitness;
+    choice->full |= fitness >= choice->wanted;
+    return UNFIT;
 }
 
 static bool fits(struct balancer *balancer, struct choice *choice, unsigned index)
@@ -199,7 +199,7 @@ int balance_pick(struct balancer *balancer, const struct request *request,
 {
     struct choice choice = {.tried = tried, .connections_max = connections_max, .wanted = FIT};
     int index = pick(balancer, &choice, request);
-    if (index < 0) {
+    if (index < 0 && !choice.full) {
         choice.wanted = DOWN;
         index = pick(balancer, &choice, request);
     }

@@ -38,7 +38,7 @@ static inline bool tried_has(const struct tried *tried, unsigned index)
 
 /* The index of the peer to use: one that is up, has room for a connection (connections_max, 0: any)
  * and was not tried; if all are down, one that was not tried all the same. -1 if there is none;
- * then *full tells whether only room was missing. */
+ * then *full tells whether only room was missing, of one that is up if any is. */
 int balance_pick(struct balancer *balancer, const struct request *request,
                  const struct tried *tried, unsigned connections_max, bool *full);
 

@@ -51,6 +51,7 @@ struct forwarding {
     bool force_new;          /* an idle connection has just let us down */
     bool sent;               /* the head of the present attempt is out */
     unsigned attempts;       /* that count against the retries */
+    int64_t room_deadline;   /* when to wait no longer for room at a peer; 0: nobody waits */
 };
 
 /* What became of an attempt. */
@@ -114,6 +115,8 @@ static void begin_body(struct forwarding *forwarding)
         return;
     struct slice piece;
     int count = body_read(body, &piece, 1, DEADLINE_NOW);
+    if (count == 0) /* in chunks, but none of them */
+        forwarding->exchange->sent_body = SLICE("");
     if (count <= 0)
         return; /* an error shows again in the upload */
     forwarding->body_start = arena_copy(request->arena, piece);
@@ -176,12 +179,14 @@ static int let_body_come(struct forwarding *forwarding)
     return result;
 }
 
-/* When to stop waiting for a head. While the upload makes progress the origin's time to answer has
- * not begun. */
+/* When to stop waiting for a head, or to look again: while the upload makes progress, or waits for
+ * the client, the origin's time to answer has not begun. */
 static int64_t head_deadline(const struct forwarding *forwarding, int64_t sent_ms)
 {
-    int64_t progress_ms = forwarding->upload.progress_ms;
-    int64_t since = progress_ms > sent_ms ? progress_ms : sent_ms;
+    const struct upload *upload = &forwarding->upload;
+    int64_t since = upload->progress_ms > sent_ms ? upload->progress_ms : sent_ms;
+    if (upload->awaits_client)
+        since = io_now_ms(forwarding->io);
     const struct thrift_message *call = forwarding->request->thrift;
     uint32_t timeout_ms = call && call->timeout_ms
                               ? call->timeout_ms
@@ -375,7 +380,7 @@ static void settle(void *arg)
     forwarding->client = NULL;
     peer_give_back(forwarding->entry->peer, client, !upload->coro || upload->finished,
                    &forwarding->upstream->config);
-    upstream_wake_waiter(forwarding->upstream);
+    pick_room_freed(forwarding->entry->peer);
 }
 
 static int acquire(struct forwarding *forwarding)
@@ -449,13 +454,22 @@ static bool retries_left(struct forwarding *forwarding)
     return forwarding->attempts++ < forwarding->upstream->config.retries;
 }
 
+static enum outcome fail_for_room(struct forwarding *forwarding)
+{
+    return fail(forwarding, 503, RESPONSE_OVERLOADED, "overloaded",
+                "no connection became free in time");
+}
+
 /* Chooses a peer. Returns DONE when there is one. */
 static enum outcome choose(struct forwarding *forwarding)
 {
     struct upstream *upstream = forwarding->upstream;
-    int64_t deadline = earlier(io_now_ms(forwarding->io) + upstream->config.connect_timeout_ms,
-                               forwarding->exchange->total_deadline);
-    int index = upstream_pick(upstream, forwarding->request, &forwarding->tried, deadline);
+    if (!forwarding->room_deadline)
+        forwarding->room_deadline =
+            earlier(io_now_ms(forwarding->io) + upstream->config.connect_timeout_ms,
+                    forwarding->exchange->total_deadline);
+    int index =
+        upstream_pick(upstream, forwarding->request, &forwarding->tried, forwarding->room_deadline);
     if (index >= 0) {
         forwarding->entry = &upstream->balancer.peers[index];
         return DONE;
@@ -463,8 +477,7 @@ static enum outcome choose(struct forwarding *forwarding)
     if (index == -ECANCELED)
         return CANCELLED;
     if (index != PICK_NO_PEER)
-        return fail(forwarding, 503, RESPONSE_OVERLOADED, "overloaded",
-                    "no connection became free in time");
+        return fail_for_room(forwarding);
     if (!forwarding->response) /* nobody was tried at all */
         fail(forwarding, 503, RESPONSE_NO_PEER, "no peer", "the upstream has no peers");
     return FAILED;
@@ -489,6 +502,18 @@ static bool try_elsewhere(struct forwarding *forwarding)
     return false;
 }
 
+/* Others have taken the room that the peer had, or an idle connection is being closed for us. */
+static bool try_for_room(struct forwarding *forwarding)
+{
+    if (forwarding->room_deadline <= io_now_ms(forwarding->io)) {
+        fail_for_room(forwarding);
+        return false;
+    }
+    upstream_await_room(forwarding->upstream);
+    forwarding->entry = NULL;
+    return true;
+}
+
 /* Decides on what follows a failed attempt: true if another one does. */
 static bool try_again(struct forwarding *forwarding, enum outcome outcome)
 {
@@ -507,11 +532,8 @@ static bool try_again(struct forwarding *forwarding, enum outcome outcome)
     }
     if (outcome == REFUSED)
         return try_elsewhere(forwarding);
-    if (outcome == FULL) { /* the others are at work now: let them get on */
-        wait_sleep(forwarding->io, io_now_ms(forwarding->io) + PICK_ROOM_LOOK_MS);
-        forwarding->entry = NULL;
-        return true;
-    }
+    if (outcome == FULL)
+        return try_for_room(forwarding);
     peer_failed(forwarding->entry->peer, config);
     forwarding->force_new = false;
     bool again = (outcome == UNREACHABLE || may_replay(forwarding)) && retries_left(forwarding) &&
@@ -544,6 +566,8 @@ static enum outcome run(struct forwarding *forwarding)
         enum outcome outcome = attempt(forwarding);
         if (outcome == DONE || outcome == CANCELLED)
             return outcome;
+        if (outcome != FULL)
+            forwarding->room_deadline = 0;
         if (outcome == FAILED && blame_peer(forwarding))
             peer_failed(forwarding->entry->peer, &forwarding->upstream->config);
         if (outcome == FAILED || !try_again(forwarding, outcome))

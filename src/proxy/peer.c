@@ -14,6 +14,7 @@
 #include "http/idle.h"
 #include "io/wait.h"
 #include "net/dns.h"
+#include "proxy/pick.h"
 
 enum {
     RESOLVE_MIN_MS = 1000, /* a name is not asked for again sooner, whatever its TTL */
@@ -105,6 +106,7 @@ static int init_peer(struct peer *peer, const struct upstream_config *config, co
     list_init(&peer->h2);
     list_init(&peer->thrift);
     list_init(&peer->dials);
+    list_init(&peer->unresolved);
     peer->text = strdup(text);
     if (!peer->text)
         return -ENOMEM;
@@ -230,33 +232,51 @@ static int resolve(struct peer *peer, int64_t deadline)
     return 0;
 }
 
-static void refresh_main(void *arg)
+/* Somebody who waits for an address; on his stack. */
+struct address_wait {
+    struct list link;
+    struct coro *coro;
+};
+
+static void resolve_main(void *arg)
 {
     struct peer *peer = arg;
     int result = resolve(peer, io_now_ms(peer->io) + RESOLVE_TIMEOUT_MS);
-    if (result < 0) {
+    if (result < 0 && peer->address_count) {
         log_warn("cannot resolve %s again: %s; its old addresses stay in use", peer->text,
                  strerror(-result));
         peer->resolved_until_ms = io_now_ms(peer->io) + RESOLVE_RETRY_MS;
     }
     peer->resolving = false;
+    list_for_each(node, &peer->unresolved)
+        coro_wake(container_of(node, struct address_wait, link)->coro, result);
     peer_unref(peer);
 }
 
-/* Makes sure that there is an address: waits for the first one, refreshes later ones behind. */
-static int ensure_address(struct peer *peer, int64_t deadline)
+static int start_resolving(struct peer *peer)
 {
-    if (!peer->address_count)
-        return resolve(peer, deadline);
-    if (peer->resolved_until_ms > io_now_ms(peer->io) || peer->resolving)
-        return 0;
+    if (!coro_start(resolve_main, peer))
+        return -ENOMEM;
     peer->resolving = true;
     peer->users++;
-    if (!coro_start(refresh_main, peer)) {
-        peer->resolving = false;
-        peer->users--;
-    }
     return 0;
+}
+
+/* Makes sure that there is an address: waits for the first one, refreshes later ones behind.
+ * Whoever gives up leaves the question to those who come next. */
+static int ensure_address(struct peer *peer, int64_t deadline)
+{
+    int result = 0;
+    bool due = !peer->address_count || peer->resolved_until_ms <= io_now_ms(peer->io);
+    if (due && !peer->resolving)
+        result = start_resolving(peer);
+    if (peer->address_count || result < 0)
+        return peer->address_count ? 0 : result;
+    struct address_wait wait = {.coro = coro_self()};
+    list_push_back(&peer->unresolved, &wait.link);
+    result = wait_wake(peer->io, deadline);
+    list_remove(&wait.link);
+    return result;
 }
 
 /* --- Connections ------------------------------------------------------------------------------ */
@@ -270,6 +290,7 @@ void peer_connection_begins(struct peer *peer)
 void peer_connection_closed(struct peer *peer)
 {
     peer->open--;
+    pick_room_freed(peer);
     peer_unref(peer);
 }
 
@@ -278,16 +299,19 @@ static void client_closed(struct h1_client *client)
     peer_connection_closed(client->owner);
 }
 
-/* Tries the addresses of a name, from the next one in turn on, until one takes the connection. The
- * time is shared among them, so that one that swallows connections leaves some to the others. */
+/* Tries the addresses of a name, from the next one in turn on, until one takes the connection: each
+ * of them, whatever others try meanwhile. The time is shared among them, so that one that swallows
+ * connections leaves some to the others. */
 static int open_one(struct peer *peer, struct peer_opener *opener, int64_t deadline)
 {
     int result = -EHOSTUNREACH;
     unsigned count = peer->address_count;
-    for (unsigned left = count; left > 0; left--) {
+    unsigned first = peer->next_address++;
+    for (unsigned i = 0; i < count; i++) {
         int64_t now_ms = io_now_ms(peer->io);
-        int64_t until = deadline == DEADLINE_NEVER ? deadline : now_ms + (deadline - now_ms) / left;
-        struct address to = peer->addresses[peer->next_address++ % peer->address_count];
+        int64_t until =
+            deadline == DEADLINE_NEVER ? deadline : now_ms + (deadline - now_ms) / (count - i);
+        struct address to = peer->addresses[(first + i) % peer->address_count];
         result = opener->open(opener, peer, &to, until);
         if (result == 0 || result == -ECANCELED || result == -EMFILE || result == -ENFILE ||
             result == -EPROTONOSUPPORT)
@@ -358,6 +382,8 @@ static bool make_way(struct peer *peer, int error)
 {
     bool files = error == -EMFILE || error == -ENFILE;
     if (!files && error != -EADDRNOTAVAIL)
+        return false;
+    if (!coro_self()) /* a flow of datagrams on the loop's own stack; it tries again on another */
         return false;
     if (!shed_idle(files ? NULL : peer, SHED_COUNT) && !(files && idle_shed(NULL, SHED_COUNT)))
         return false;
@@ -577,9 +603,19 @@ void peer_give_back(struct peer *peer, struct client_exchange *exchange, bool co
     peer->idle_count++;
 }
 
+static void tunnel_closed(struct h1_client *client)
+{
+    struct peer *peer = client->owner;
+    peer->active--;
+    peer_connection_closed(peer);
+}
+
 struct stream *peer_give_away(struct peer *peer, struct client_exchange *exchange)
 {
-    peer->active--;
+    if (exchange->ops == &h1_client_ops)
+        h1_client_of(exchange)->on_closed = tunnel_closed;
+    else
+        peer->active--;
     return exchange->ops->detach(exchange);
 }
 

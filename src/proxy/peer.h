@@ -42,7 +42,8 @@ struct peer {
     unsigned address_count; /* 0: not resolved yet */
     unsigned next_address;
     int64_t resolved_until_ms; /* DEADLINE_NEVER for numeric addresses */
-    bool resolving;            /* a refresh is under way */
+    bool resolving;            /* its name is being looked up */
+    struct list unresolved;    /* who waits for the first address */
 
     /* Passive health. */
     uint32_t fails;        /* in a row */
@@ -52,7 +53,7 @@ struct peer {
     struct list idle; /* of HTTP/1, most recently used first */
     uint32_t idle_count;
     uint32_t open;   /* idle ones included */
-    uint32_t active; /* exchanges now */
+    uint32_t active; /* exchanges now, and tunnels that have a connection for themselves */
 
     /* Connections of HTTP/2, which exchanges share; peer_h2.c. */
     enum peer_speaks speaks;  /* UPSTREAM_AUTO; what the last handshake said */
@@ -101,18 +102,19 @@ int peer_connect_stream(struct peer *peer, const struct upstream_config *config,
                         int64_t deadline);
 
 /* A stream over the descriptor of a connection to a peer that another process has made. Where a
- * peer of that address is known it counts as one of its connections, and as an exchange if it is
- * `active`; it frees itself when it has closed. NULL when memory is exhausted. */
-struct stream *peer_adopt_stream(struct io *io, int fd, const struct address *remote, bool active);
+ * peer of that address is known it counts as one of its connections and as an exchange; it frees
+ * itself when it has closed. NULL when memory is exhausted. */
+struct stream *peer_adopt_stream(struct io *io, int fd, const struct address *remote);
 
 /* A connected UDP socket to the peer, which counts as one of its connections and as an exchange
- * until peer_datagrams_over; *to is its address. Returns it or a negative errno. Suspends only if
- * address_count is 0. */
+ * until peer_datagrams_over; *to is its address. Returns it or a negative errno. Suspends if
+ * address_count is 0, and in a coroutine if descriptors are lacking: outside of one that fails. */
 int peer_connect_datagrams(struct peer *peer, const struct upstream_config *config,
                            struct address *to, int64_t deadline);
 void peer_datagrams_over(struct peer *peer);
 
-/* Behind a 101: the connection is nobody's but the caller's, who closes it. */
+/* Behind a 101: the connection is nobody's but the caller's, who closes it; of HTTP/1 it counts as
+ * an exchange until then. */
 struct stream *peer_give_away(struct peer *peer, struct client_exchange *exchange);
 
 /* Closes every idle connection of this worker. */

@@ -7,7 +7,6 @@
 struct peer_stream {
     struct stream stream;
     struct peer *peer; /* whose connection it is; NULL: it failed before it was one, or nobody's */
-    bool active;       /* it counts as an exchange */
 };
 
 struct stream_opener {
@@ -20,17 +19,17 @@ static void closed(struct stream *stream)
 {
     struct peer_stream *self = container_of(stream, struct peer_stream, stream);
     if (self->peer) {
-        self->peer->active -= self->active;
+        self->peer->active--;
         peer_connection_closed(self->peer);
     }
     free(self);
 }
 
-static void count(struct peer_stream *self, struct peer *peer, bool active)
+/* As an exchange, until it closes. */
+static void count(struct peer_stream *self, struct peer *peer)
 {
     self->peer = peer;
-    self->active = active;
-    peer->active += active;
+    peer->active++;
 }
 
 static int open_stream(struct peer_opener *opener, struct peer *peer, const struct address *to,
@@ -64,14 +63,14 @@ int peer_connect_stream(struct peer *peer, const struct upstream_config *config,
     int result = peer_connect(peer, &opener.opener, deadline);
     if (result < 0)
         return result;
-    count(opener.stream, peer, true);
+    count(opener.stream, peer);
     stream_watch_peer(&opener.stream->stream, config->keepalive_ms, config->ack_timeout_ms);
     opener.stream->stream.send_stall_ms = config->send_timeout_ms;
     *out = &opener.stream->stream;
     return 0;
 }
 
-struct stream *peer_adopt_stream(struct io *io, int fd, const struct address *remote, bool active)
+struct stream *peer_adopt_stream(struct io *io, int fd, const struct address *remote)
 {
     struct peer_stream *self = calloc(1, sizeof(*self));
     struct peer *peer = peer_at(remote);
@@ -85,7 +84,7 @@ struct stream *peer_adopt_stream(struct io *io, int fd, const struct address *re
     self->stream.remote = *remote;
     if (peer) {
         peer_connection_begins(peer);
-        count(self, peer, active);
+        count(self, peer);
     }
     return &self->stream;
 }

@@ -20,6 +20,14 @@ enum {
 int upstream_pick(struct upstream *upstream, const struct request *request,
                   const struct tried *tried, int64_t deadline);
 
+/* Waits until room may have become free, before all who wait already, but not for long: for who had
+ * found some that others have taken, or that is still being made. Suspends. */
+void upstream_await_room(struct upstream *upstream);
+
+/* Room for a connection to the peer may have become free, or for an exchange on one: wakes the
+ * first of those who wait for it. */
+void pick_room_freed(const struct peer *peer);
+
 /* Notes that this peer was tried. False when memory is exhausted. */
 bool pick_remember(struct upstream *upstream, struct tried *tried,
                    const struct upstream_peer *entry, struct arena *arena);

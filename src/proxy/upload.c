@@ -25,8 +25,10 @@ static void pump(struct upload *upload)
     struct request *request = upload->request;
     while (!upload->finished) {
         struct slice pieces[BODY_SLICES_MAX];
+        upload->awaits_client = true;
         int count =
             body_read(&request->body, pieces, BODY_SLICES_MAX, request->exchange->total_deadline);
+        upload->awaits_client = false;
         if (count < 0) {
             /* The request can never be completed: the origin must not take it for complete, and
              * whoever awaits its response must hear. */

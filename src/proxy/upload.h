@@ -17,6 +17,7 @@ struct upload {
     struct coro *coro;   /* runs while active */
     struct coro *waiter; /* suspended in upload_join, or NULL */
     bool active;
+    bool awaits_client;  /* it has nothing to send at present */
     bool finished;       /* all was sent, framing included */
     int client_error;    /* the client's side failed: negative errno */
     int peer_error;      /* the origin's side failed */

@@ -96,6 +96,7 @@ struct upstream *upstream_open(struct io *io, const struct upstream_config *conf
     upstream->io = io;
     upstream->config = *config;
     list_init(&upstream->waiters);
+    list_init(&upstream->waited_for);
     arena_init(&upstream->arena);
     upstream->config.name =
         copy_text(&upstream->arena, config->name ? config->name : config->peers[0]);

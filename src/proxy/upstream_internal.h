@@ -15,9 +15,7 @@ struct upstream {
     struct balancer balancer;
     struct list waiters; /* exchanges that wait for room under connections_max */
     uint32_t waiter_count;
+    struct list waited_for; /* in the worker's list of upstreams with waiters; pick.c */
 };
-
-/* Room for a connection may have become free: wakes the first waiter. */
-void upstream_wake_waiter(struct upstream *upstream);
 
 #endif

@@ -82,8 +82,7 @@ static struct connection *make_streams(struct acceptor *acceptor, const struct t
     if (!connection)
         return NULL;
     fds->client = -1;
-    *peer = peer_adopt_stream(acceptor->all->io, fds->peer, &state->peer_remote,
-                              state->kind == TUNNEL_OF_LAYER4);
+    *peer = peer_adopt_stream(acceptor->all->io, fds->peer, &state->peer_remote);
     if (*peer)
         fds->peer = -1;
     return connection;

@@ -196,12 +196,12 @@ static int64_t fields_bytes(const struct headers *fields)
 /* Room for a head, at most, or -EMSGSIZE. */
 static int64_t head_bytes_max(const struct thrift_message *message, const struct headers *fields)
 {
-    int64_t bytes = FIXED_MAX_BYTES + (int64_t)message->method.len + (int64_t)message->token.len;
+    int64_t token = (int64_t)message->token.len;
     int64_t texts = fields && message->transport != THRIFT_FRAMED ? fields_bytes(fields) : 0;
     int64_t numbers = message->numbers.count ? fields_bytes(&message->numbers) : 0;
-    if (texts < 0 || numbers < 0 || texts + numbers > INFO_MAX * 4 - FIXED_MAX_BYTES)
+    if (texts < 0 || numbers < 0 || texts + numbers + token > INFO_MAX * 4 - FIXED_MAX_BYTES)
         return -EMSGSIZE;
-    return bytes + texts + numbers;
+    return FIXED_MAX_BYTES + (int64_t)message->method.len + token + texts + numbers;
 }
 
 static void put_header(struct writer *writer, const struct thrift_message *message,
