@@ -156,6 +156,20 @@ t.on_both_backends("a client's HTTP/2 connection", function(backend)
       assert.equal(200000, #client:response(id).body)
    end)
 
+   t.it("cannot change a request's routing or whom it is of by trailers", function()
+      local client = connect()
+      local id = client:request(h2.post(), { open = true })
+      client:data(id, "data")
+      client:frame(h2.HEADERS, h2.END_HEADERS + h2.END_STREAM, id, h2.block {
+         { "host", "evil" }, { "x-forwarded-for", "1.2.3.4" }, { "authorization", "made up" },
+         { "x-ok", "1" },
+      })
+      local upstream = origin:accept()
+      assert.same({ { "x-ok", "1" } }, upstream:read_request().trailers.fields)
+      upstream:respond(200, "ok")
+      assert.equal("ok", client:response(id).body)
+   end)
+
    t.it("passes a declared length on", function()
       local client = connect()
       local id = client:request(h2.get { [":method"] = "PUT", { "content-length", "5" } }, { open = true })

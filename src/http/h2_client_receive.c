@@ -111,7 +111,9 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     struct slice name_slice = slice_of((const char *)name, name_len);
     struct slice value_slice = slice_of((const char *)value, value_len);
     if (stream->head_seen)
-        return add_field(&stream->trailers, name_slice, value_slice);
+        return header_may_trail(header_id_of(name_slice))
+                   ? add_field(&stream->trailers, name_slice, value_slice)
+                   : 0;
     return on_head_field(stream, name_slice, value_slice);
 }
 
