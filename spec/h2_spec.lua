@@ -400,6 +400,34 @@ t.on_both_backends("a client's HTTP/2 connection", function(backend)
       assert.equal(5, client.last_id)
    end)
 
+   t.it("has nothing done for requests behind the last one, though it hears of that late", function()
+      local huge, seen = ("x"):rep(64000000), {} -- more than the kernel's buffers take
+      local stuck
+      t.serve_requests(origin, function(request, connection)
+         seen[#seen + 1] = request.target
+         if request.target ~= "/huge" then
+            connection:respond(200, "ok")
+            return
+         end
+         connection:send_head("HTTP/1.1 200 OK\nContent-Length: " .. #huge)
+         local _, _, sent = connection:try_send(huge, 0.3)
+         stuck = true
+         connection:send(huge:sub(sent + 1))
+      end)
+      local client = connect(2, { receive_buffer = 4096, manual = true,
+         settings = { [h2.INITIAL_WINDOW_SIZE] = 2 ^ 31 - 1 } })
+      client:frame(h2.WINDOW_UPDATE, 0, 0, h2.u32(2 ^ 31 - 65536))
+      client:request(h2.get { [":path"] = "/huge" })
+      t.eventually("the client's socket is full", function() return stuck end)
+      for i = 2, 4 do
+         client:request(h2.post { [":path"] = "/" .. i })
+      end
+      client:close_code()
+      assert.equal(5, client.last_id)
+      table.sort(seen)
+      assert.same({ "/2", "/3", "/huge" }, seen)
+   end)
+
    t.it("does not wait for ever", function()
       assert.equal(h2.NO_ERROR, connect(3):close_code()) -- no request
       local client = connect(3, { silent = true })

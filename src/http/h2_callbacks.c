@@ -27,9 +27,10 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     int32_t id = frame->hd.stream_id;
     connection->last_stream_id = id;
     h2_frames_count(connection, H2_EVENT_REQUEST);
-    /* Streams that were reset count until their coroutines have cleaned up. */
+    /* The client will take what is behind the last request for not looked at, and ask again.
+     * Streams that were reset count until their coroutines have cleaned up. */
     struct h2_stream *stream = NULL;
-    if (connection->stream_count / 2 < config->h2_streams_max)
+    if (!connection->last_named && connection->stream_count / 2 < config->h2_streams_max)
         stream = h2_stream_create(connection, id);
     if (!stream)
         return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, id, NGHTTP2_REFUSED_STREAM) ==

@@ -152,6 +152,7 @@ void h2_connection_last_request(struct h2_connection *connection)
     struct h2_transport *transport = &connection->transport;
     if (transport->ending)
         return;
+    connection->last_named = true;
     int32_t last = nghttp2_session_get_last_proc_stream_id(transport->session);
     if (nghttp2_submit_goaway(transport->session, NGHTTP2_FLAG_NONE, last, NGHTTP2_NO_ERROR, NULL,
                               0) != 0)
