@@ -428,6 +428,18 @@ t.on_both_backends("a client's HTTP/2 connection", function(backend)
       assert.same({ "/2", "/3", "/huge" }, seen)
    end)
 
+   t.it("is answered though it has said all before it could acknowledge anything", function()
+      local client = connect(3, { manual = true })
+      client.rude = true
+      local id = client:request()
+      client.socket:half_close()
+      local upstream = origin:accept()
+      upstream:read_request()
+      connect(3):close_code() -- as long as an acknowledgement would have been waited for
+      upstream:respond(200, "late")
+      assert.equal("late", client:response(id).body)
+   end)
+
    t.it("does not wait for ever", function()
       assert.equal(h2.NO_ERROR, connect(3):close_code()) -- no request
       local client = connect(3, { silent = true })
