@@ -109,7 +109,8 @@ static void begin_request(struct h2_stream *stream, bool end_stream)
         return;
     }
     connection->requests++;
-    if (server->config.requests_max && connection->requests == server->config.requests_max)
+    uint32_t requests_max = server->config.requests_max;
+    if (requests_max && connection->requests >= requests_max && !connection->last_named)
         h2_connection_last_request(connection);
 }
 
