@@ -24,6 +24,17 @@ local SITE = [[
       address = "127.0.0.1:0", protocols = { "h1", "h2c" }, tunnel_idle_timeout = "150ms",
       chain = { ml.tunnel { allow = { "${origin}" } }, ml.proxy { "${origin}", name = "idle" } },
    }
+   ml.listen {
+      address = "127.0.0.1:0", protocols = { "h1", "h2c" },
+      chain = {
+         function(req, next)
+            local res = next(req)
+            res.status = 403
+            return res
+         end,
+         ml.tunnel { allow = { "${origin}" } }, ml.proxy { "${origin}", name = "refused" },
+      },
+   }
 ]]
 
 local SWITCHED = [[
@@ -34,7 +45,7 @@ local SWITCHED = [[
 ]]
 
 t.on_both_backends("a tunnel over HTTP/2", function(backend)
-   local origin, proxy = t.proxied(backend, { site = SITE, listeners = 2 })
+   local origin, proxy = t.proxied(backend, { site = SITE, listeners = 3 })
 
    local function connect(listener, options)
       return h2.connect(proxy().addresses[listener or 1], options)
@@ -89,6 +100,37 @@ t.on_both_backends("a tunnel over HTTP/2", function(backend)
       assert.is_nil(response:get "connection")
       assert.is_nil(response:get "sec-websocket-accept")
       assert.is_nil(response:get "content-length")
+   end)
+
+   t.it("is not opened by a layer that makes a refusal of the origin's consent, nor is one of HTTP/1", function()
+      local function consent()
+         local upstream = origin:accept()
+         upstream:read_request_head()
+         upstream:try_send(t.head(SWITCHED))
+         return upstream
+      end
+      local function expect_refusal_of_h1(head, agree)
+         local client = proxy():connect { address = proxy().addresses[3] }
+         client:send_head(head)
+         local upstream = agree()
+         assert.equal(403, client:read_response().status)
+         upstream:expect_close()
+      end
+      local function expect_refusal_of_h2(fields, agree)
+         local client = connect(3)
+         local id = client:request(fields, { open = true })
+         local upstream = agree()
+         local response = client:response(id)
+         assert.equal(403, response.status)
+         assert.is_true(response.ended)
+         upstream:expect_close()
+      end
+      local function accept() return origin:accept() end
+
+      expect_refusal_of_h1("GET / HTTP/1.1\nHost: a\nConnection: Upgrade\nUpgrade: websocket", consent)
+      expect_refusal_of_h1(("CONNECT %s HTTP/1.1\nHost: a"):format(origin.address), accept)
+      expect_refusal_of_h2(websocket(), consent)
+      expect_refusal_of_h2(authority_form(origin.address), accept)
    end)
 
    t.it("carries bytes both ways, what came with the answer first", function()

@@ -391,12 +391,26 @@ void connection_note_refusal(const struct connection *connection, struct exchang
     note(connection->server->service, exchange, status, why);
 }
 
+/* A layer that gives the response another status than that of a consent has refused what the origin
+ * agreed to. */
+static void close_refused_tunnel(const struct exchange *exchange, struct response *response)
+{
+    bool connect = exchange->received_method == METHOD_CONNECT;
+    bool consent = connect ? response->status / 100 == 2 : response->status == 101;
+    if (!response->tunnel || consent)
+        return;
+    stream_abort(response->tunnel);
+    response->tunnel = NULL;
+}
+
 struct response *connection_answer(struct exchange *exchange)
 {
     struct request *request = &exchange->request;
     if (exchange->overload)
         return answer_overload(exchange);
     struct response *response = exchange->service->handle(exchange->service, request);
+    if (response)
+        close_refused_tunnel(exchange, response);
     if (response || coro_cancelled())
         return response;
     return response_create_error(request, 503, RESPONSE_OVERLOADED, SLICE("out of memory"));
