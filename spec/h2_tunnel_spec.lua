@@ -102,7 +102,7 @@ t.on_both_backends("a tunnel over HTTP/2", function(backend)
       assert.is_nil(response:get "content-length")
    end)
 
-   t.it("is not opened by a layer that makes a refusal of the origin's consent, nor is one of HTTP/1", function()
+   t.it("is not opened by a layer that makes a refusal of a consent, nor is one of HTTP/1", function()
       local function consent()
          local upstream = origin:accept()
          upstream:read_request_head()
@@ -360,5 +360,45 @@ t.on_both_backends("a WebSocket by way of an HTTP/2 origin", function(backend)
       assert.equal("/next", upstream:read_request().target)
       upstream:respond(200, "still HTTP")
       assert.equal("still HTTP", client:read_response().body)
+   end)
+end)
+
+t.on_both_backends("a tunnel over HTTP/2 one end of which takes slowly", function(backend)
+   local origin, proxy = t.proxied(backend, {
+      origin = { receive_buffer = 4096 },
+      site = [[
+         local ml = require "monolake"
+         ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, tunnel_idle_timeout = "300ms",
+            chain = ml.tunnel { allow = { "${origin}" } } }
+      ]],
+   })
+
+   local function open()
+      local client = h2.connect(proxy().addresses[1], { manual = true })
+      local fields = { { ":method", "CONNECT" }, { ":authority", origin.address } }
+      local id = client:request(fields, { open = true })
+      local upstream = origin:accept()
+      assert.equal(200, client:head(id).status)
+      return client, id, upstream
+   end
+
+   t.it("is not idle when that is the origin", function()
+      local client, id, upstream = open()
+      t.start_task(function() pcall(client.send_body, client, id, ("u"):rep(40000000)) end) -- more than fits
+      for _ = 1, 40 do
+         upstream:read(100000)
+         t.tasks.sleep(0.03)
+      end
+   end)
+
+   t.it("is not idle when that is the client", function()
+      local client, id, upstream = open()
+      t.start_task(function() upstream:send(("d"):rep(65535 + 400000)) end)
+      for taken = 65535, 465535, 10000 do
+         assert.equal(taken, #client:body(id, taken))
+         t.tasks.sleep(0.03)
+         local update = h2.u32(10000)
+         client:send(h2.frame(h2.WINDOW_UPDATE, 0, 0, update) .. h2.frame(h2.WINDOW_UPDATE, 0, id, update))
+      end
    end)
 end)
