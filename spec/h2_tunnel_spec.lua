@@ -133,6 +133,20 @@ t.on_both_backends("a tunnel over HTTP/2", function(backend)
       expect_refusal_of_h2(authority_form(origin.address), accept)
    end)
 
+   t.it("is not what an answer of the origin looks like that does not switch protocols", function()
+      local client = connect()
+      for status, expected in pairs { [200] = 502, [204] = 502, [302] = 302, [404] = 404 } do
+         local id = client:request(websocket(), { open = true })
+         local upstream = origin:accept()
+         upstream:read_request_head()
+         upstream:send_head(("HTTP/1.1 %d Status\nConnection: close"):format(status))
+         upstream:close()
+         local response = client:response(id)
+         assert.equal(expected, response.status)
+         assert.is_true(response.ended)
+      end
+   end)
+
    t.it("carries bytes both ways, what came with the answer first", function()
       local client, id, upstream = open_websocket(1, "first ")
       client:data(id, "\0\1 up")

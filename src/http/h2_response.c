@@ -160,6 +160,14 @@ static struct response *refuse_tunnel(struct response *response)
                                  SLICE("a tunnel that the client has not asked for"));
 }
 
+/* To a CONNECT any 2xx says that the tunnel is open (RFC 9113, 8.5; RFC 8441, 5), where to an
+ * upgrade of HTTP/1 it says that it is not. */
+static struct response *refuse_success(struct response *response)
+{
+    return response_create_error(response->request, 502, RESPONSE_MALFORMED,
+                                 SLICE("the origin has not switched protocols"));
+}
+
 /* For those who tell of the exchange when it ends. */
 static void note_tunnel(struct exchange *exchange, const struct tunnel_result *result)
 {
@@ -217,6 +225,8 @@ int h2_send_response(struct h2_stream *stream, struct response *response)
     bool tunnel = response->tunnel || response->status == 101;
     if (tunnel && !(stream->wants_tunnel && response->tunnel))
         response = refuse_tunnel(response);
+    else if (stream->wants_tunnel && !tunnel && response->status / 100 == 2)
+        response = refuse_success(response);
     struct sending sending = {
         .stream = stream, .response = response, .deadline = deadline_of(stream->exchange)};
     if (!response)
