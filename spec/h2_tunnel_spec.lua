@@ -363,6 +363,20 @@ t.on_both_backends("a WebSocket by way of an HTTP/2 origin", function(backend)
       upstream:expect_close()
    end)
 
+   t.it("tells one end of the other's reset, which is not to be taken for an end", function()
+      local client, upstream = open_h1()
+      upstream:send "cut"
+      assert.equal("cut", client:read(3))
+      upstream:reset()
+      assert.equal("reset", client:expect_close())
+
+      client, upstream = open_h1()
+      client:send "cut"
+      assert.equal("cut", upstream:read(3))
+      client:reset()
+      assert.equal("reset", upstream:expect_close())
+   end)
+
    t.it("is refused with what the origin says, and the connections go on", function()
       local client = t.socket.connect(front.address)
       client:send(t.head(REQUEST))

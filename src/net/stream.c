@@ -639,6 +639,11 @@ void stream_abort(struct stream *stream)
     stream_close(stream);
 }
 
+void stream_expect_reset(struct stream *stream)
+{
+    stream->send_error = -ECONNRESET; /* as if a send had heard of it */
+}
+
 void stream_leave(struct stream *stream)
 {
     stream->left = true;
