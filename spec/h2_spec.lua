@@ -51,6 +51,18 @@ t.on_both_backends("a client's HTTP/2 connection", function(backend)
       assert.equal("text", connect(7):get("/").body)
    end)
 
+   t.it("may have thousands of answers on their way at once", function()
+      local client, requests = connect(7), {}
+      local count = 5000
+      for i = 1, count do
+         requests[i] = h2.frame(h2.HEADERS, h2.END_HEADERS + h2.END_STREAM, i * 2 - 1, h2.block(h2.get()))
+      end
+      client:send(table.concat(requests))
+      for i = 1, count do
+         assert.equal("text", client:response(i * 2 - 1).body)
+      end
+   end)
+
    t.it("serves request after request", function()
       t.serve_requests(origin, function(request, connection)
          connection:respond(200, "for " .. request.target)
