@@ -30,10 +30,13 @@ ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, send_timeout = "100m
 ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, h2_window = "200k", chain = { ml.proxy(origin) } }
 ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, h2_streams_max = 2 ^ 31,
    chain = { ml.text "text" } }
+ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, h2_streams_max = 2, chain = {
+   function(req) return ml.text(req:body()) end,
+} }
 ]]
 
 t.on_both_backends("a client's HTTP/2 connection", function(backend)
-   local origin, proxy = t.proxied(backend, { site = SITE, listeners = 7 })
+   local origin, proxy = t.proxied(backend, { site = SITE, listeners = 8 })
 
    local function connect(listener, options)
       return h2.connect(proxy().addresses[listener or 1], options)
@@ -49,6 +52,21 @@ t.on_both_backends("a client's HTTP/2 connection", function(backend)
 
    t.it("may have any number of streams", function()
       assert.equal("text", connect(7):get("/").body)
+   end)
+
+   t.it("may have begun more than are allowed before it knows how many are", function()
+      local client = connect(8)
+      client.rude = true -- no acknowledgement
+      for _ = 1, 3 do
+         client:request(h2.post(), { open = true })
+      end
+      client:data(1, "first", true)
+      assert.equal("first", client:response(1).body)
+      client:request(h2.post(), { open = true })
+      client:data(5, "refused", true):data(7, "fourth", true):data(3, "second", true)
+      assert.equal(h2.REFUSED_STREAM, client:response(5).reset)
+      assert.equal("second", client:response(3).body)
+      assert.equal("fourth", client:response(7).body)
    end)
 
    t.it("may have thousands of answers on their way at once", function()
