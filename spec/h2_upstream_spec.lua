@@ -20,7 +20,8 @@ ml.listen { address = "127.0.0.1:0", chain = upstream { name = "usual" } }
 ml.listen { address = "127.0.0.1:0", chain = upstream { name = "one", connections_max = 1, streams_max = 2,
    connect_timeout = "3s" } }
 ml.listen { address = "127.0.0.1:0", chain = upstream { name = "hasty", response_timeout = "200ms",
-   read_timeout = "200ms", send_timeout = "200ms", idle_timeout = "150ms", retries = 0 } }
+   read_timeout = "200ms", send_timeout = "200ms", idle_timeout = "150ms", connect_timeout = "500ms",
+   retries = 0 } }
 ml.listen { address = "127.0.0.1:0", chain = upstream { name = "pinging", retries = 0,
    ping_interval = "60ms" } }
 ml.listen { address = "127.0.0.1:0", chain = upstream { name = "strict", response_head_max = 1000,
@@ -400,6 +401,36 @@ t.on_both_backends("an HTTP/2 origin", function(backend)
       upstream:send "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
       expect_error(client, 502)
       proxy():await_log "does not speak HTTP/2"
+   end)
+
+   for what, frames in pairs {
+      ["says goodbye with its first word"] = h2.frame(h2.SETTINGS, 0, 0) ..
+         h2.frame(h2.GOAWAY, 0, 0, h2.u32(0) .. h2.u32(h2.NO_ERROR)),
+      ["allows no streams"] = h2.frame(h2.SETTINGS, 0, 0, h2.settings { [h2.MAX_CONCURRENT_STREAMS] = 0 }),
+   } do
+      t.it("is not connected to over and over when it " .. what, function()
+         local count = 0
+         t.start_task(function()
+            while true do
+               local socket = listener:accept(3600)
+               count = count + 1
+               socket:try_send(frames)
+            end
+         end)
+         local client = ask(HASTY)
+         local status = client:read_response().status
+         assert.is_true(status == 502 or status == 504)
+         assert.equal(1, count)
+      end)
+   end
+
+   t.it("may allow streams a little later", function()
+      local client = ask(HASTY)
+      local origin = accept { settings = { [h2.MAX_CONCURRENT_STREAMS] = 0 } }
+      origin:sync()
+      origin:frame(h2.SETTINGS, 0, 0, h2.settings { [h2.MAX_CONCURRENT_STREAMS] = 1 })
+      origin:respond(origin:read_request(), 200, "later")
+      assert.equal("later", client:read_response().body)
    end)
 
    -- --- Resets and retries ---------------------------------------------------------------------

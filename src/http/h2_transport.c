@@ -210,7 +210,6 @@ static void finish_close(struct h2_transport *transport)
 {
     struct stream *stream = transport->stream;
     bool reset = transport->reset;
-    timer_stop(&transport->end);
     nghttp2_session_del(transport->session);
     transport->session = NULL;
     if (reset)
@@ -369,6 +368,7 @@ void h2_transport_close(struct h2_transport *transport, bool reset)
     transport->closing = true;
     transport->ending = true;
     transport->reset = reset;
+    timer_stop(&transport->end); /* the owner has no need to hear of it any more */
     if (transport->writer)
         coro_cancel(transport->writer); /* closes as the last that it does */
     else
