@@ -35,6 +35,7 @@ local SITE = [[
          ml.tunnel { allow = { "${origin}" } }, ml.proxy { "${origin}", name = "refused" },
       },
    }
+   ml.listen { address = "127.0.0.1:0", protocols = { "h1", "h2c" }, chain = ml.text "whatever it is" }
 ]]
 
 local SWITCHED = [[
@@ -45,7 +46,7 @@ local SWITCHED = [[
 ]]
 
 t.on_both_backends("a tunnel over HTTP/2", function(backend)
-   local origin, proxy = t.proxied(backend, { site = SITE, listeners = 3 })
+   local origin, proxy = t.proxied(backend, { site = SITE, listeners = 4 })
 
    local function connect(listener, options)
       return h2.connect(proxy().addresses[listener or 1], options)
@@ -145,6 +146,15 @@ t.on_both_backends("a tunnel over HTTP/2", function(backend)
          assert.equal(expected, response.status)
          assert.is_true(response.ended)
       end
+   end)
+
+   t.it("is not promised by a layer that answers CONNECT as it does all else", function()
+      local client = proxy():connect { address = proxy().addresses[4] }
+      client:send_head "CONNECT a.example:1 HTTP/1.1\nHost: a.example:1"
+      assert.equal(405, client:read_response().status)
+      client = connect(4)
+      local response = client:response(client:request(authority_form "a.example:1", { open = true }))
+      assert.equal(405, response.status)
    end)
 
    t.it("carries bytes both ways, what came with the answer first", function()
