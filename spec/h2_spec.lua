@@ -30,10 +30,13 @@ ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, send_timeout = "100m
 ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, h2_window = "200k", chain = { ml.proxy(origin) } }
 ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, h2_streams_max = 2 ^ 31,
    chain = { ml.text "text" } }
+ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, h2_streams_max = 2, chain = {
+   function(req) return ml.text(req:body()) end,
+} }
 ]]
 
 t.on_both_backends("a client's HTTP/2 connection", function(backend)
-   local origin, proxy = t.proxied(backend, { site = SITE, listeners = 7 })
+   local origin, proxy = t.proxied(backend, { site = SITE, listeners = 8 })
 
    local function connect(listener, options)
       return h2.connect(proxy().addresses[listener or 1], options)
@@ -49,6 +52,33 @@ t.on_both_backends("a client's HTTP/2 connection", function(backend)
 
    t.it("may have any number of streams", function()
       assert.equal("text", connect(7):get("/").body)
+   end)
+
+   t.it("may have begun more than are allowed before it knows how many are", function()
+      local client = connect(8)
+      client.rude = true -- no acknowledgement
+      for _ = 1, 3 do
+         client:request(h2.post(), { open = true })
+      end
+      client:data(1, "first", true)
+      assert.equal("first", client:response(1).body)
+      client:request(h2.post(), { open = true })
+      client:data(5, "refused", true):data(7, "fourth", true):data(3, "second", true)
+      assert.equal(h2.REFUSED_STREAM, client:response(5).reset)
+      assert.equal("second", client:response(3).body)
+      assert.equal("fourth", client:response(7).body)
+   end)
+
+   t.it("may have thousands of answers on their way at once", function()
+      local client, requests = connect(7), {}
+      local count = 5000
+      for i = 1, count do
+         requests[i] = h2.frame(h2.HEADERS, h2.END_HEADERS + h2.END_STREAM, i * 2 - 1, h2.block(h2.get()))
+      end
+      client:send(table.concat(requests))
+      for i = 1, count do
+         assert.equal("text", client:response(i * 2 - 1).body)
+      end
    end)
 
    t.it("serves request after request", function()
@@ -154,6 +184,20 @@ t.on_both_backends("a client's HTTP/2 connection", function(backend)
       assert.equal("42", request.trailers:get "x-sum")
       upstream:respond(200, ("y"):rep(200000))
       assert.equal(200000, #client:response(id).body)
+   end)
+
+   t.it("cannot change a request's routing or whom it is of by trailers", function()
+      local client = connect()
+      local id = client:request(h2.post(), { open = true })
+      client:data(id, "data")
+      client:frame(h2.HEADERS, h2.END_HEADERS + h2.END_STREAM, id, h2.block {
+         { "host", "evil" }, { "x-forwarded-for", "1.2.3.4" }, { "authorization", "made up" },
+         { "x-ok", "1" },
+      })
+      local upstream = origin:accept()
+      assert.same({ { "x-ok", "1" } }, upstream:read_request().trailers.fields)
+      upstream:respond(200, "ok")
+      assert.equal("ok", client:response(id).body)
    end)
 
    t.it("passes a declared length on", function()
@@ -384,6 +428,46 @@ t.on_both_backends("a client's HTTP/2 connection", function(backend)
       end
       assert.equal(h2.NO_ERROR, client:close_code())
       assert.equal(5, client.last_id)
+   end)
+
+   t.it("has nothing done for requests behind the last one, though it hears of that late", function()
+      local huge, seen = ("x"):rep(64000000), {} -- more than the kernel's buffers take
+      local stuck
+      t.serve_requests(origin, function(request, connection)
+         seen[#seen + 1] = request.target
+         if request.target ~= "/huge" then
+            connection:respond(200, "ok")
+            return
+         end
+         connection:send_head("HTTP/1.1 200 OK\nContent-Length: " .. #huge)
+         local _, _, sent = connection:try_send(huge, 0.3)
+         stuck = true
+         connection:send(huge:sub(sent + 1))
+      end)
+      local client = connect(2, { receive_buffer = 4096, manual = true,
+         settings = { [h2.INITIAL_WINDOW_SIZE] = 2 ^ 31 - 1 } })
+      client:frame(h2.WINDOW_UPDATE, 0, 0, h2.u32(2 ^ 31 - 65536))
+      client:request(h2.get { [":path"] = "/huge" })
+      t.eventually("the client's socket is full", function() return stuck end)
+      for i = 2, 4 do
+         client:request(h2.post { [":path"] = "/" .. i })
+      end
+      client:close_code()
+      assert.equal(5, client.last_id)
+      table.sort(seen)
+      assert.same({ "/2", "/3", "/huge" }, seen)
+   end)
+
+   t.it("is answered though it has said all before it could acknowledge anything", function()
+      local client = connect(3, { manual = true })
+      client.rude = true
+      local id = client:request()
+      client.socket:half_close()
+      local upstream = origin:accept()
+      upstream:read_request()
+      connect(3):close_code() -- as long as an acknowledgement would have been waited for
+      upstream:respond(200, "late")
+      assert.equal("late", client:response(id).body)
    end)
 
    t.it("does not wait for ever", function()

@@ -24,6 +24,18 @@ local SITE = [[
       address = "127.0.0.1:0", protocols = { "h1", "h2c" }, tunnel_idle_timeout = "150ms",
       chain = { ml.tunnel { allow = { "${origin}" } }, ml.proxy { "${origin}", name = "idle" } },
    }
+   ml.listen {
+      address = "127.0.0.1:0", protocols = { "h1", "h2c" },
+      chain = {
+         function(req, next)
+            local res = next(req)
+            res.status = 403
+            return res
+         end,
+         ml.tunnel { allow = { "${origin}" } }, ml.proxy { "${origin}", name = "refused" },
+      },
+   }
+   ml.listen { address = "127.0.0.1:0", protocols = { "h1", "h2c" }, chain = ml.text "whatever it is" }
 ]]
 
 local SWITCHED = [[
@@ -34,7 +46,7 @@ local SWITCHED = [[
 ]]
 
 t.on_both_backends("a tunnel over HTTP/2", function(backend)
-   local origin, proxy = t.proxied(backend, { site = SITE, listeners = 2 })
+   local origin, proxy = t.proxied(backend, { site = SITE, listeners = 4 })
 
    local function connect(listener, options)
       return h2.connect(proxy().addresses[listener or 1], options)
@@ -89,6 +101,60 @@ t.on_both_backends("a tunnel over HTTP/2", function(backend)
       assert.is_nil(response:get "connection")
       assert.is_nil(response:get "sec-websocket-accept")
       assert.is_nil(response:get "content-length")
+   end)
+
+   t.it("is not opened by a layer that makes a refusal of a consent, nor is one of HTTP/1", function()
+      local function consent()
+         local upstream = origin:accept()
+         upstream:read_request_head()
+         upstream:try_send(t.head(SWITCHED))
+         return upstream
+      end
+      local function expect_refusal_of_h1(head, agree)
+         local client = proxy():connect { address = proxy().addresses[3] }
+         client:send_head(head)
+         local upstream = agree()
+         assert.equal(403, client:read_response().status)
+         upstream:expect_close()
+      end
+      local function expect_refusal_of_h2(fields, agree)
+         local client = connect(3)
+         local id = client:request(fields, { open = true })
+         local upstream = agree()
+         local response = client:response(id)
+         assert.equal(403, response.status)
+         assert.is_true(response.ended)
+         upstream:expect_close()
+      end
+      local function accept() return origin:accept() end
+
+      expect_refusal_of_h1("GET / HTTP/1.1\nHost: a\nConnection: Upgrade\nUpgrade: websocket", consent)
+      expect_refusal_of_h1(("CONNECT %s HTTP/1.1\nHost: a"):format(origin.address), accept)
+      expect_refusal_of_h2(websocket(), consent)
+      expect_refusal_of_h2(authority_form(origin.address), accept)
+   end)
+
+   t.it("is not what an answer of the origin looks like that does not switch protocols", function()
+      local client = connect()
+      for status, expected in pairs { [200] = 502, [204] = 502, [302] = 302, [404] = 404 } do
+         local id = client:request(websocket(), { open = true })
+         local upstream = origin:accept()
+         upstream:read_request_head()
+         upstream:send_head(("HTTP/1.1 %d Status\nConnection: close"):format(status))
+         upstream:close()
+         local response = client:response(id)
+         assert.equal(expected, response.status)
+         assert.is_true(response.ended)
+      end
+   end)
+
+   t.it("is not promised by a layer that answers CONNECT as it does all else", function()
+      local client = proxy():connect { address = proxy().addresses[4] }
+      client:send_head "CONNECT a.example:1 HTTP/1.1\nHost: a.example:1"
+      assert.equal(405, client:read_response().status)
+      client = connect(4)
+      local response = client:response(client:request(authority_form "a.example:1", { open = true }))
+      assert.equal(405, response.status)
    end)
 
    t.it("carries bytes both ways, what came with the answer first", function()
@@ -307,6 +373,20 @@ t.on_both_backends("a WebSocket by way of an HTTP/2 origin", function(backend)
       upstream:expect_close()
    end)
 
+   t.it("tells one end of the other's reset, which is not to be taken for an end", function()
+      local client, upstream = open_h1()
+      upstream:send "cut"
+      assert.equal("cut", client:read(3))
+      upstream:reset()
+      assert.equal("reset", client:expect_close())
+
+      client, upstream = open_h1()
+      client:send "cut"
+      assert.equal("cut", upstream:read(3))
+      client:reset()
+      assert.equal("reset", upstream:expect_close())
+   end)
+
    t.it("is refused with what the origin says, and the connections go on", function()
       local client = t.socket.connect(front.address)
       client:send(t.head(REQUEST))
@@ -318,5 +398,45 @@ t.on_both_backends("a WebSocket by way of an HTTP/2 origin", function(backend)
       assert.equal("/next", upstream:read_request().target)
       upstream:respond(200, "still HTTP")
       assert.equal("still HTTP", client:read_response().body)
+   end)
+end)
+
+t.on_both_backends("a tunnel over HTTP/2 one end of which takes slowly", function(backend)
+   local origin, proxy = t.proxied(backend, {
+      origin = { receive_buffer = 4096 },
+      site = [[
+         local ml = require "monolake"
+         ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, tunnel_idle_timeout = "300ms",
+            chain = ml.tunnel { allow = { "${origin}" } } }
+      ]],
+   })
+
+   local function open()
+      local client = h2.connect(proxy().addresses[1], { manual = true })
+      local fields = { { ":method", "CONNECT" }, { ":authority", origin.address } }
+      local id = client:request(fields, { open = true })
+      local upstream = origin:accept()
+      assert.equal(200, client:head(id).status)
+      return client, id, upstream
+   end
+
+   t.it("is not idle when that is the origin", function()
+      local client, id, upstream = open()
+      t.start_task(function() pcall(client.send_body, client, id, ("u"):rep(40000000)) end) -- more than fits
+      for _ = 1, 40 do
+         upstream:read(100000)
+         t.tasks.sleep(0.03)
+      end
+   end)
+
+   t.it("is not idle when that is the client", function()
+      local client, id, upstream = open()
+      t.start_task(function() upstream:send(("d"):rep(65535 + 400000)) end)
+      for taken = 65535, 465535, 10000 do
+         assert.equal(taken, #client:body(id, taken))
+         t.tasks.sleep(0.03)
+         local update = h2.u32(10000)
+         client:send(h2.frame(h2.WINDOW_UPDATE, 0, 0, update) .. h2.frame(h2.WINDOW_UPDATE, 0, id, update))
+      end
    end)
 end)

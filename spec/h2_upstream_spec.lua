@@ -20,7 +20,8 @@ ml.listen { address = "127.0.0.1:0", chain = upstream { name = "usual" } }
 ml.listen { address = "127.0.0.1:0", chain = upstream { name = "one", connections_max = 1, streams_max = 2,
    connect_timeout = "3s" } }
 ml.listen { address = "127.0.0.1:0", chain = upstream { name = "hasty", response_timeout = "200ms",
-   read_timeout = "200ms", send_timeout = "200ms", idle_timeout = "150ms", retries = 0 } }
+   read_timeout = "200ms", send_timeout = "200ms", idle_timeout = "150ms", connect_timeout = "500ms",
+   retries = 0 } }
 ml.listen { address = "127.0.0.1:0", chain = upstream { name = "pinging", retries = 0,
    ping_interval = "60ms" } }
 ml.listen { address = "127.0.0.1:0", chain = upstream { name = "strict", response_head_max = 1000,
@@ -250,6 +251,16 @@ t.on_both_backends("an HTTP/2 origin", function(backend)
       assert.equal("0", response.trailers:get "x-sum")
    end)
 
+   t.it("cannot change by trailers what its head has said", function()
+      local client, origin, request = reach()
+      origin:head(request, 200)
+      origin:data(request, "body")
+      origin:trailers(request, { { "set-cookie", "a=b" }, { "location", "/evil" }, { "x-ok", "1" } })
+      local response = client:read_response()
+      assert.equal("body", response.body)
+      assert.same({ { "x-ok", "1" } }, response.trailers.fields)
+   end)
+
    t.it("answers HEAD, and with 204 and 304", function()
       local client, origin, request = reach(USUAL, "HEAD / HTTP/1.1\nHost: a")
       origin:respond(request, 200, nil, { { "content-length", "1234" } })
@@ -392,6 +403,36 @@ t.on_both_backends("an HTTP/2 origin", function(backend)
       proxy():await_log "does not speak HTTP/2"
    end)
 
+   for what, frames in pairs {
+      ["says goodbye with its first word"] = h2.frame(h2.SETTINGS, 0, 0) ..
+         h2.frame(h2.GOAWAY, 0, 0, h2.u32(0) .. h2.u32(h2.NO_ERROR)),
+      ["allows no streams"] = h2.frame(h2.SETTINGS, 0, 0, h2.settings { [h2.MAX_CONCURRENT_STREAMS] = 0 }),
+   } do
+      t.it("is not connected to over and over when it " .. what, function()
+         local count = 0
+         t.start_task(function()
+            while true do
+               local socket = listener:accept(3600)
+               count = count + 1
+               socket:try_send(frames)
+            end
+         end)
+         local client = ask(HASTY)
+         local status = client:read_response().status
+         assert.is_true(status == 502 or status == 504)
+         assert.equal(1, count)
+      end)
+   end
+
+   t.it("may allow streams a little later", function()
+      local client = ask(HASTY)
+      local origin = accept { settings = { [h2.MAX_CONCURRENT_STREAMS] = 0 } }
+      origin:sync()
+      origin:frame(h2.SETTINGS, 0, 0, h2.settings { [h2.MAX_CONCURRENT_STREAMS] = 1 })
+      origin:respond(origin:read_request(), 200, "later")
+      assert.equal("later", client:read_response().body)
+   end)
+
    -- --- Resets and retries ---------------------------------------------------------------------
 
    for what, code in pairs { [""] = h2.INTERNAL_ERROR, [" for a reason that nobody knows"] = 0xfedcba98 } do
@@ -532,27 +573,22 @@ t.on_both_backends("an HTTP/2 origin", function(backend)
       end
    end)
 
-   for what, options in pairs {
-      ["allows no streams"] = { settings = { [h2.MAX_CONCURRENT_STREAMS] = 0 } },
-      ["says goodbye before anything is asked"] = { goodbye = true },
-   } do
-      t.it(what .. ": 502, and no flood of connections", function()
-         local client = ask(USUAL, "POST / HTTP/1.1\nHost: a\nContent-Length: 0")
-         local connections = 0
-         t.start_task(function()
-            while true do
-               local ok, origin = pcall(accept, { silent = options.goodbye, settings = options.settings })
-               connections = connections + 1
-               if ok and options.goodbye then
-                  origin.socket:send(h2.frame(h2.SETTINGS, 0, 0, "") ..
-                     h2.frame(h2.GOAWAY, 0, 0, h2.u32(0) .. h2.u32(h2.NO_ERROR)))
-               end
+   t.it("that says goodbye before anything is asked: 502, and no flood of connections", function()
+      local client = ask(USUAL, "POST / HTTP/1.1\nHost: a\nContent-Length: 0")
+      local connections = 0
+      t.start_task(function()
+         while true do
+            local ok, origin = pcall(accept, { silent = true })
+            connections = connections + 1
+            if ok then
+               origin.socket:send(h2.frame(h2.SETTINGS, 0, 0, "") ..
+                  h2.frame(h2.GOAWAY, 0, 0, h2.u32(0) .. h2.u32(h2.NO_ERROR)))
             end
-         end)
-         expect_error(client, 502)
-         assert.equal(1, connections)
+         end
       end)
-   end
+      expect_error(client, 502)
+      assert.equal(1, connections)
+   end)
 
    t.it("gets no more connections than we allow: the others wait for room", function()
       local clients = {}

@@ -159,6 +159,13 @@ t.on_both_backends("a request is refused that has", function(backend)
       end)
    end
 
+   t.it("the method HEAD, too, without a body then", function()
+      local client = proxy():connect()
+      client:send(t.head "HEAD / HTTP/1.1\nHost: a b")
+      assert.equal(400, client:read_response({ method = "HEAD" }).status)
+      assert.equal("", client:read_all())
+   end)
+
    for _, version in ipairs(versions) do
       t.it("the version " .. version, function()
          local status = answer_to("GET / " .. version .. "\r\n" .. HOST .. "\r\n").status

@@ -1,5 +1,6 @@
 --- Reloads: HUP and --watch build a new generation; whatever goes wrong, the old one serves on.
 local t = require "spec.support"
+local h2 = require "spec.support.h2"
 
 local program, process, socket, sys = t.program, t.process, t.socket, t.sys
 
@@ -40,6 +41,28 @@ t.on_both_backends("a reload", function(backend)
       options.io, options.site = backend, text
       return program.start(options)
    end
+
+   t.it("bounds how many requests kept connections may send, also where they have sent more", function()
+      local function bounded(requests_max)
+         return ([[
+            local ml = require "monolake"
+            ml.listen { address = "127.0.0.1:0", protocols = { "h1", "h2c" }, requests_max = %d,
+               chain = { ml.text "here" } }
+         ]]):format(requests_max)
+      end
+      local running = start(bounded(100))
+      local plain, client = running:connect(), h2.connect(running.address)
+      for _ = 1, 3 do
+         assert.equal("here", ask(plain))
+         assert.equal("here", client:get("/").body)
+      end
+      running:write("site.lua", bounded(2))
+      reload(running)
+      local _, response = ask(plain)
+      assert.is_true(response:has("connection", "close"))
+      assert.equal("here", client:get("/").body)
+      assert.equal(h2.NO_ERROR, client:close_code())
+   end)
 
    t.it("serves new and kept connections by the new script", function()
       local running = start(site "one", { workers = 2 })

@@ -11,10 +11,13 @@ local SITE = [[
    serve { name = "x", x_forwarded = true }
    serve { name = "standard", forwarded = true }
    serve { name = "own host", pass_host = false }
+   ml.listen { address = "127.0.0.1:0", chain = function(req)
+      return ml.text(req.host .. " " .. tostring(req.headers.host))
+   end }
 ]]
 
 t.on_both_backends("on the way to the origin", function(backend)
-   local origin, proxy = t.proxied(backend, { site = SITE, listeners = 4 })
+   local origin, proxy = t.proxied(backend, { site = SITE, listeners = 5 })
 
    --- The request as the origin gets it.
    local function forwarded(head, body, listener)
@@ -97,6 +100,16 @@ t.on_both_backends("on the way to the origin", function(backend)
       assert.equal("real.example:81", request:get "host")
       assert.equal("/", forwarded("GET http://real.example HTTP/1.1\nHost: a").target)
       assert.equal("/?q", forwarded("GET http://real.example?q HTTP/1.1\nHost: a").target)
+   end)
+
+   t.it("an absolute target overrides Host for layers, too", function()
+      for _, head in ipairs {
+         "GET http://real.example/ HTTP/1.1\nHost: forged.example",
+         "GET http://real.example/ HTTP/1.0",
+      } do
+         local client = proxy():connect { address = proxy().addresses[5] }
+         assert.equal("real.example real.example", client:exchange(head).body)
+      end
    end)
 
    t.it("OPTIONS * stays as it is", function()

@@ -89,43 +89,6 @@ static int gather(struct h1_chunk_decoder *decoder, char c)
     return 0;
 }
 
-/* Fields that would change how a message is framed, routed, trusted or answered are no trailers
- * (RFC 9110 section 6.5.1): an origin that merges trailers must not read an X-Forwarded-For there
- * that the client made up. */
-static bool forbidden_trailer(enum header_id id)
-{
-    switch (id) {
-    case HEADER_TRANSFER_ENCODING:
-    case HEADER_CONTENT_LENGTH:
-    case HEADER_HOST:
-    case HEADER_CONNECTION:
-    case HEADER_KEEP_ALIVE:
-    case HEADER_PROXY_CONNECTION:
-    case HEADER_TRAILER:
-    case HEADER_TE:
-    case HEADER_UPGRADE:
-    case HEADER_EXPECT:
-    case HEADER_VIA:
-    case HEADER_FORWARDED:
-    case HEADER_X_FORWARDED_FOR:
-    case HEADER_X_FORWARDED_HOST:
-    case HEADER_X_FORWARDED_PROTO:
-    case HEADER_AUTHORIZATION:
-    case HEADER_PROXY_AUTHENTICATE:
-    case HEADER_PROXY_AUTHORIZATION:
-    case HEADER_COOKIE:
-    case HEADER_SET_COOKIE:
-    case HEADER_CONTENT_ENCODING:
-    case HEADER_CONTENT_TYPE:
-    case HEADER_DATE:
-    case HEADER_LOCATION:
-    case HEADER_RETRY_AFTER:
-        return true;
-    default:
-        return false;
-    }
-}
-
 static int add_trailer(struct h1_chunk_decoder *decoder, struct slice line)
 {
     const char *colon = memchr(line.ptr, ':', line.len);
@@ -136,7 +99,7 @@ static int add_trailer(struct h1_chunk_decoder *decoder, struct slice line)
     if (!header_name_valid(name) || !header_value_valid(value))
         return -EPROTO;
     enum header_id id = header_id_of(name);
-    if (!decoder->trailers || forbidden_trailer(id))
+    if (!decoder->trailers || !header_may_trail(id))
         return 0;
     return headers_add_id(decoder->trailers, id, name, value);
 }

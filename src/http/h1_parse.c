@@ -321,7 +321,8 @@ static int parse_version(struct slice text, enum http_version *version, const ch
     return 0;
 }
 
-/* RFC 9112 section 3.2: one valid Host, which an absolute target overrides. */
+/* RFC 9112 section 3.2: one valid Host, which an absolute target overrides, for layers as well as
+ * for the origin. */
 static int read_host(struct request *request, struct slice target_authority, const char **why)
 {
     const struct header *host = headers_find_id(&request->headers, HEADER_HOST, NULL);
@@ -331,10 +332,13 @@ static int read_host(struct request *request, struct slice target_authority, con
         return refuse(why, H1_MALFORMED, "more than one Host");
     if (host && !h1_authority_valid(host->value))
         return refuse(why, H1_MALFORMED, "an invalid Host");
-    if (target_authority.len)
-        request->authority = target_authority;
-    else if (host)
+    if (host)
         request->authority = host->value;
+    if (!target_authority.len)
+        return 0;
+    request->authority = target_authority;
+    if (headers_set(&request->headers, SLICE("Host"), target_authority) != 0)
+        return refuse(why, H1_NO_MEMORY, "out of memory");
     return 0;
 }
 

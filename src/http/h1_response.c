@@ -343,9 +343,14 @@ void h1_send_refusal(struct h1_connection *connection, uint16_t status, const ch
                        strlen(why) + 1, why);
     if (len <= 0 || (size_t)len >= sizeof(text))
         return;
+    size_t body_len = strlen(why) + 1;
+    if (connection->exchange->request.method == METHOD_HEAD) {
+        len -= (int)body_len;
+        body_len = 0;
+    }
     struct iovec iov = {text, (size_t)len};
     int64_t deadline =
         io_now_ms(connection->base.stream.io) + connection->base.server->config.send_timeout_ms;
     if (stream_send(&connection->base.stream, &iov, 1, deadline) == 0)
-        connection->exchange->bytes_sent = strlen(why) + 1;
+        connection->exchange->bytes_sent = body_len;
 }

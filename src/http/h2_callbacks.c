@@ -27,9 +27,10 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     int32_t id = frame->hd.stream_id;
     connection->last_stream_id = id;
     h2_frames_count(connection, H2_EVENT_REQUEST);
-    /* Streams that were reset count until their coroutines have cleaned up. */
+    /* The client will take what is behind the last request for not looked at, and ask again.
+     * Streams that were reset count until their coroutines have cleaned up. */
     struct h2_stream *stream = NULL;
-    if (connection->stream_count / 2 < config->h2_streams_max)
+    if (!connection->last_named && connection->stream_count / 2 < config->h2_streams_max)
         stream = h2_stream_create(connection, id);
     if (!stream)
         return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, id, NGHTTP2_REFUSED_STREAM) ==
@@ -76,6 +77,18 @@ static int on_invalid_header(nghttp2_session *session, const nghttp2_frame *fram
     return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE; /* PROTOCOL_ERROR on the stream */
 }
 
+/* A stream too many of a client that has not acknowledged yet how many we allow is refused by the
+ * session itself. More may be on its way on it, which is no fault. */
+static int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame, int error,
+                            void *user_data)
+{
+    (void)session;
+    struct h2_connection *connection = user_data;
+    if (frame->hd.type == NGHTTP2_HEADERS && error == NGHTTP2_ERR_REFUSED_STREAM)
+        h2_closed_add(&connection->closed, frame->hd.stream_id, H2_CLOSED_BY_OUR_RESET);
+    return 0;
+}
+
 static void refuse_stream(struct h2_stream *stream, uint32_t code, const char *why)
 {
     connection_count_refusal(stream->connection->base, why);
@@ -108,7 +121,8 @@ static void begin_request(struct h2_stream *stream, bool end_stream)
         return;
     }
     connection->requests++;
-    if (server->config.requests_max && connection->requests == server->config.requests_max)
+    uint32_t requests_max = server->config.requests_max;
+    if (requests_max && connection->requests >= requests_max && !connection->last_named)
         h2_connection_last_request(connection);
 }
 
@@ -273,6 +287,7 @@ static nghttp2_session_callbacks *make(void)
     nghttp2_session_callbacks_set_on_begin_headers_callback(made, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback2(made, on_header);
     nghttp2_session_callbacks_set_on_invalid_header_callback2(made, on_invalid_header);
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(made, on_invalid_frame);
     nghttp2_session_callbacks_set_on_frame_recv_callback(made, on_frame_recv);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(made, on_data_chunk);
     nghttp2_session_callbacks_set_on_frame_send_callback(made, on_frame_send);

@@ -168,13 +168,13 @@ static int await_settings(struct h2_client *client, int64_t deadline)
 {
     int result = 0;
     client->stream_count++; /* so that its end does not free it */
-    while (result == 0 && !client->settled && !client->ended) {
+    while (result == 0 && !client->settled && !client->draining) {
         client->opener = coro_self();
         result = wait_wake(client->stream.io, deadline);
         client->opener = NULL;
     }
     client->stream_count--;
-    if (result == 0 && client->ended)
+    if (result == 0 && client->draining) /* it is over, or the origin has said goodbye at once */
         result = client->why ? -EPROTO : -ECONNRESET;
     return result;
 }
@@ -207,10 +207,6 @@ static int begin(struct h2_client *client, const struct client_tls *tls,
         return result;
     }
     result = await_settings(client, deadline);
-    if (result == 0 && !h2_client_has_room(client)) { /* who waits would ask for another at once */
-        client->why = "it takes no requests";
-        result = -ECONNREFUSED;
-    }
     if (result < 0) {
         log_failure(client, result);
         timer_stop(&client->ping);
@@ -243,6 +239,12 @@ int h2_client_open(struct h2_client **out, struct io *io, const struct address *
     return result;
 }
 
+uint32_t h2_client_allowed(const struct h2_client *client)
+{
+    return nghttp2_session_get_remote_settings(client->transport.session,
+                                               NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
+}
+
 bool h2_client_has_room(const struct h2_client *client)
 {
     nghttp2_session *session = client->transport.session;
@@ -250,8 +252,7 @@ bool h2_client_has_room(const struct h2_client *client)
         return false;
     if (client->doubtful && silent(client))
         return false;
-    uint32_t allowed =
-        nghttp2_session_get_remote_settings(session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
-    return client->stream_count < client->streams_max && client->stream_count < allowed &&
+    return client->stream_count < client->streams_max &&
+           client->stream_count < h2_client_allowed(client) &&
            nghttp2_session_check_request_allowed(session);
 }

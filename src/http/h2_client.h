@@ -31,9 +31,9 @@ struct h2_client {
     bool pinged;           /* and no answer yet */
     bool draining;         /* takes no more streams */
     bool ended;            /* the transport has: closed when the last exchange lets go */
-    bool settled;          /* the origin has said what it allows */
+    bool settled;          /* the origin has said what it allows, which is not nothing */
     bool refusing;         /* it has refused a stream, and answered none since */
-    struct coro *opener;   /* waits for that, or NULL */
+    struct coro *opener;   /* waits for it to be settled, or NULL */
     bool answered;         /* a stream was answered: the connection is good */
     struct list link;      /* for the owner's pool */
     struct timer idle;     /* for the owner's pool */
@@ -51,10 +51,9 @@ struct h2_client_options {
 };
 
 /* Connects: by TLS if there is a context, and then HTTP/2 must be agreed on; with prior knowledge
- * in the clear. Waits for the origin's SETTINGS, so that no more streams are begun than it allows,
- * and what cannot speak HTTP/2 gets no request. Returns 0 or a negative errno: -EPROTONOSUPPORT
- * when an origin that `may_decline` HTTP/2 does, -ECONNREFUSED when it allows no streams or says
- * goodbye at once. Suspends. */
+ * in the clear. Waits for the origin's SETTINGS to allow streams, so that no more are begun than it
+ * takes, and what cannot speak HTTP/2 gets no request. Returns 0 or a negative errno:
+ * -EPROTONOSUPPORT when an origin that `may_decline` HTTP/2 does. Suspends. */
 int h2_client_open(struct h2_client **out, struct io *io, const struct address *address,
                    const struct client_tls *tls, const struct h2_client_options *options,
                    int64_t deadline);

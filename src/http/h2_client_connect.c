@@ -60,39 +60,52 @@ int h2_client_accept_connect(struct h2_client_stream *stream, struct response *r
     return result == 0 ? 0 : -ENOMEM;
 }
 
-static void free_stream(struct stream *stream)
+/* One of two ends, each of which receives what the other is sent. */
+struct pair_end {
+    struct stream stream;   /* first */
+    struct pair_end *other; /* NULL: closed */
+};
+
+static void end_closed(struct stream *stream)
 {
-    free(stream);
+    struct pair_end *end = container_of(stream, struct pair_end, stream);
+    if (end->other)
+        end->other->other = NULL;
+    if (end->other && stream->reset)
+        stream_expect_reset(&end->other->stream);
+    free(end);
 }
 
-static struct stream *stream_over(struct io *io, int fd)
+static struct pair_end *end_over(struct io *io, int fd)
 {
-    struct stream *stream = malloc(sizeof(*stream));
-    if (!stream)
+    struct pair_end *end = calloc(1, sizeof(*end));
+    if (!end)
         return NULL;
-    stream_init(stream, io, fd);
-    stream->local_socket = true;
-    stream->on_closed = free_stream;
-    stream_start(stream);
-    return stream;
+    stream_init(&end->stream, io, fd);
+    end->stream.local_socket = true;
+    end->stream.on_closed = end_closed;
+    stream_start(&end->stream);
+    return end;
 }
 
-/* Two streams, each of which receives what the other is sent. */
-static bool open_pair(struct io *io, struct stream *pair[2])
+static bool open_pair(struct io *io, struct pair_end *pair[2])
 {
     int fds[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) != 0)
         return false;
     for (int i = 0; i < 2; i++) {
-        pair[i] = stream_over(io, fds[i]);
+        pair[i] = end_over(io, fds[i]);
         if (!pair[i])
             close(fds[i]);
     }
-    if (pair[0] && pair[1])
+    if (pair[0] && pair[1]) {
+        pair[0]->other = pair[1];
+        pair[1]->other = pair[0];
         return true;
+    }
     for (int i = 0; i < 2; i++)
         if (pair[i])
-            stream_abort(pair[i]);
+            stream_abort(&pair[i]->stream);
     return false;
 }
 
@@ -126,14 +139,14 @@ struct stream *h2_client_detach(struct client_exchange *exchange)
 {
     struct h2_client_stream *stream = container_of(exchange, struct h2_client_stream, exchange);
     struct connection_to_origin *tunnel = malloc(sizeof(*tunnel));
-    struct stream *pair[2] = {NULL, NULL};
+    struct pair_end *pair[2] = {NULL, NULL};
     stream->exchange.request = NULL; /* it ends before the tunnel does */
     if (tunnel && open_pair(stream->client->stream.io, pair)) {
-        *tunnel = (struct connection_to_origin){stream, pair[0]};
+        *tunnel = (struct connection_to_origin){stream, &pair[0]->stream};
         if (coro_start(pump_main, tunnel))
-            return pair[1];
-        stream_abort(pair[0]);
-        stream_abort(pair[1]);
+            return &pair[1]->stream;
+        stream_abort(&pair[0]->stream);
+        stream_abort(&pair[1]->stream);
     }
     free(tunnel);
     h2_client_end_exchange(exchange, false);

@@ -111,7 +111,9 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     struct slice name_slice = slice_of((const char *)name, name_len);
     struct slice value_slice = slice_of((const char *)value, value_len);
     if (stream->head_seen)
-        return add_field(&stream->trailers, name_slice, value_slice);
+        return header_may_trail(header_id_of(name_slice))
+                   ? add_field(&stream->trailers, name_slice, value_slice)
+                   : 0;
     return on_head_field(stream, name_slice, value_slice);
 }
 
@@ -174,10 +176,10 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
     struct h2_client *client = user_data;
     if (frame->hd.type == NGHTTP2_GOAWAY)
         client->draining = true;
-    if (frame->hd.type == NGHTTP2_SETTINGS && !(frame->hd.flags & NGHTTP2_FLAG_ACK)) {
-        client->settled = true;
+    if (frame->hd.type == NGHTTP2_SETTINGS && !(frame->hd.flags & NGHTTP2_FLAG_ACK))
+        client->settled = h2_client_allowed(client) > 0;
+    if (client->settled || client->draining)
         h2_client_wake_opener(client);
-    }
     if (frame->hd.type == NGHTTP2_PING && frame->hd.flags & NGHTTP2_FLAG_ACK)
         client->pinged = false;
     if (!frame->hd.stream_id)

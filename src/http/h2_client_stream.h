@@ -59,6 +59,9 @@ void h2_client_stream_lost(struct h2_client_stream *stream, int error);
 /* The connection may be dead: asks the origin for a sign of life. */
 void h2_client_doubt(struct h2_client *client);
 
+/* How many streams at once the origin allows. */
+uint32_t h2_client_allowed(const struct h2_client *client);
+
 /* Wakes whoever waits for the connection to begin. */
 void h2_client_wake_opener(struct h2_client *client);
 

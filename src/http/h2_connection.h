@@ -30,6 +30,7 @@ struct h2_connection {
     struct timer settings;  /* until the client has acknowledged ours */
     struct timer drain;     /* until the final GOAWAY */
     bool head_open;         /* a header block has begun and not ended */
+    bool last_named;        /* a GOAWAY is queued, or more, that tells which request is the last */
     bool lingering;         /* said all; what still arrives is dropped */
     bool ended;             /* the transport has: nothing new begins */
     enum h2_waiting waiting;

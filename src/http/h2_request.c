@@ -97,6 +97,8 @@ int h2_request_add_field(struct h2_stream *stream, struct slice name, struct sli
         return 0; /* trailers of a body that nobody reads any more */
     struct arena *arena = &exchange->arena;
     enum header_id id = header_id_of(name);
+    if (stream->head_complete && !header_may_trail(id))
+        return 0;
     name = arena_copy(arena, name);
     value = arena_copy(arena, value);
     if (!name.ptr || !value.ptr)

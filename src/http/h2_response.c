@@ -15,10 +15,13 @@
 #include "http/h2_fields.h"
 #include "http/h2_tunnel.h"
 
+enum { LAST_WORDS_MS = 100 }; /* for an answer that begins when its exchange's time is over */
+
 /* One response on its way. */
 struct sending {
     struct h2_stream *stream;
     struct response *response;
+    int64_t deadline;
     struct slice pieces[BODY_SLICES_MAX]; /* read before the head went */
     int count;                            /* of them; negative: none were asked for or there */
     bool bodyless;
@@ -98,9 +101,9 @@ static int send_pieces(struct sending *sending, const struct slice *pieces, unsi
     bool last = count == 0 || sending->response->body.ended;
     if (last)
         set_trailers(sending);
-    int result = h2_output_send(&stream->output, pieces, count, last,
-                                stream->connection->base->server->config.send_timeout_ms,
-                                stream->exchange->total_deadline);
+    int result =
+        h2_output_send(&stream->output, pieces, count, last,
+                       stream->connection->base->server->config.send_timeout_ms, sending->deadline);
     if (result < 0)
         return result;
     return last ? 1 : 0;
@@ -114,12 +117,18 @@ static int send_body(struct sending *sending)
     if (sending->count >= 0)
         result = send_pieces(sending, sending->pieces, (unsigned)sending->count);
     while (result == 0) {
-        int count = body_read(body, sending->pieces, BODY_SLICES_MAX,
-                              sending->stream->exchange->total_deadline);
+        int count = body_read(body, sending->pieces, BODY_SLICES_MAX, sending->deadline);
         result = count < 0 ? count : send_pieces(sending, sending->pieces, (unsigned)count);
     }
     sending->stream->exchange->bytes_sent += sending->stream->output.taken;
     return result < 0 ? result : 0;
+}
+
+/* The answer that says that the time is over must not fail for the same reason. */
+static int64_t deadline_of(const struct exchange *exchange)
+{
+    int64_t now_ms = io_now_ms(exchange->io);
+    return exchange->total_deadline > now_ms ? exchange->total_deadline : now_ms + LAST_WORDS_MS;
 }
 
 /* A body that fails before anything was sent still allows for a proper answer. */
@@ -149,6 +158,14 @@ static struct response *refuse_tunnel(struct response *response)
              (unsigned long long)response->request->id, response->status);
     return response_create_error(response->request, 502, RESPONSE_MALFORMED,
                                  SLICE("a tunnel that the client has not asked for"));
+}
+
+/* To a CONNECT any 2xx says that the tunnel is open (RFC 9113, 8.5; RFC 8441, 5), where to an
+ * upgrade of HTTP/1 it says that it is not. */
+static struct response *refuse_success(struct response *response)
+{
+    return response_create_error(response->request, 502, RESPONSE_MALFORMED,
+                                 SLICE("the origin has not switched protocols"));
 }
 
 /* For those who tell of the exchange when it ends. */
@@ -208,7 +225,10 @@ int h2_send_response(struct h2_stream *stream, struct response *response)
     bool tunnel = response->tunnel || response->status == 101;
     if (tunnel && !(stream->wants_tunnel && response->tunnel))
         response = refuse_tunnel(response);
-    struct sending sending = {.stream = stream, .response = response};
+    else if (stream->wants_tunnel && !tunnel && response->status / 100 == 2)
+        response = refuse_success(response);
+    struct sending sending = {
+        .stream = stream, .response = response, .deadline = deadline_of(stream->exchange)};
     if (!response)
         return -ENOMEM;
     if (response->tunnel)

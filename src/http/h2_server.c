@@ -134,7 +134,8 @@ static void ended(struct h2_transport *transport, int error)
 /* A client that says no more still gets its answers, but half a request is none. */
 static void half_closed(struct h2_transport *transport)
 {
-    const struct h2_connection *connection = transport->owner;
+    struct h2_connection *connection = transport->owner;
+    timer_stop(&connection->settings); /* no acknowledgement will come any more */
     list_for_each(node, &connection->streams)
         h2_input_fail(&container_of(node, struct h2_stream, link)->input, -ECONNRESET);
 }
@@ -152,6 +153,7 @@ void h2_connection_last_request(struct h2_connection *connection)
     struct h2_transport *transport = &connection->transport;
     if (transport->ending)
         return;
+    connection->last_named = true;
     int32_t last = nghttp2_session_get_last_proc_stream_id(transport->session);
     if (nghttp2_submit_goaway(transport->session, NGHTTP2_FLAG_NONE, last, NGHTTP2_NO_ERROR, NULL,
                               0) != 0)

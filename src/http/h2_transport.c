@@ -58,14 +58,22 @@ static bool hears(const struct h2_transport *transport)
     return !transport->ending && !transport->deaf;
 }
 
+/* Of the frames that are queued those count that the peer has provoked: what its streams are to be
+ * told is bounded by their number, and may be much when many are answered in one turn. */
 static void feed(struct h2_transport *transport, const uint8_t *bytes, size_t len)
 {
     if (!len || !hears(transport))
         return;
-    ssize_t used = nghttp2_session_mem_recv(transport->session, bytes, len);
+    nghttp2_session *session = transport->session;
+    size_t before = nghttp2_session_get_outbound_queue_size(session);
+    if (transport->provoked > before)
+        transport->provoked = before; /* the others have been sent */
+    ssize_t used = nghttp2_session_mem_recv(session, bytes, len);
+    size_t after = nghttp2_session_get_outbound_queue_size(session);
+    transport->provoked += after > before ? after - before : 0;
     if (used < 0)
         receive_failed(transport, (int)used);
-    else if (nghttp2_session_get_outbound_queue_size(transport->session) > H2_OUTBOUND_FRAMES_MAX)
+    else if (transport->provoked > H2_PROVOKED_FRAMES_MAX)
         receive_failed(transport, NGHTTP2_ERR_FLOODED);
 }
 
@@ -202,7 +210,6 @@ static void finish_close(struct h2_transport *transport)
 {
     struct stream *stream = transport->stream;
     bool reset = transport->reset;
-    timer_stop(&transport->end);
     nghttp2_session_del(transport->session);
     transport->session = NULL;
     if (reset)
@@ -361,6 +368,7 @@ void h2_transport_close(struct h2_transport *transport, bool reset)
     transport->closing = true;
     transport->ending = true;
     transport->reset = reset;
+    timer_stop(&transport->end); /* the owner has no need to hear of it any more */
     if (transport->writer)
         coro_cancel(transport->writer); /* closes as the last that it does */
     else

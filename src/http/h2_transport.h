@@ -27,7 +27,7 @@
 enum {
     H2_STREAM_WINDOW_BYTES = 65535, /* RFC 9113 section 6.9.2 */
     H2_CONNECTION_WINDOW_BYTES = 1048576,
-    H2_OUTBOUND_FRAMES_MAX = 1000, /* queued for a peer that does not read them: a flood */
+    H2_PROVOKED_FRAMES_MAX = 1000, /* queued for a peer that does not read them: a flood */
 };
 
 struct h2_transport;
@@ -61,6 +61,7 @@ struct h2_transport {
     size_t rest_len;
     struct h2_scan scan; /* of what is received */
     uint64_t data_bytes; /* of bodies, sent so far */
+    size_t provoked;     /* frames in the session's queue that were put there when it was fed */
     struct timer end;    /* fires once to call ops->ended */
     int error;           /* for ops->ended */
     bool deaf;    /* what arrives is dropped: it was terminated, or the peer has half-closed */

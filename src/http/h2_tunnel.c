@@ -21,6 +21,7 @@ struct pump {
     int upload_error;    /* 0: the peer has ended its side */
     bool half_closed;    /* one side has ended */
     int64_t moved_ms;    /* when something went either way */
+    uint64_t taken;      /* bytes that either end has taken, when last looked at */
     struct tunnel_result *result;
 };
 
@@ -35,12 +36,26 @@ static int64_t over_at(const struct pump *pump)
     return idle_at < tunnel->deadline ? idle_at : tunnel->deadline;
 }
 
+/* As of any tunnel: a slow reader is not a dead one. */
+static bool taken_slowly(struct pump *pump)
+{
+    const struct h2_output *output = pump->tunnel->output;
+    uint64_t taken = output->taken + stream_bytes_acknowledged(pump->other);
+    bool more = taken != pump->taken;
+    pump->taken = taken;
+    return more && (output->left || pump->other->sending);
+}
+
 /* A wait has come to its deadline: has nothing moved the other way either? */
 static bool over(struct pump *pump)
 {
     int64_t now_ms = io_now_ms(pump->io);
     if (now_ms < over_at(pump))
         return false;
+    if (now_ms < pump->tunnel->deadline && taken_slowly(pump)) {
+        pump->moved_ms = now_ms;
+        return false;
+    }
     if (pump->result->reason == TUNNEL_ENDED)
         pump->result->reason = now_ms >= pump->tunnel->deadline ? TUNNEL_DEADLINE : TUNNEL_IDLE;
     return true;

@@ -273,6 +273,40 @@ bool header_value_valid(struct slice value)
     return true;
 }
 
+bool header_may_trail(enum header_id id)
+{
+    switch (id) {
+    case HEADER_TRANSFER_ENCODING:
+    case HEADER_CONTENT_LENGTH:
+    case HEADER_HOST:
+    case HEADER_CONNECTION:
+    case HEADER_KEEP_ALIVE:
+    case HEADER_PROXY_CONNECTION:
+    case HEADER_TRAILER:
+    case HEADER_TE:
+    case HEADER_UPGRADE:
+    case HEADER_EXPECT:
+    case HEADER_VIA:
+    case HEADER_FORWARDED:
+    case HEADER_X_FORWARDED_FOR:
+    case HEADER_X_FORWARDED_HOST:
+    case HEADER_X_FORWARDED_PROTO:
+    case HEADER_AUTHORIZATION:
+    case HEADER_PROXY_AUTHENTICATE:
+    case HEADER_PROXY_AUTHORIZATION:
+    case HEADER_COOKIE:
+    case HEADER_SET_COOKIE:
+    case HEADER_CONTENT_ENCODING:
+    case HEADER_CONTENT_TYPE:
+    case HEADER_DATE:
+    case HEADER_LOCATION:
+    case HEADER_RETRY_AFTER:
+        return false;
+    default:
+        return true;
+    }
+}
+
 static void remove_named(struct headers *headers, struct slice name, uint64_t keep)
 {
     if (name.len && !(keep >> header_id_of(name) & 1))

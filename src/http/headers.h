@@ -105,4 +105,9 @@ bool headers_has_token(const struct headers *headers, enum header_id id, struct 
 bool header_name_valid(struct slice name);
 bool header_value_valid(struct slice value);
 
+/* May it stand in trailers? Not what would change how a message is framed, routed, trusted or
+ * answered (RFC 9110 section 6.5.1): who merges trailers with the head must not read an
+ * X-Forwarded-For there that the client made up. */
+bool header_may_trail(enum header_id id);
+
 #endif

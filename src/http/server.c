@@ -391,12 +391,31 @@ void connection_note_refusal(const struct connection *connection, struct exchang
     note(connection->server->service, exchange, status, why);
 }
 
+/* A layer that gives the response another status than that of a consent has refused what the origin
+ * agreed to. And a 2xx to CONNECT promises a tunnel (RFC 9110 section 9.3.6): one that answers all
+ * methods alike has not thought of that. */
+static struct response *judge_tunnel(struct exchange *exchange, struct response *response)
+{
+    bool connect = exchange->received_method == METHOD_CONNECT;
+    bool consent = connect ? response->status / 100 == 2 : response->status == 101;
+    if (response->tunnel && !consent) {
+        stream_abort(response->tunnel);
+        response->tunnel = NULL;
+    }
+    if (response->tunnel || !connect || !consent)
+        return response;
+    body_release(&response->body);
+    return response_create_text(&exchange->request, 405, SLICE("CONNECT is not offered here\n"));
+}
+
 struct response *connection_answer(struct exchange *exchange)
 {
     struct request *request = &exchange->request;
     if (exchange->overload)
         return answer_overload(exchange);
     struct response *response = exchange->service->handle(exchange->service, request);
+    if (response)
+        response = judge_tunnel(exchange, response);
     if (response || coro_cancelled())
         return response;
     return response_create_error(request, 503, RESPONSE_OVERLOADED, SLICE("out of memory"));

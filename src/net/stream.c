@@ -464,10 +464,8 @@ static void piece_done(struct io_op *op, int result, struct io_buf *buf, bool mo
 static int next_piece(struct stream_write *write)
 {
     struct stream *stream = write->stream;
-    write->op = (struct io_op){.kind = IO_OP_SEND,
-                               .fd = stream->fd,
-                               .done = piece_done,
-                               .owner = write};
+    write->op =
+        (struct io_op){.kind = IO_OP_SEND, .fd = stream->fd, .done = piece_done, .owner = write};
     if (stream->filter) {
         int result = stream->filter->seal(stream, write, &write->sealed);
         if (result <= 0)
@@ -636,6 +634,11 @@ void stream_abort(struct stream *stream)
 {
     stream->reset = true;
     stream_close(stream);
+}
+
+void stream_expect_reset(struct stream *stream)
+{
+    stream->send_error = -ECONNRESET; /* as if a send had heard of it */
 }
 
 void stream_leave(struct stream *stream)

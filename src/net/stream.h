@@ -195,6 +195,10 @@ void stream_close(struct stream *stream);
 /* As stream_close, with a TCP reset. */
 void stream_abort(struct stream *stream);
 
+/* Whoever is at the other end was closed by stream_abort, of which the kernel does not tell a local
+ * socket: the end that will be received is that of a reset. */
+void stream_expect_reset(struct stream *stream);
+
 /* As stream_close, but the connection lives on: another process has a descriptor of it, too. */
 void stream_leave(struct stream *stream);
 
