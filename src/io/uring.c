@@ -255,8 +255,9 @@ static void dry_ring(struct buffer_ring *ring, uintptr_t page)
     ring->dry |= !in_use;
 }
 
-/* The kernel fills buffers only while this thread is in it (IORING_SETUP_DEFER_TASKRUN), so none
- * has been filled of which no completion tells. */
+/* The kernel fills buffers while this thread is in it (IORING_SETUP_DEFER_TASKRUN), so none has
+ * been filled of which no completion tells. Only urgent data may have a thread of the kernel's
+ * receive: who sends that would at worst find zeros in place of his own bytes. */
 static void dry(struct io *io)
 {
     struct uring *uring = io->impl;
