@@ -406,9 +406,10 @@ t.on_both_backends("a tunnel over HTTP/2 one end of which takes slowly", functio
       origin = { receive_buffer = 4096 },
       site = [[
          local ml = require "monolake"
-         ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, tunnel_idle_timeout = "300ms",
+         ml.listen { address = "127.0.0.1:0", protocols = { "h2c" }, tunnel_idle_timeout = "${idle_ms}ms",
             chain = ml.tunnel { allow = { "${origin}" } } }
       ]],
+      values = { idle_ms = 300 * t.tasks.patience },
    })
 
    local function open()
@@ -421,18 +422,20 @@ t.on_both_backends("a tunnel over HTTP/2 one end of which takes slowly", functio
    end
 
    t.it("is not idle when that is the origin", function()
+      local bytes = ("u"):rep(40000000) -- more than the kernel's buffers take
       local client, id, upstream = open()
-      t.start_task(function() pcall(client.send_body, client, id, ("u"):rep(40000000)) end) -- more than fits
-      for _ = 1, 40 do
+      t.start_task(function() pcall(client.send_body, client, id, bytes) end)
+      for _ = 1, 40 * t.tasks.patience do
          upstream:read(100000)
          t.tasks.sleep(0.03)
       end
    end)
 
    t.it("is not idle when that is the client", function()
+      local bytes = ("d"):rep(65535 + 400000 * t.tasks.patience)
       local client, id, upstream = open()
-      t.start_task(function() upstream:send(("d"):rep(65535 + 400000)) end)
-      for taken = 65535, 465535, 10000 do
+      t.start_task(function() upstream:send(bytes) end)
+      for taken = 65535, #bytes, 10000 do
          assert.equal(taken, #client:body(id, taken))
          t.tasks.sleep(0.03)
          local update = h2.u32(10000)

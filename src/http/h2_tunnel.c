@@ -87,7 +87,9 @@ static int send_on(struct pump *pump, const struct slice *pieces, unsigned count
     for (unsigned i = 0; i < count; i++)
         iov[i] = (struct iovec){(void *)pieces[i].ptr, pieces[i].len};
     pump->moved_ms = io_now_ms(pump->io);
-    return stream_send(pump->other, iov, count, pump->tunnel->deadline);
+    int result = stream_send(pump->other, iov, count, pump->tunnel->deadline);
+    pump->moved_ms = io_now_ms(pump->io); /* it may have taken long */
+    return result;
 }
 
 /* Returns 0 when the peer has ended its side. */
@@ -152,6 +154,7 @@ static int pass_queued(struct pump *pump)
     pump->moved_ms = io_now_ms(pump->io);
     int result = h2_output_send(pump->tunnel->output, pieces, count, false,
                                 pump->tunnel->send_timeout_ms, pump->tunnel->deadline);
+    pump->moved_ms = io_now_ms(pump->io);
     for (unsigned i = 0; i < count && result == 0; i++)
         pump->result->peer_bytes += pieces[i].len;
     release(pump->io, held);

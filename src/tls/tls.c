@@ -320,8 +320,7 @@ int tls_connect(struct tls_session *session, struct tls_client *client, const ch
                 struct tls_memory *memory)
 {
     *session = (struct tls_session){.backend = client->backend, .client = client, .memory = memory};
-    struct slice bare = tls_name_bare(slice_from_cstr(name));
-    char *copy = strndup(bare.ptr, bare.len);
+    char *copy = strndup(name, tls_name_bare(slice_from_cstr(name)).len);
     int result = copy ? session->backend->connect(session, copy) : -ENOMEM;
     free(copy);
     if (result == 0)
