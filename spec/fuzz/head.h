@@ -41,24 +41,32 @@ static inline int scan_every_way(const char *bytes, uint32_t size, const struct 
     return whole;
 }
 
-/* Field by field, in order: what the lines say and nothing else, with clean names and values. */
-static inline void check_fields_are_lines(const struct headers *headers, struct slice head)
+/* Field by field, in order: what the lines say and nothing else, with clean names and values. But
+ * the host that the target names, unless that is empty, takes the place of Host, or is behind all.
+ */
+static inline void check_fields_are_lines(const struct headers *headers, struct slice head,
+                                          struct slice host)
 {
     uint32_t at = 0;
+    bool host_seen = host.len == 0;
     size_t line = (size_t)((const char *)memmem(head.ptr, head.len, "\r\n", 2) - head.ptr) + 2;
     while (line + 2 < head.len) {
         const char *end = memmem(head.ptr + line, head.len - line, "\r\n", 2);
         const char *colon = memchr(head.ptr + line, ':', (size_t)(end - head.ptr) - line);
         const struct header *header = headers_next(headers, &at);
         assert(header && colon);
-        assert(slice_equal(header->name,
-                           slice_of(head.ptr + line, (size_t)(colon - head.ptr) - line)));
-        assert(
-            slice_equal(header->value, slice_trim(slice_of(colon + 1, (size_t)(end - colon) - 1))));
+        bool is_host = host.len && header->id == HEADER_HOST;
+        host_seen |= is_host;
+        struct slice name = slice_of(head.ptr + line, (size_t)(colon - head.ptr) - line);
+        struct slice value = slice_trim(slice_of(colon + 1, (size_t)(end - colon) - 1));
+        assert(is_host ? slice_equal_nocase(header->name, name) : slice_equal(header->name, name));
+        assert(slice_equal(header->value, is_host ? host : value));
         assert(header_name_valid(header->name) && header_value_valid(header->value));
         assert(header->id == header_id_of(header->name));
         line = (size_t)(end - head.ptr) + 2;
     }
+    const struct header *added = host_seen ? NULL : headers_next(headers, &at);
+    assert(host_seen || (added && added->id == HEADER_HOST && slice_equal(added->value, host)));
     assert(!headers_next(headers, &at));
 }
 

@@ -45,22 +45,22 @@ static void close_later(struct site *site)
 
 /* --- Loading ---------------------------------------------------------------------------------- */
 
-struct site *loader_load(struct loader *loader, uint64_t generation, int fd, char **error)
+struct site *loader_load(struct loader *loader, uint64_t generation, int sources, char **error)
 {
-    struct sources sources;
-    int result = sources_open(&sources, fd);
+    struct sources files;
+    int result = sources_open(&files, sources);
     if (result < 0) {
         *error = strdup(strerror(-result));
         return NULL;
     }
     struct script_options options = {.io = loader->io,
                                      .generation = generation,
-                                     .sources = sources.files,
-                                     .source_count = sources.count,
+                                     .sources = files.files,
+                                     .source_count = files.count,
                                      .pause = background_pause,
                                      .pause_arg = &loader->background};
     struct site *site = script_load_site(loader->path, &options, error);
-    sources_close(&sources);
+    sources_close(&files);
     shared_forget_offers();
     if (!site)
         return NULL;
