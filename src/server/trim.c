@@ -57,3 +57,8 @@ void trim_begin(struct trim *trim, struct io *io, struct site *const *site)
     timer_init(&trim->timer, look, trim);
     timer_start(io_timers(io), &trim->timer, io_now_ms(io) + EVERY_MS);
 }
+
+void trim_end(struct trim *trim)
+{
+    timer_stop(&trim->timer);
+}

@@ -19,7 +19,10 @@ struct trim {
     bool freed;             /* pools have given something back since then */
 };
 
-/* Begins to look, for as long as the worker lives. */
+/* Begins to look, until trim_end. */
 void trim_begin(struct trim *trim, struct io *io, struct site *const *site);
+
+/* Ends that; to be called before the site goes. */
+void trim_end(struct trim *trim);
 
 #endif

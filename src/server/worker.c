@@ -555,6 +555,7 @@ static void finish(struct worker *worker)
     upstreams_close_idle();
     log_sinks_flush();
     drop_next(worker);
+    trim_end(&worker->trim);
     site_release(worker->site);
     close(worker->sources);
     background_finish(&worker->loader.background);
