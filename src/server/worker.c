@@ -558,11 +558,11 @@ static void finish(struct worker *worker)
     trim_end(&worker->trim);
     site_release(worker->site);
     close(worker->sources);
-    background_finish(&worker->loader.background);
     io_cancel(worker->io, &worker->control);
     for (int i = 0; i < 20; i++) {
         io_turn(worker->io, 5);
         coro_run_ready();
+        background_finish(&worker->loader.background);
     }
 }
 
