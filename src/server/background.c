@@ -63,11 +63,11 @@ void background_finish(struct background *background)
         step(background, INT64_MAX);
 }
 
-void background_pause(void *arg)
+void background_pause(void *background)
 {
-    const struct background *background = arg;
-    bool in_job = background->current && coro_self() == background->current;
-    if (!in_job || clock_now_us() < background->until_us)
+    const struct background *self = background;
+    bool in_job = self->current && coro_self() == self->current;
+    if (!in_job || clock_now_us() < self->until_us)
         return;
     int error = errno;
     interrupt_put_aside();
