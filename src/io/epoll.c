@@ -3,7 +3,7 @@
  * an operation first has to wait for it and stays so until it is closed; what was learnt about its
  * readiness is kept in a slot by descriptor number.
  *
- *   submit ─▶ tried (sends: behind the turn) ─▶ deferred ────────────▶ done
+ *   submit ─▶ tried (sends: many at once)    ─▶ deferred ────────────▶ done
  *                  │ would block                                        ▲
  *                  └▶ in its slot ─ event ─▶ runnable ─▶ performed ─────┘
  *                          ▲                             │ would block
@@ -53,7 +53,7 @@ struct epoll {
     struct slot *slots;
     size_t slot_count;
     struct list runnable; /* operations that may make progress */
-    struct list unsent;   /* sends that were submitted in this turn */
+    struct list unsent;   /* sends that were not tried yet */
     struct epoll_event events[EVENTS_MAX];
 };
 
@@ -132,8 +132,8 @@ static void unpark(struct epoll *epoll, struct list *parked, const struct bufpoo
     }
 }
 
-/* All that was submitted in a turn is sent behind it, so that the kernel's code and this program's
- * do not drive each other out of the caches at each send. */
+/* All that was submitted meanwhile is sent at once, so that the kernel's code and this program's do
+ * not drive each other out of the caches at each send. */
 static void send_all(struct io *io, struct epoll *epoll)
 {
     while (!list_empty(&epoll->unsent)) {
@@ -185,6 +185,7 @@ static int turn(struct io *io, int64_t wait_ms)
         list_remove(&op->state.link);
         perform(io, op);
     }
+    send_all(io, epoll); /* what was submitted by those that were called back: ends in this turn */
     return result;
 }
 
