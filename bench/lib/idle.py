@@ -1,5 +1,6 @@
 """What an idle connection costs the proxy's processes in memory: Pss of a fresh one, before and with many."""
 import subprocess
+import time
 from contextlib import contextmanager
 
 import failure
@@ -11,6 +12,7 @@ from workloads import WORKLOADS
 
 CONNECTIONS = 9000 # a proxy that kept an upstream connection for each would need 18,000 descriptors
 WARM_CONNECTIONS = 8 # before, so that what is made once counts for nobody; few, since some keep what they had
+SETTLED_SECONDS, SETTLING_SECONDS_MAX = 2.5, 10 # some give back after a second or two what a burst has taken
 KINDS = {"idle keep-alive": ("128 B", "plain"), "idle TLS": ("HTTPS 128 B", "tls")}
 
 
@@ -20,6 +22,18 @@ def memory_bytes(peer):
         with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
             total += next(int(line.split()[1]) << 10 for line in file if line.startswith("Pss:"))
     return total
+
+
+def settled_memory_bytes(peer):
+    """The least that it takes, when that has not become less for a while."""
+    began = fell = time.monotonic()
+    least = memory_bytes(peer)
+    while time.monotonic() - fell < SETTLED_SECONDS and time.monotonic() - began < SETTLING_SECONDS_MAX:
+        time.sleep(0.25)
+        now = memory_bytes(peer)
+        if now < least:
+            least, fell = now, time.monotonic()
+    return least
 
 
 @contextmanager
@@ -41,9 +55,9 @@ def bytes_of_each(name, kind, folder, origins, count):
         port, path = peer.ports[WORKLOADS[workload].listener], WORKLOADS[workload].path
         with held(port, path, WARM_CONNECTIONS, how):
             pass
-        before = memory_bytes(peer)
+        before = settled_memory_bytes(peer)
         with held(port, path, count, how):
-            return (memory_bytes(peer) - before) / count
+            return (settled_memory_bytes(peer) - before) / count
     finally:
         peer.stop()
 

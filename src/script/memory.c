@@ -6,9 +6,9 @@
 #include "script/state.h"
 
 enum {
-    LAST_BYTES = 640 << 10, /* more than the largest stack and the state itself */
-    LARGE_BYTES = 1 << 20,  /* a block that may be refused: twice the largest stack */
-    STEPS = 16,             /* of the maximum: so much more may be taken after an error */
+    LAST_BYTES = 64 << 10, /* more than the state itself, without its stack */
+    LARGE_BYTES = 1 << 20, /* a block that may be refused: twice the largest stack */
+    STEPS = 16,            /* of the maximum: so much more may be taken after an error */
     PAUSE_PERCENT = 200, /* LuaJIT's own: a collection begins at twice of what the last has left */
     STEP_PERCENT = 200,  /* LuaJIT's own: how fast it goes on */
     STEP_LEAST = 0,      /* as little as a step may be */
@@ -90,7 +90,7 @@ static void count_for_pause(struct script_memory *memory)
 {
     if (++memory->allocations % ALLOCATIONS == 0)
         memory->pause(memory->pause_arg);
-    if (memory->ending && memory->used < LAST_BYTES)
+    if (memory->ending && memory->used < memory->largest + LAST_BYTES)
         lua_setallocf(memory->L, memory->allocate, memory->arena);
 }
 
@@ -109,6 +109,8 @@ static void *count(void *arg, void *block, size_t old_size, size_t new_size)
     void *allocated = memory->allocate(memory->arena, block, old_size, new_size);
     if (allocated || !new_size)
         memory->used = used;
+    if (new_size > memory->largest)
+        memory->largest = new_size;
     return allocated;
 }
 

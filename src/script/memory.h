@@ -32,6 +32,7 @@ struct script_memory {
     lua_Alloc allocate; /* LuaJIT's own allocator */
     void *arena;        /* of that */
     size_t used;        /* bytes */
+    size_t largest;     /* block that there was: no stack is larger */
     size_t max;
     size_t alarm;             /* what exceeds that many is an alarm */
     size_t collect_at;        /* garbage is collected after a step of a script that leaves more */

@@ -8,7 +8,7 @@
 
 /* A slice takes as long as what was done since the last one, so that half of the time is left to
  * either. */
-enum { SLICE_MIN_US = 200, SLICE_MAX_US = 5000 };
+enum { SLICE_MIN_US = 100, SLICE_MAX_US = 5000 };
 
 void background_init(struct background *background)
 {
