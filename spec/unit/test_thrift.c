@@ -215,14 +215,20 @@ static void what_is_written_is_what_is_read(void **state)
     }
 }
 
+static struct thrift_message *read_ttheader(struct headers *fields)
+{
+    headers_init(fields, &arena);
+    struct thrift_message *message = thrift_message_read(&arena, BYTES(ttheader), &limits, fields);
+    assert_non_null(message);
+    return message;
+}
+
 static void fields_too_long_for_a_header_are_told_of(void **state)
 {
     (void)state;
     struct headers fields;
     struct slice out;
-    headers_init(&fields, &arena);
-    struct thrift_message *message = thrift_message_read(&arena, BYTES(ttheader), &limits, &fields);
-    assert_non_null(message);
+    struct thrift_message *message = read_ttheader(&fields);
     char *value = arena_zalloc(&arena, UINT16_MAX + 1);
     assert_non_null(value);
     headers_set(&fields, SLICE("a"), slice_of(value, UINT16_MAX + 1));
@@ -240,9 +246,7 @@ static void a_token_counts_for_the_length_of_a_header(void **state)
     (void)state;
     struct headers fields;
     struct slice out;
-    headers_init(&fields, &arena);
-    struct thrift_message *message = thrift_message_read(&arena, BYTES(ttheader), &limits, &fields);
-    assert_non_null(message);
+    struct thrift_message *message = read_ttheader(&fields);
     char *value = arena_zalloc(&arena, UINT16_MAX);
     assert_non_null(value);
     for (int i = 0; i < 3; i++)

@@ -26,6 +26,9 @@ struct exchange_codec {
     int (*send_interim)(struct exchange *exchange, uint16_t status, const struct headers *headers);
 };
 
+/* Of exchanges whose interim responses nobody waits for: drops them. */
+extern const struct exchange_codec exchange_codec_silent;
+
 /* What serves requests: the chain of one generation of a listener. */
 struct service {
     /* Answers a request, in its coroutine; may suspend. NULL only if the exchange is cancelled. */

@@ -53,17 +53,6 @@ void forward_perform(struct call *call)
 
 /* --- Requests of a layer's own ---------------------------------------------------------------- */
 
-/* Nobody waits for interim responses to them. */
-static int drop_interim(struct exchange *exchange, uint16_t status, const struct headers *headers)
-{
-    (void)exchange;
-    (void)status;
-    (void)headers;
-    return 0;
-}
-
-static const struct exchange_codec fetch_codec = {.send_interim = drop_interim};
-
 static void end_fetch(void *arg)
 {
     exchange_end(arg);
@@ -98,7 +87,7 @@ double script_fetch_begin(intptr_t address, uint32_t generation, double timeout_
     struct exchange *exchange = begin_within(from->exchange);
     if (!exchange)
         return ACCESS_MEMORY;
-    exchange->codec = &fetch_codec;
+    exchange->codec = &exchange_codec_silent;
     exchange->coro = from->exchange->coro;
     exchange->script = from->exchange->script;
     exchange->asked_by = from;

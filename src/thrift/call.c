@@ -13,17 +13,6 @@ enum {
     ESCAPE_BYTES = 3,       /* %XX */
 };
 
-/* Nothing of HTTP's interim responses. */
-static int send_interim(struct exchange *exchange, uint16_t status, const struct headers *headers)
-{
-    (void)exchange;
-    (void)status;
-    (void)headers;
-    return 0;
-}
-
-static const struct exchange_codec thrift_codec = {.send_interim = send_interim};
-
 /* --- The request ------------------------------------------------------------------------------ */
 
 static bool of_word(char c)
@@ -151,7 +140,7 @@ static struct response *make_response(struct thrift_call *call)
         return thrift_create_exception(&exchange->request, THRIFT_PROTOCOL_ERROR,
                                        slice_from_cstr(call->refusal));
     counters_add(COUNTER_REQUESTS_THRIFT, 1);
-    connection_begin_exchange(base, exchange, &thrift_codec, call->coro);
+    connection_begin_exchange(base, exchange, &exchange_codec_silent, call->coro);
     return connection_answer(exchange);
 }
 
